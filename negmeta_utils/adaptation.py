@@ -1,0 +1,171 @@
+"""The inner loop: MAML, first-order MAML, Meta-SGD, ANIL and BOIL, by nested automatic
+differentiation.
+
+All five are one update, theta' = theta - alpha * grad L(theta) (paper, eqs. 1 and 3), and differ
+in `alpha` alone: one number, one rate for every single parameter, or zero for a part of the
+network. `alpha` is a dictionary with the parameters' names, its tensors broadcastable to theirs.
+
+This is the readable reference. `adjoint` computes the same meta-gradient faster and is tested
+against this.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from negmeta_utils.episodes import Episodes
+from negmeta_utils.model import LAYERS, Params, forward, layer_and_group
+
+META_SGD_RANGE = (0.005, 0.1)  # Li et al. 2017, section 4.1
+
+
+@dataclass(frozen=True)
+class Method:
+    """What sets one method apart: whether its rates are learned, whether the meta-gradient sees
+    through the inner gradients, and which layers the inner loop moves."""
+
+    learns_alpha: bool = False
+    first_order: bool = False
+    adapts: tuple[str, ...] = LAYERS
+
+
+METHODS = {
+    "maml": Method(),  # Finn et al. 2017
+    "fomaml": Method(first_order=True),  # Finn et al. 2017, section 5.2
+    "meta-sgd": Method(learns_alpha=True),  # Li et al. 2017
+    "anil": Method(adapts=("logits",)),  # Raghu et al. 2020: the head alone
+    "boil": Method(adapts=LAYERS[:-1]),  # Oh et al. 2021: the body alone
+}
+
+
+class MetaGradient(NamedTuple):
+    """One meta-update's worth: means over the tasks of a batch.
+
+    loss, accuracy: 0-dim, of the adapted parameters on the query images.
+    params, alpha: gradients of the loss, dictionaries like the parameters and the rates.
+    """
+
+    loss: torch.Tensor
+    accuracy: torch.Tensor
+    params: Params
+    alpha: Params
+
+
+def init_alpha(
+    method: str, params: Params, inner_lr: float = 0.01, alpha_init: str = "constant", seed: int = 0
+) -> Params:
+    """Rates before training: full-shaped for a method that learns them, else one number a name.
+
+    alpha_init "constant" gives `inner_lr` everywhere; "uniform" draws every rate from
+    U[0.005, 0.1] under `seed`, as Meta-SGD's authors do, and needs a method that learns rates.
+    Raises ValueError for an unknown method or alpha_init.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: not one of {', '.join(METHODS)}")
+    settings = METHODS[method]
+    if alpha_init == "uniform" and settings.learns_alpha:
+        generator = torch.Generator().manual_seed(seed)
+        low, high = META_SGD_RANGE
+        return {
+            name: low + (high - low) * torch.rand(value.shape, generator=generator)
+            for name, value in params.items()
+        }
+    if alpha_init != "constant":
+        raise ValueError(
+            f"alpha_init={alpha_init!r}: use 'constant', or 'uniform' with a method that learns "
+            "its rates"
+        )
+    alpha = {}
+    for name, value in params.items():
+        rate = inner_lr if layer_and_group(name)[0] in settings.adapts else 0.0
+        alpha[name] = torch.full(value.shape if settings.learns_alpha else (), rate)
+    return alpha
+
+
+def support_loss(params: Params, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of `params` on one task's images [n, channels, height, width]."""
+    return F.cross_entropy(forward(params, images), labels)
+
+
+def adapt(
+    params: Params,
+    alpha: Params,
+    support: torch.Tensor,
+    support_labels: torch.Tensor,
+    n_steps: int,
+    first_order: bool = False,
+) -> Params:
+    """Parameters after `n_steps` inner steps on one task (paper, eqs. 1 and 3).
+
+    support: [n_support, channels, height, width]; support_labels: int64 [n_support].
+    Differentiable in `params` and `alpha`; with `first_order` the inner gradients count as
+    constants.
+    """
+    for _ in range(n_steps):
+        gradient = torch.func.grad(support_loss)(params, support, support_labels)
+        if first_order:
+            gradient = {name: value.detach() for name, value in gradient.items()}
+        params = {name: params[name] - alpha[name] * gradient[name] for name in params}
+    return params
+
+
+def task_loss(
+    params: Params,
+    alpha: Params,
+    support: torch.Tensor,
+    support_labels: torch.Tensor,
+    query: torch.Tensor,
+    query_labels: torch.Tensor,
+    n_steps: int,
+    first_order: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of one task's query images after adaptation (the summand of paper eqs. 2 and 4), and
+    the query logits [n_query_images, n_way] behind it."""
+    adapted = adapt(params, alpha, support, support_labels, n_steps, first_order)
+    logits = forward(adapted, query)
+    return F.cross_entropy(logits, query_labels), logits
+
+
+def meta_gradient(
+    params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool = False
+) -> MetaGradient:
+    """Gradient of the mean query loss over a batch of tasks (paper, eqs. 2 and 4; the mean where
+    the paper writes the sum, which Adam cannot tell apart but for its epsilon)."""
+    task_gradient = torch.func.grad_and_value(task_loss, argnums=(0, 1), has_aux=True)
+    total = None
+    # One task at a time: vmapped convolutions become grouped ones, slower than this loop.
+    for support, query in zip(episodes.support, episodes.query, strict=True):
+        (gradient, alpha_gradient), (loss, logits) = task_gradient(
+            params,
+            alpha,
+            support,
+            episodes.support_labels,
+            query,
+            episodes.query_labels,
+            n_steps,
+            first_order,
+        )
+        accuracy = (logits.argmax(1) == episodes.query_labels).to(loss.dtype).mean()
+        task = MetaGradient(loss, accuracy, gradient, alpha_gradient)
+        total = task if total is None else _add(total, task)
+    return _divide(total, len(episodes.support))
+
+
+def _add(a: MetaGradient, b: MetaGradient) -> MetaGradient:
+    return MetaGradient(
+        a.loss + b.loss,
+        a.accuracy + b.accuracy,
+        {name: a.params[name] + b.params[name] for name in a.params},
+        {name: a.alpha[name] + b.alpha[name] for name in a.alpha},
+    )
+
+
+def _divide(total: MetaGradient, n: int) -> MetaGradient:
+    return MetaGradient(
+        total.loss / n,
+        total.accuracy / n,
+        {name: value / n for name, value in total.params.items()},
+        {name: value / n for name, value in total.alpha.items()},
+    )

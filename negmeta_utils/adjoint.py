@@ -1,0 +1,316 @@
+"""The meta-gradient of `adaptation`, exact to second order, without automatic differentiation.
+
+For K inner steps on one task, theta_{k+1} = theta_k - alpha * g_k with g_k the gradient of the
+support loss at theta_k, the gradient of the query loss L_Q(theta_K) is a recursion downwards:
+
+    lam = grad L_Q(theta_K)
+    for k = K-1 .. 0:   d_alpha -= g_k * lam                                         (1)
+                        lam     -= H(theta_k) (alpha * lam)                          (2)
+    d_theta = lam
+
+H V, a Hessian-vector product, is the tangent of one gradient evaluation along V (Pearlmutter 1994,
+"Fast exact multiplication by the Hessian"). For Conv4 gradient and tangent are written out below;
+a dot, `_t` in the code, is the tangent along V. x is a block's input, M the number of values that
+a channel's statistics average over.
+
+Forward, a block:
+    z = W*x                                  z. = W.*x + W*x.
+    c = z - mean z,  r = (var z + eps)^(-1/2),  n = c r
+    m2 = mean(n z.),  r. = -r^2 m2           n. = r (z. - mean z. - n m2)
+    p = gamma n + beta at the argmax         p. = gamma n. + gamma. n + beta. at the same argmax
+    a = relu(p)                              a. = p. [p > 0]
+ReLU comes after pooling, which is the same function for a quarter of the work. A convolution's
+bias cancels in front of batch statistics: it is left out and its gradient is exactly 0. Flipping
+the signs of a filter and of its gamma together changes nothing, so gamma is made positive first;
+then z, n and p have the same argmax. (A gamma of exactly 0 counts as positive there.)
+
+Head, for rows of softmax s and one-hot y:
+    delta = (s - y) / rows                   delta. = s (o. - sum s o.) / rows
+    dW = delta^T a,  da = delta W            dW. = delta.^T a + delta^T a.,  da. likewise
+
+Backward, a block, with u = da [p > 0], nonzero at the pooled places alone:
+    dbeta = sum u                            dbeta. = sum u.
+    dgamma = sum u n                         dgamma. = sum (u. n + u n.)
+    s = r dgamma / M                         s. = r dgamma. / M - s r m2
+    q = u - dbeta/M - s c                    q. = u. - dbeta./M - s (z. - mean z.) - s. c
+    A = gamma r,  dz = A q                   A. = gamma. r - gamma r^2 m2,  dz. = A q. + A. q
+    dW = x (*) dz,  dx = W^T * dz            dW. = x (*) dz. + x. (*) dz,  dx. = W^T*dz. + W.^T*dz
+
+Every tensor has a leading task dimension: parameters are [n_tasks, ...], or [1, ...] where all
+tasks share them, and images [n_tasks, n, channels, height, width].
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from negmeta_utils import adjoint_layers as layers
+from negmeta_utils.adaptation import MetaGradient
+from negmeta_utils.episodes import Episodes
+from negmeta_utils.model import BLOCKS, Params
+
+
+class Forward(NamedTuple):
+    """A forward pass: what its gradient reads again."""
+
+    params: Params  # with positive scales
+    signs: dict[int, torch.Tensor]  # that the scales had [n_tasks, filters]
+    blocks: dict[int, layers.Normalised]
+    outputs: dict[int, torch.Tensor]  # a [n_tasks, n, height / 2, width / 2, filters]
+    features: torch.Tensor  # [n_tasks, n, n_features]
+    logits: torch.Tensor  # [n_tasks, n, n_way]
+
+
+class Backward(NamedTuple):
+    """A gradient, each tensor [n_tasks, ...], and what its tangent reads again."""
+
+    gradient: Params
+    delta: torch.Tensor  # [n_tasks, n, n_way]
+    spreads: dict[int, layers.Spread]
+
+
+def meta_gradient(
+    params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool = False
+) -> MetaGradient:
+    """What `adaptation.meta_gradient` returns for the same arguments (paper, eqs. 2 and 4)."""
+    n_tasks = len(episodes.support)
+    total = None
+    # One task at a time: its activations are then more often still in a cache.
+    for support, query in zip(episodes.support.split(1), episodes.query.split(1), strict=True):
+        task = episodes._replace(support=support, query=query)
+        parts = _sum_over_tasks(params, alpha, task, n_steps, first_order)
+        total = parts if total is None else _combine(torch.add, total, parts)
+    return _combine(lambda value, _: value / n_tasks, total, total)
+
+
+def adapt(
+    params: Params, alpha: Params, support: torch.Tensor, support_labels: torch.Tensor, n_steps: int
+) -> Params:
+    """Parameters of every task after `n_steps` inner steps: each tensor [n_tasks, ...].
+
+    support: [n_tasks, n, channels, height, width]; support_labels: int64 [n], of every task.
+    """
+    adapted, images = _with_task_dimension(params), layers.prepare(support)
+    for _ in range(n_steps):
+        gradient = _gradient(_forward(adapted, images), support_labels).gradient
+        adapted = _step(adapted, alpha, gradient)
+    return {name: value.expand(len(support), *value.shape[1:]) for name, value in adapted.items()}
+
+
+def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
+    """Embeddings [n_tasks, n, n_features] of images [n_tasks, n, channels, height, width].
+
+    params: shared by all tasks, or one set a task with a leading dimension as `adapt` returns.
+    Each task is normalised by its own statistics.
+    """
+    return _forward(_with_task_dimension(params), layers.channels_last(images)).features
+
+
+def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
+    """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
+    return _forward(_with_task_dimension(params), layers.channels_last(images)).logits
+
+
+def _sum_over_tasks(
+    params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool
+) -> MetaGradient:
+    params = _with_task_dimension(params)
+    images, labels = layers.prepare(episodes.support), episodes.support_labels
+    steps = []
+    for _ in range(n_steps):
+        forward = _forward(params, images)
+        backward = _gradient(forward, labels)
+        params = _step(params, alpha, backward.gradient)
+        steps.append((None, backward._replace(spreads={})) if first_order else (forward, backward))
+    query = _forward(params, layers.prepare(episodes.query))
+    loss, accuracy = _loss_and_accuracy(query.logits, episodes.query_labels)
+    lam = _gradient(query, episodes.query_labels).gradient
+    del query
+    alpha_gradient = {name: torch.zeros_like(value) for name, value in alpha.items()}
+    while steps:
+        forward, backward = steps.pop()
+        for name, total in alpha_gradient.items():
+            total -= _sum_like(backward.gradient[name] * lam[name], total)  # (1)
+        if not first_order:
+            direction = {name: alpha[name] * lam[name] for name in lam}
+            product = _hessian_product(forward, backward, direction)
+            lam = {name: lam[name] - product[name] for name in lam}  # (2)
+    return MetaGradient(
+        loss, accuracy, {name: value.sum(0) for name, value in lam.items()}, alpha_gradient
+    )
+
+
+def _forward(params: Params, images: layers.Images | torch.Tensor) -> Forward:
+    """images: `Images`, or where no gradient is wanted [n_tasks, n, height, width, channels]."""
+    signs = {b: _sign(params[f"norm{b}.weight"]) for b in BLOCKS}
+    params = _flip(params, signs)
+    a, blocks, outputs = images, {}, {}
+    for block in BLOCKS:
+        normalise = (
+            layers.normalise_images if isinstance(a, layers.Images) else layers.normalise
+        )
+        s = blocks[block] = normalise(a, params[f"conv{block}.weight"])
+        p = torch.addcmul(_beta(params, block), _gamma(params, block), s.pooled)
+        a = outputs[block] = p.relu_()
+    features = a.movedim(4, 2).flatten(2)
+    output = features @ params["logits.weight"].mT + params["logits.bias"][:, None]
+    return Forward(params, signs, blocks, outputs, features, output)
+
+
+def _gradient(forward: Forward, labels: torch.Tensor) -> Backward:
+    """Gradient of each task's mean cross-entropy."""
+    params = forward.params
+    one_hot = F.one_hot(labels, forward.logits.shape[2])
+    delta = (forward.logits.softmax(2) - one_hot).div_(len(labels))
+    gradient = {"logits.weight": delta.mT @ forward.features, "logits.bias": delta.sum(1)}
+    a = forward.outputs[4]
+    da = _planes(delta @ params["logits.weight"], a.shape)
+    spreads = {}
+    for block in reversed(BLOCKS):
+        s = forward.blocks[block]
+        u = _where_positive(forward.outputs[block], da)
+        dbeta = u.sum(layers.SPACE, keepdim=True)
+        dgamma = (u * s.pooled).sum(layers.SPACE, keepdim=True)
+        scale = _gamma(params, block) * s.r
+        if block == 1:
+            b = layers.spread_images(s, scale, u, dbeta, dgamma)
+            weight = layers.images_weight_gradient(b)
+        else:
+            b = layers.spread(s, scale, u, dbeta, dgamma)
+            weight = layers.weight_gradient(s.x, b.dz)
+            da = layers.input_gradient(b.dz, s.weight)
+        spreads[block] = b
+        gradient |= _block_gradient(block, weight, dgamma, dbeta)
+    gradient = _flip({name: gradient[name] for name in params}, forward.signs)
+    return Backward(gradient, delta, spreads)
+
+
+def _hessian_product(forward: Forward, backward: Backward, direction: Params) -> Params:
+    """H V of each task's mean cross-entropy with V = `direction`, each tensor [n_tasks, ...]."""
+    params, delta = forward.params, backward.delta
+    direction = _flip(direction, forward.signs)
+    inputs, tangents, a_t = {}, {}, None
+    for block in BLOCKS:
+        s, weight_t = forward.blocks[block], direction[f"conv{block}.weight"]
+        if block == 1:
+            t = layers.normalise_images_tangent(s, weight_t)
+        else:
+            t = layers.normalise_tangent(s, a_t, weight_t)
+        inputs[block], tangents[block] = a_t, t
+        a_t = torch.addcmul(_beta(direction, block), _gamma(direction, block), s.pooled)
+        a_t = a_t.addcmul_(_gamma(params, block), t.pooled)
+        a_t = _where_positive(forward.outputs[block], a_t)
+    features_t = a_t.movedim(4, 2).flatten(2)
+    output_t = (
+        features_t @ params["logits.weight"].mT
+        + forward.features @ direction["logits.weight"].mT
+        + direction["logits.bias"][:, None]
+    )
+    softmax = forward.logits.softmax(2)
+    delta_t = softmax * (output_t - (softmax * output_t).sum(2, keepdim=True)) / delta.shape[1]
+    product = {
+        "logits.weight": delta_t.mT @ forward.features + delta.mT @ features_t,
+        "logits.bias": delta_t.sum(1),
+    }
+    da_t = delta_t @ params["logits.weight"] + delta @ direction["logits.weight"]
+    da_t = _planes(da_t, a_t.shape)
+    for block in reversed(BLOCKS):
+        s, t, b = forward.blocks[block], tangents[block], backward.spreads[block]
+        u_t = _where_positive(forward.outputs[block], da_t)
+        dbeta_t = u_t.sum(layers.SPACE, keepdim=True)
+        dgamma_t = (u_t * s.pooled).addcmul_(b.u, t.pooled).sum(layers.SPACE, keepdim=True)
+        scale_t = s.r * (_gamma(direction, block) - b.scale * t.m2)
+        if block == 1:
+            weight = layers.spread_images_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
+        else:
+            dz_t = layers.spread_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
+            weight = layers.weight_gradient(s.x, dz_t)
+            weight += layers.weight_gradient(inputs[block], b.dz)
+            weight_t = direction[f"conv{block}.weight"]
+            da_t = layers.input_gradient_tangent(b.dz, dz_t, s.weight, weight_t)
+        product |= _block_gradient(block, weight, dgamma_t, dbeta_t)
+    return _flip({name: product[name] for name in params}, forward.signs)
+
+
+def _loss_and_accuracy(
+    logits: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean over each task's rows, summed over tasks; both 0-dim."""
+    all_labels = labels.repeat(len(logits))
+    loss = F.cross_entropy(logits.flatten(0, 1), all_labels) * len(logits)
+    return loss, (logits.argmax(2) == labels).to(loss.dtype).mean(1).sum()
+
+
+def _with_task_dimension(params: Params) -> Params:
+    """Parameters with a leading dimension, of length 1 where all tasks share them."""
+    if params["norm1.bias"].dim() == 2:
+        return params
+    return {name: value[None] for name, value in params.items()}
+
+
+def _step(params: Params, alpha: Params, gradient: Params) -> Params:
+    """One inner step (paper, eqs. 1 and 3)."""
+    return {name: params[name] - alpha[name] * gradient[name] for name in params}
+
+
+def _flip(params: Params, signs: dict[int, torch.Tensor]) -> Params:
+    """Each block's filters and scales times `signs`; its own inverse."""
+    flipped = dict(params)
+    for block, sign in signs.items():
+        weight = params[f"conv{block}.weight"]
+        flipped[f"conv{block}.weight"] = weight * sign[:, :, None, None, None]
+        flipped[f"norm{block}.weight"] = params[f"norm{block}.weight"] * sign
+    return flipped
+
+
+def _block_gradient(block: int, weight, dgamma, dbeta) -> Params:
+    dbeta = dbeta.flatten(1)
+    filters = weight.shape[1]
+    return {
+        f"conv{block}.weight": weight.reshape(len(weight), filters, -1, 3, 3),
+        f"conv{block}.bias": torch.zeros_like(dbeta),
+        f"norm{block}.weight": dgamma.flatten(1),
+        f"norm{block}.bias": dbeta,
+    }
+
+
+def _where_positive(a: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`values` where a > 0, else 0."""
+    return torch.ops.aten.threshold_backward(values, a, 0)
+
+
+def _gamma(params: Params, block: int) -> torch.Tensor:
+    return params[f"norm{block}.weight"][:, None, None, None]
+
+
+def _beta(params: Params, block: int) -> torch.Tensor:
+    return params[f"norm{block}.bias"][:, None, None, None]
+
+
+def _planes(features: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Features [n_tasks, n, n_features] in the [n_tasks, n, h, w, filters] they were made of."""
+    n_tasks, n, height, width, filters = shape
+    return features.view(n_tasks, n, filters, height, width).movedim(2, 4).contiguous()
+
+
+def _sum_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`value` [n_tasks, ...] summed over tasks, and over everything for a 0-dim `like`."""
+    return value.sum() if like.dim() == 0 else value.sum(0)
+
+
+def _combine(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], a: MetaGradient, b: MetaGradient
+) -> MetaGradient:
+    return MetaGradient(
+        function(a.loss, b.loss),
+        function(a.accuracy, b.accuracy),
+        {name: function(a.params[name], b.params[name]) for name in a.params},
+        {name: function(a.alpha[name], b.alpha[name]) for name in a.alpha},
+    )
+
+
+def _sign(scale: torch.Tensor) -> torch.Tensor:
+    """-1 below zero, else 1."""
+    return 1 - 2 * (scale < 0).to(scale.dtype)

@@ -1,0 +1,56 @@
+"""The command line: `negmeta study NAME`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from negmeta_utils import runs, study
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 if all went well, 1 if a notebook failed, 2 if nothing could start."""
+    parser = argparse.ArgumentParser(prog="negmeta", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("study", help="execute a study's notebooks through papermill")
+    command.add_argument("name", help="demo, mini-imagenet, paper, or a path to a YAML file")
+    command.add_argument("--out", help="folder for the results (runs/NAME in the clone)")
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="[STEP.]NAME=VALUE",
+        action="append",
+        default=[],
+        help="override a parameter; VALUE is YAML; may be given several times",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        return _study(options.name, options.out, options.overrides)
+    except (ValueError, OSError) as error:
+        print(f"negmeta: {error}", file=sys.stderr)
+        return 2
+
+
+def _study(name: str, out: str | None, overrides: list[str]) -> int:
+    path = study.find_study(name)
+    steps = study.read_study(path, dict(_override(text) for text in overrides))
+    out_dir = Path(out).resolve() if out else runs.ROOT / "runs" / path.stem
+    jobs = study.plan(steps, out_dir)
+    outcome = study.run_study(jobs, out_dir, lambda text: print(text, flush=True))
+    for summary in sorted(out_dir.glob("*/summary.md")):
+        if summary.parent.name in outcome.done + outcome.skipped:
+            print(f"\n{summary.read_text()}")
+    print(f"Look at the executed notebooks and figures in {out_dir}")
+    notebooks = {job.name: job.notebook.name for job in jobs}
+    for job, error in outcome.failed.items():
+        copy = out_dir / job / notebooks[job]
+        print(f"negmeta: {job} failed: {error}\n  its executed copy: {copy}", file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def _override(text: str) -> tuple[str, object]:
+    target, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text}: write NAME=VALUE or STEP.NAME=VALUE")
+    return target, yaml.safe_load(value)

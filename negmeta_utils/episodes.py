@@ -1,0 +1,131 @@
+"""Images by class, held in memory, and the N-way K-shot episodes drawn from them.
+
+Randomness is counted: episode `index` of a stream under a seed is the same whatever the batch
+size, the device, the number of workers or the point of resumption, because it is drawn from a
+generator keyed by (seed, stream, index) and by nothing else.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+# One independent stream of episodes for each use, so that no use can disturb another.
+STREAMS = {"train": 0, "val": 1, "test": 2, "other": 3, "final": 4}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split of a data set.
+
+    images: uint8 [n_images, channels, height, width]; the rows of one class are contiguous.
+    class_names: one name a class, in row order.
+    class_sizes: int64 [n_classes]; class c owns the next `class_sizes[c]` rows.
+    fingerprint: short digest of pixels and class names, by which a run knows its data.
+    """
+
+    images: torch.Tensor
+    class_names: tuple[str, ...]
+    class_sizes: np.ndarray
+    fingerprint: str = ""
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        return self.images.shape[-1]
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same images on `device`, still uint8: they move once, not once an episode."""
+        return replace(self, images=self.images.to(device))
+
+
+class Episodes(NamedTuple):
+    """A batch of episodes (tasks), classes in the same order in support and query.
+
+    support: float [n_tasks, n_way * n_shot, channels, height, width], values in 0..1.
+    support_labels: int64 [n_way * n_shot], the same for every task.
+    query: float [n_tasks, n_way * n_query, channels, height, width].
+    query_labels: int64 [n_way * n_query].
+    """
+
+    support: torch.Tensor
+    support_labels: torch.Tensor
+    query: torch.Tensor
+    query_labels: torch.Tensor
+
+
+def check_episode_fits(images: ImageSet, n_way: int, n_per_class: int) -> None:
+    """Raise ValueError where `images` cannot fill an episode of n_way x n_per_class images."""
+    if n_way > images.n_classes:
+        raise ValueError(f"n_way={n_way}: this split has {images.n_classes} classes; lower n_way")
+    smallest = int(images.class_sizes.min())
+    if n_per_class > smallest:
+        name = images.class_names[int(images.class_sizes.argmin())]
+        raise ValueError(
+            f"n_shot + n_query = {n_per_class}: class {name!r} has {smallest} images; "
+            "lower n_shot or n_query"
+        )
+
+
+def draw_rows(
+    class_sizes: np.ndarray, seed: int, stream: str, index: int, n_way: int, n_per_class: int
+) -> np.ndarray:
+    """Rows of the images of episode `index`: int64 [n_way, n_per_class].
+
+    Classes are drawn without replacement, and so are the images within a class. Which classes an
+    episode holds is row // class for equal class sizes; `draw_classes` gives them directly.
+    """
+    generator = _generator(seed, stream, index)
+    classes = generator.choice(len(class_sizes), n_way, replace=False)
+    starts = np.concatenate([[0], np.cumsum(class_sizes)])
+    return np.stack(
+        [starts[c] + generator.choice(class_sizes[c], n_per_class, replace=False) for c in classes]
+    )
+
+
+def draw_classes(
+    class_sizes: np.ndarray, seed: int, stream: str, index: int, n_way: int
+) -> np.ndarray:
+    """The classes of the episode that `draw_rows` gives for the same arguments: int64 [n_way]."""
+    return _generator(seed, stream, index).choice(len(class_sizes), n_way, replace=False)
+
+
+def draw_episodes(
+    images: ImageSet,
+    seed: int,
+    stream: str,
+    indices: range,
+    n_way: int,
+    n_shot: int,
+    n_query: int,
+    dtype: torch.dtype = torch.float32,
+) -> Episodes:
+    """Episodes `indices` of a stream, on the device of `images`."""
+    n_per_class = n_shot + n_query
+    rows = np.stack(
+        [draw_rows(images.class_sizes, seed, stream, i, n_way, n_per_class) for i in indices]
+    )
+    device = images.images.device
+    picked = images.images[torch.from_numpy(rows).to(device)].to(dtype) / 255
+    image_shape = picked.shape[-3:]
+    return Episodes(
+        support=picked[:, :, :n_shot].reshape(len(rows), n_way * n_shot, *image_shape),
+        support_labels=torch.arange(n_way, device=device).repeat_interleave(n_shot),
+        query=picked[:, :, n_shot:].reshape(len(rows), n_way * n_query, *image_shape),
+        query_labels=torch.arange(n_way, device=device).repeat_interleave(n_query),
+    )
+
+
+def _generator(seed: int, stream: str, index: int) -> np.random.Generator:
+    # The index is the counter's highest word, so episodes can never run into one another.
+    key = np.array([seed, STREAMS[stream]], dtype=np.uint64)
+    counter = np.array([0, 0, 0, index], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

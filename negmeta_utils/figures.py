@@ -1,0 +1,222 @@
+"""Every plot of the study, in one style: tables in, figures out."""
+
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+_PALETTE = sns.color_palette("colorblind")
+COLOURS = {
+    "maml": _PALETTE[0],
+    "meta-sgd": _PALETTE[1],
+    "fomaml": _PALETTE[9],
+    "anil": _PALETTE[2],
+    "boil": _PALETTE[4],
+}
+LABELS = {
+    "maml": "MAML",
+    "meta-sgd": "Meta-SGD",
+    "fomaml": "first-order MAML",
+    "anil": "ANIL",
+    "boil": "BOIL",
+}
+NEGATIVE, POSITIVE, PAPER = _PALETTE[3], _PALETTE[7], "black"
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
+
+
+def set_style() -> None:
+    """One style for every figure; SVG files come out the same bytes from the same tables."""
+    sns.set_theme("notebook", "ticks", font_scale=0.9)
+    matplotlib.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "figure.dpi": 100,
+            "savefig.dpi": 150,
+            "savefig.bbox": "tight",
+            "svg.hashsalt": "negmeta",
+        }
+    )
+
+
+def save(figure: Figure, out_dir: Path, name: str) -> None:
+    """`figure` as PNG and SVG in `out_dir`, without the time of day."""
+    for suffix in ("png", "svg"):
+        metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+        figure.savefig(out_dir / f"{name}.{suffix}", metadata=metadata)
+
+
+def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[str]) -> Figure:
+    """One episode: a row a class, support images left of the rule, query images right of it.
+
+    support: [n_way, n_shot, channels, height, width], values in 0..1; query likewise.
+    """
+    images = np.concatenate([support, query], axis=1)
+    n_way, columns = images.shape[:2]
+    figure, axes = plt.subplots(
+        n_way, columns, figsize=(0.75 * columns + 1.3, 0.78 * n_way + 0.3), squeeze=False
+    )
+    for row, name in enumerate(class_names):
+        for column in range(columns):
+            axis = axes[row, column]
+            axis.imshow(images[row, column].transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0)
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            for spine in axis.spines.values():
+                spine.set(visible=True, color=_PALETTE[0] if column < support.shape[1] else "none")
+                spine.set_linewidth(2.5)
+        axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    axes[0, 0].set_title("support", fontsize=9)
+    axes[0, support.shape[1]].set_title("query", fontsize=9, loc="left")
+    figure.subplots_adjust(wspace=0.08, hspace=0.08)
+    return figure
+
+
+def training_curves(history: pd.DataFrame, chance: float, window: int = 40) -> Figure:
+    """Figure 5: accuracy of the adapted model over training.
+
+    history: update, train_accuracy, val_accuracy (NaN where not evaluated). Training accuracy is
+    the mean of `window` meta-updates, the paper's 40 iterations.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.4))
+    smooth = history["train_accuracy"].rolling(window, min_periods=min(window, len(history))).mean()
+    axis.plot(
+        history["update"], 100 * smooth, color=_PALETTE[0], label=f"training, mean of {window}"
+    )
+    validated = history.dropna(subset=["val_accuracy"])
+    axis.plot(
+        validated["update"],
+        100 * validated["val_accuracy"],
+        "o-",
+        ms=3.5,
+        color=_PALETTE[1],
+        label="validation",
+    )
+    axis.axhline(100 * chance, color="grey", ls=":", lw=1, label="chance")
+    axis.set(xlabel="meta-update", ylabel="accuracy after adaptation (%)")
+    axis.legend(frameon=False)
+    return figure
+
+
+def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
+    """Figure 6: the learned rates by layer, weights and biases, negative ones in their own colour.
+
+    rates: layer, rate (one row a rate). initial: the rate that training started from, if one.
+    """
+    figure, axes = plt.subplots(1, len(LAYERS), figsize=(12, 2.7))
+    for axis, layer in zip(axes, LAYERS, strict=True):
+        values = rates.loc[rates["layer"] == layer, "rate"].to_numpy()
+        reach = max(np.quantile(np.abs(values), 0.999), 1e-6)
+        bins = np.linspace(-reach, reach, 61)
+        for part, colour in ((values[values < 0], NEGATIVE), (values[values >= 0], POSITIVE)):
+            axis.hist(part.clip(-reach, reach), bins=bins, color=colour)
+        axis.axvline(values.mean(), color="black", lw=1.3)
+        if initial is not None:
+            axis.axvline(initial, color="black", lw=1, ls=":")
+        axis.set_title(f"{layer}: {np.mean(values < 0):.0%} negative\nmean {values.mean():+.4f}")
+        axis.set_xlabel("learned rate")
+        axis.locator_params(axis="x", nbins=4)
+        axis.set_yticks([])
+    axes[0].set_ylabel("parameters")
+    figure.tight_layout()
+    return figure
+
+
+def rates_over_training(rates: pd.DataFrame) -> Figure:
+    """How each layer's rates moved: median, the middle half and the middle nine tenths.
+
+    rates: update, layer, seed, mean, q05 to q95 (the rates table). Seeds are averaged.
+    """
+    figure, axes = plt.subplots(1, len(LAYERS), figsize=(12, 2.7))
+    table = rates.groupby(["layer", "update"]).mean(numeric_only=True)
+    for axis, layer in zip(axes, LAYERS, strict=True):
+        rows = table.loc[layer]
+        axis.fill_between(rows.index, rows["q05"], rows["q95"], color=_PALETTE[1], alpha=0.2, lw=0)
+        axis.fill_between(rows.index, rows["q25"], rows["q75"], color=_PALETTE[1], alpha=0.35, lw=0)
+        axis.plot(rows.index, rows["mean"], color=_PALETTE[1])
+        axis.axhline(0, color="black", lw=1)
+        axis.set(title=layer, xlabel="meta-update")
+        axis.locator_params(axis="x", nbins=4)
+    axes[0].set_ylabel("learned rate: mean,\nmiddle 50 % and 90 %")
+    figure.tight_layout()
+    return figure
+
+
+def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
+    """Figure 7: accuracy by cosine prototypes, and ordinary accuracy beside it.
+
+    accuracies: method, measure, mean, low, high in percent; the order of rows is that of the bars.
+    """
+    measures = list(dict.fromkeys(accuracies["measure"]))
+    methods = list(dict.fromkeys(accuracies["method"]))
+    width = 0.8 / len(methods)
+    figure, axis = plt.subplots(figsize=(1.5 * len(measures) + 1, 3.6))
+    for offset, method in enumerate(methods):
+        rows = accuracies[accuracies["method"] == method].set_index("measure").loc[measures]
+        places = np.arange(len(measures)) + (offset - (len(methods) - 1) / 2) * width
+        errors = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
+        axis.bar(
+            places,
+            rows["mean"],
+            width * 0.92,
+            yerr=np.nan_to_num(errors),
+            capsize=3,
+            color=COLOURS[method],
+            label=LABELS[method],
+        )
+        for place, mean, high in zip(places, rows["mean"], rows["high"], strict=True):
+            top = max(mean, np.nan_to_num(high))
+            axis.annotate(
+                f"{mean:.1f}", (place, top), (0, 3), textcoords="offset points", ha="center",
+                fontsize=8,
+            )  # fmt: skip
+    lowest = np.nanmin(accuracies[["mean", "low"]].to_numpy())
+    axis.set_ylim(max(0, lowest - 8))
+    axis.set_xticks(np.arange(len(measures)), measures)
+    axis.set_ylabel("accuracy (%), axis cut")
+    axis.grid(False, axis="x")
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """What adaptation does to features: on-task and off-task changes with their intervals.
+
+    changes: method, quantity, over ("episodes" or "seeds"), points, low, high. paper: method,
+    quantity, points. All in percentage points.
+    """
+    quantities = list(dict.fromkeys(changes["quantity"]))
+    figure, axes = plt.subplots(
+        1, len(quantities), figsize=(4.6 * len(quantities), 2.8), sharey=True, squeeze=False
+    )
+    methods = list(dict.fromkeys(changes["method"]))
+    for axis, quantity in zip(axes[0], quantities, strict=True):
+        for place, method in enumerate(methods):
+            rows = changes[(changes["quantity"] == quantity) & (changes["method"] == method)]
+            for shift, row in zip((0.12, -0.12), rows.itertuples(), strict=False):
+                _interval(axis, row, place + shift, COLOURS[method])
+            published = paper[(paper["quantity"] == quantity) & (paper["method"] == method)]
+            axis.plot(published["points"], [place] * len(published), "x", color=PAPER, zorder=3)
+        axis.axvline(0, color="black", lw=1)
+        axis.set(title=quantity, xlabel="percentage points", ylim=(-0.6, len(methods) - 0.4))
+    axes[0, 0].set_yticks(range(len(methods)), [LABELS[m] for m in methods])
+    handles = [
+        plt.Line2D([], [], color="grey", marker="o", label="over episodes: these networks"),
+        plt.Line2D([], [], color="grey", marker="s", ls="--", label="over seeds: the methods"),
+        plt.Line2D([], [], color=PAPER, marker="x", ls="", label="the paper"),
+    ]
+    figure.legend(handles=handles, frameon=False, ncols=3, loc="lower center")
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    return figure
+
+
+def _interval(axis: plt.Axes, row, place: float, colour: tuple) -> None:
+    over_seeds = row.over == "seeds"
+    axis.plot([row.low, row.high], [place] * 2, color=colour, ls="--" if over_seeds else "-")
+    axis.plot(row.points, place, "s" if over_seeds else "o", color=colour, ms=5)

@@ -1,0 +1,72 @@
+"""Learned inner-loop rates as tables: the material of table 1 and figure 6."""
+
+import pandas as pd
+import torch
+
+from negmeta_utils.adaptation import METHODS
+from negmeta_utils.model import Params, layer_and_group
+from negmeta_utils.runs import Run
+
+PAPER_TABLE_1 = pd.DataFrame(
+    {
+        "layer": ["conv1", "conv2", "conv3", "conv4", "logits"],
+        "paper mean": [-0.006, -0.004, -0.013, -0.018, 0.043],
+        "paper std": [0.032, 0.027, 0.027, 0.030, 0.072],
+    }
+)
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def check_learned_rates(run: Run) -> None:
+    """Raise ValueError for a run whose method learns no rates."""
+    method = run.parameters["method"]
+    if not METHODS[method].learns_alpha:
+        raise ValueError(
+            f"{run.directory}: a run of {method}, which learns no rates; name one of meta-sgd"
+        )
+
+
+def rates_by_row(alpha: Params) -> dict[tuple[str, str], torch.Tensor]:
+    """All rates of each row of table 1, flat, keyed by (layer, group).
+
+    The paper's table has one row a layer and does not say whether biases are in it; here they are,
+    and batch normalisation's rates stand beside them as a group of their own.
+    """
+    rows: dict[tuple[str, str], list[torch.Tensor]] = {}
+    for name in sorted(alpha, key=layer_and_group):
+        rows.setdefault(layer_and_group(name), []).append(alpha[name].flatten())
+    return {row: torch.cat(parts) for row, parts in rows.items()}
+
+
+def summarise_rates(alpha: Params, seed: int, update: int) -> pd.DataFrame:
+    """One row a layer and group: seed, update, layer, group, mean, std (of the population of
+    rates), share_negative, n, and quantiles q05 to q95."""
+    records = []
+    for (layer, group), values in rates_by_row(alpha).items():
+        values = values.double().cpu()
+        quantiles = values.quantile(torch.tensor(QUANTILES, dtype=values.dtype)).tolist()
+        records.append(
+            {
+                "seed": seed,
+                "update": update,
+                "layer": layer,
+                "group": group,
+                "mean": values.mean().item(),
+                "std": values.std(correction=0).item(),
+                "share_negative": (values < 0).double().mean().item(),
+                "n": len(values),
+                **{f"q{round(100 * q):02d}": v for q, v in zip(QUANTILES, quantiles, strict=True)},
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def rates_long(alpha: Params, seed: int) -> pd.DataFrame:
+    """One row a rate: seed, layer, group, rate. For histograms."""
+    return pd.concat(
+        [
+            pd.DataFrame({"seed": seed, "layer": layer, "group": group, "rate": values.numpy()})
+            for (layer, group), values in rates_by_row(alpha).items()
+        ],
+        ignore_index=True,
+    )

@@ -1,0 +1,260 @@
+"""A study: a grid of notebooks, executed by papermill in order of dependence.
+
+A study file is YAML:
+
+    description: one line
+    steps:
+      train:                          # a step: one notebook over a grid of parameters
+        notebook: 01_train
+        grid: {method: [maml, meta-sgd], seed: [0, 1]}
+        parameters: {dataset: glyphs, n_updates: 400}
+      alpha:
+        notebook: 02_alpha_distribution
+        parameters:
+          runs: {from: train, method: meta-sgd}   # the folders of these jobs, as a list
+
+Each point of a grid is a job. It gets a folder of its own below the study's, as its parameter
+`out_dir`, and leaves there what it makes, its executed notebook and `job.json`. A job is complete,
+and skipped, when `job.json` says so for the same notebook, the same parameters and the same jobs
+before it.
+"""
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from negmeta_utils import runs
+
+NOTEBOOKS = runs.ROOT / "notebooks"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook with one set of parameters.
+
+    point: its place in the step's grid; needs: names of the jobs whose folders it reads; key:
+    digest of notebook, parameters and the keys of `needs`.
+    """
+
+    step: str
+    name: str
+    notebook: Path
+    point: dict
+    parameters: dict
+    needs: tuple[str, ...]
+    key: str
+
+
+@dataclass
+class Outcome:
+    """How a study ended: names of the jobs done now, already complete and not run, and failed
+    jobs with their error's last line."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    not_run: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def find_study(name: str) -> Path:
+    """A study of this project by name, or any YAML file by path."""
+    own = NOTEBOOKS / "studies" / f"{name}.yml"
+    path = own if own.is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in own.parent.glob("*.yml")))
+        raise FileNotFoundError(f"study {name!r}: no such file; the studies here are {known}")
+    return path
+
+
+def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
+    """Steps of a study file with values overridden, in order of dependence.
+
+    overrides: "STEP.NAME" or, for every step whose notebook has that parameter, "NAME" -> value.
+    A list for a name of the grid replaces its values. Raises ValueError for whatever the file, or
+    a notebook, does not have; nothing has run by then.
+    """
+    try:
+        steps = yaml.safe_load(path.read_text())["steps"]
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not a study file with `steps:` ({error})") from error
+    known = {}
+    for name, step in steps.items():
+        unknown = set(step) - {"notebook", "grid", "parameters"}
+        if unknown:
+            raise ValueError(f"{path}: step {name!r}: unknown key {sorted(unknown)[0]!r}")
+        known[name] = _notebook_parameters(path, name, step)
+        step.setdefault("grid", {})
+        step.setdefault("parameters", {})
+    for target, value in overrides.items():
+        _override(steps, known, target, value)
+    for name, step in steps.items():
+        for parameter in [*step["grid"], *step["parameters"]]:
+            if parameter not in known[name]:
+                raise ValueError(
+                    f"{path}: step {name!r}: {step['notebook']} has no parameter {parameter!r}; "
+                    f"it has {', '.join(sorted(known[name]))}"
+                )
+    return {name: steps[name] for name in _in_order(path, steps)}
+
+
+def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
+    """The jobs of a study, each after the jobs it reads from."""
+    jobs: dict[str, Job] = {}
+    for step_name, step in steps.items():
+        for values in itertools.product(*step["grid"].values()):
+            point = dict(zip(step["grid"], values, strict=True))
+            name = "-".join([step_name, *map(str, values)])
+            parameters, needs = {**step["parameters"], **point}, []
+            for key, value in parameters.items():
+                if isinstance(value, dict):
+                    sources = _select(jobs.values(), value)
+                    needs += [job.name for job in sources]
+                    parameters[key] = [str(out_dir / job.name) for job in sources]
+            parameters["out_dir"] = str(out_dir / name)
+            content = [step["notebook"], parameters, [jobs[n].key for n in needs]]
+            key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            notebook = NOTEBOOKS / f"{step['notebook']}.ipynb"
+            jobs[name] = Job(step_name, name, notebook, point, parameters, tuple(needs), key)
+    return list(jobs.values())
+
+
+def run_study(
+    jobs: list[Job], out_dir: Path, say: Callable[[str], None] = lambda text: None
+) -> Outcome:
+    """Execute what is not yet complete. A job whose sources failed is not run; the others are."""
+    outcome = Outcome()
+    for number, job in enumerate(jobs, 1):
+        head = f"[{number:>{len(str(len(jobs)))}}/{len(jobs)}] {job.name}: "
+        folder = out_dir / job.name
+        missing = [n for n in job.needs if n in outcome.failed or n in outcome.not_run]
+        if missing:
+            outcome.not_run.append(job.name)
+            say(f"{head}not run, since {missing[0]} failed")
+        elif is_complete(job, folder):
+            outcome.skipped.append(job.name)
+            say(f"{head}already complete")
+        else:
+            started = time.monotonic()
+            try:
+                _execute(job, folder)
+                outcome.done.append(job.name)
+                say(f"{head}done in {time.monotonic() - started:.0f} s")
+            except (PapermillExecutionError, DeadKernelError) as error:
+                outcome.failed[job.name] = _last_line(error)
+                say(f"{head}FAILED")
+    return outcome
+
+
+def is_complete(job: Job, folder: Path) -> bool:
+    """Whether `folder` holds the finished results of exactly this job."""
+    record = folder / "job.json"
+    return record.is_file() and runs.read_json(record)["key"] == job.key
+
+
+def _execute(job: Job, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").unlink(missing_ok=True)
+    started = time.monotonic()
+    try:
+        _papermill(job, folder)
+    except DeadKernelError:
+        # Two kernels that start at once can pick the same port; the second try is alone.
+        _papermill(job, folder)
+    runs.write_json(
+        folder / "job.json",
+        {
+            "key": job.key,
+            "notebook": job.notebook.stem,
+            "parameters": job.parameters,
+            "needs": list(job.needs),
+            "seconds": round(time.monotonic() - started, 1),
+        },
+    )
+
+
+def _papermill(job: Job, folder: Path) -> None:
+    papermill.execute_notebook(
+        str(job.notebook),
+        str(folder / job.notebook.name),
+        parameters=job.parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        log_output=False,
+    )
+
+
+def _last_line(error: Exception) -> str:
+    if isinstance(error, PapermillExecutionError):
+        return f"{error.ename}: {error.evalue}"
+    return str(error).strip().splitlines()[-1]
+
+
+def _notebook_parameters(path: Path, name: str, step: dict) -> set[str]:
+    notebook = NOTEBOOKS / f"{step.get('notebook')}.ipynb"
+    if not notebook.is_file():
+        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
+        raise ValueError(
+            f"{path}: step {name!r}: no notebook {step.get('notebook')!r}; there are {known}"
+        )
+    return set(papermill.inspect_notebook(str(notebook)))
+
+
+def _override(
+    steps: dict[str, dict], known: dict[str, set[str]], target: str, value: object
+) -> None:
+    step_name, _, parameter = target.rpartition(".")
+    chosen = [step_name] if step_name else [n for n in steps if parameter in known[n]]
+    if not chosen or not set(chosen) <= set(steps):
+        raise ValueError(
+            f"--set {target}: no such step or parameter; the steps are {', '.join(steps)}"
+        )
+    for name in chosen:
+        if parameter not in known[name]:
+            raise ValueError(
+                f"--set {target}: {steps[name]['notebook']} has no parameter {parameter!r}; it "
+                f"has {', '.join(sorted(known[name]))}"
+            )
+        if isinstance(value, list) and parameter in steps[name]["grid"]:
+            steps[name]["grid"][parameter] = value
+        else:
+            steps[name]["grid"].pop(parameter, None)
+            steps[name]["parameters"][parameter] = value
+
+
+def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
+    sources = {
+        name: [v["from"] for v in step["parameters"].values() if isinstance(v, dict)]
+        for name, step in steps.items()
+    }
+    for name, needed in sources.items():
+        for source in needed:
+            if source not in steps:
+                raise ValueError(f"{path}: step {name!r}: no step {source!r} to take from")
+    try:
+        return list(TopologicalSorter(sources).static_order())
+    except CycleError as error:
+        raise ValueError(f"{path}: steps need one another: {' -> '.join(error.args[1])}") from error
+
+
+def _select(jobs: Iterable[Job], reference: dict) -> list[Job]:
+    """The jobs that a `{from: STEP, NAME: VALUE}` means."""
+    wanted = {name: value for name, value in reference.items() if name != "from"}
+    chosen = [
+        job
+        for job in jobs
+        if job.step == reference["from"]
+        and all(job.parameters.get(name) == value for name, value in wanted.items())
+    ]
+    if not chosen:
+        raise ValueError(f"reference {reference}: step {reference['from']!r} has no such job")
+    return chosen

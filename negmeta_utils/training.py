@@ -1,0 +1,300 @@
+"""The outer loop: meta-updates, validation, checkpoints (paper, algorithm 1).
+
+A training is a function of its configuration alone. One that stopped goes on from its last
+checkpoint and ends with exactly the numbers it would have had: episodes are counted, not drawn
+from a running generator, and the checkpoint holds the optimiser's state.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from negmeta_utils import adaptation, adjoint, data, runs
+from negmeta_utils.adaptation import METHODS, init_alpha
+from negmeta_utils.checkpoints import State, resume, save
+from negmeta_utils.episodes import ImageSet, check_episode_fits, draw_episodes
+from negmeta_utils.model import Params, init_params
+from negmeta_utils.rates import summarise_rates
+
+PLATEAU_UPDATES = 4000  # design choice of the public implementation the paper's names point to
+
+
+# The reference is there to be read and tested against; nothing else speaks for it.
+ENGINES = {
+    "auto": adjoint.meta_gradient,
+    "adjoint": adjoint.meta_gradient,
+    "reference": adaptation.meta_gradient,
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a training depends on; the defaults are the paper's settings.
+
+    Fields are the parameters of `01_train.ipynb` under the same names, explained there.
+    """
+
+    dataset: str = "mini-imagenet"
+    method: str = "meta-sgd"
+    seed: int = 0
+    n_way: int = 5
+    n_shot: int = 1
+    n_query: int = 10
+    image_size: Optional[int] = None
+    n_filters: int = 64
+    n_tasks: int = 3
+    inner_steps: int = 5
+    inner_lr: float = 0.01
+    alpha_init: str = "constant"
+    outer_lr: float = 0.001
+    lr_schedule: str = "constant"
+    n_updates: int = 60_000
+    val_every: int = 500
+    val_episodes: int = 40
+    test_episodes: int = 600
+    checkpoint_every: int = 500
+    data_dir: Optional[str] = None
+    device: str = "auto"
+    engine: str = "auto"
+
+    def check(self) -> None:
+        """Raise ValueError, naming the parameter, for a value that cannot be."""
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r}: not one of {', '.join(METHODS)}")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine={self.engine!r}: not one of {', '.join(ENGINES)}")
+        if self.lr_schedule not in ("constant", "plateau"):
+            raise ValueError(f"lr_schedule={self.lr_schedule!r}: use 'constant' or 'plateau'")
+        for name, value in asdict(self).items():
+            least = 0 if name in ("seed", "test_episodes") else 1
+            if isinstance(value, int) and value < least:
+                raise ValueError(f"{name}={value}: must be at least {least}")
+            if isinstance(value, float) and not 0 < value < float("inf"):
+                raise ValueError(f"{name}={value}: must be a positive number")
+
+
+def train(
+    config: TrainConfig, run_dir: str | Path, report: Callable[[str], None] = lambda text: None
+) -> runs.Run:
+    """Train to the end, from the last checkpoint in `run_dir` if there is one.
+
+    report: called with one line on progress about once a second.
+    Raises ValueError for a parameter that cannot be, for a directory that holds a run of another
+    configuration, and FloatingPointError where the loss stops being finite.
+    """
+    config.check()
+    directory = runs.resolve(run_dir)
+    device = runs.resolve_device(config.device)
+    splits = {
+        split: data.load(config.dataset, split, config.image_size, config.data_dir)
+        for split in ("train", "val", "test")
+    }
+    for images in splits.values():
+        check_episode_fits(images, config.n_way, config.n_shot + config.n_query)
+    splits = {split: images.to(device) for split, images in splits.items()}
+    config = replace(
+        config,
+        image_size=splits["train"].image_size,
+        engine="adjoint" if config.engine == "auto" else config.engine,
+    )
+    manifest = _open_run(directory, config, device, splits)
+    if manifest["status"] == "complete":
+        return runs.load_run(directory)
+    state = resume(directory, _fresh_state(config, splits["train"].channels, device))
+    _run_updates(config, state, splits, directory, report)
+    _finish(config, state, splits["test"], directory, manifest)
+    return runs.load_run(directory)
+
+
+def evaluate(
+    config: TrainConfig,
+    params: Params,
+    alpha: Params,
+    images: ImageSet,
+    stream: str,
+    n_episodes: int,
+    batch: int = 20,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Query loss and accuracy after adaptation, one value an episode: two float arrays
+    [n_episodes]. Transductive: accuracy depends on how many query images share a batch."""
+    losses, accuracies = [], []
+    for first in range(0, n_episodes, batch):
+        indices = range(first, min(first + batch, n_episodes))
+        episodes = draw_episodes(
+            images, config.seed, stream, indices, config.n_way, config.n_shot, config.n_query
+        )
+        adapted = adjoint.adapt(
+            params, alpha, episodes.support, episodes.support_labels, config.inner_steps
+        )
+        logits = adjoint.logits(adapted, episodes.query)
+        labels = episodes.query_labels.expand(len(indices), -1)
+        losses.append(F.cross_entropy(logits.mT, labels, reduction="none").mean(1))
+        accuracies.append((logits.argmax(2) == labels).float().mean(1))
+    return torch.cat(losses).cpu().numpy(), torch.cat(accuracies).cpu().numpy()
+
+
+def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> State:
+    params = init_params(config.seed, channels, config.image_size, config.n_way, config.n_filters)
+    alpha = init_alpha(config.method, params, config.inner_lr, config.alpha_init, config.seed)
+    params = {name: value.to(device) for name, value in params.items()}
+    alpha = {name: value.to(device) for name, value in alpha.items()}
+    learned = list(params.values())
+    if METHODS[config.method].learns_alpha:
+        learned += list(alpha.values())
+    optimizer = torch.optim.Adam(learned, lr=config.outer_lr)
+    scheduler = None
+    if config.lr_schedule == "plateau":
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.5, patience=max(1, PLATEAU_UPDATES // config.val_every)
+        )
+    rates = summarise_rates(_full(alpha, params), config.seed, 0)
+    return State(params, alpha, optimizer, scheduler, rates=[rates])
+
+
+def _full(alpha: Params, params: Params) -> Params:
+    """Rates at the parameters' shapes, also where one number stands for many."""
+    return {name: alpha[name].expand(params[name].shape) for name in params}
+
+
+def _run_updates(
+    config: TrainConfig,
+    state: State,
+    splits: dict[str, ImageSet],
+    directory: Path,
+    report: Callable[[str], None],
+) -> None:
+    before, first, started = state.seconds, state.update, time.monotonic()
+    reported = started
+    while state.update < config.n_updates:
+        _meta_update(config, state, splits["train"])
+        if state.update % config.val_every == 0 or state.update == config.n_updates:
+            _validate(config, state, splits["val"])
+        state.seconds = before + time.monotonic() - started
+        if state.update % config.checkpoint_every == 0 or state.update == config.n_updates:
+            save(state, directory)
+        if time.monotonic() - reported > 1:
+            reported = time.monotonic()
+            each = (reported - started) / (state.update - first)
+            report(_progress(state, config.n_updates, each))
+    report(f"{state.update} meta-updates in {state.seconds:.0f} s")
+
+
+def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
+    """One step of the outer loop on `n_tasks` fresh episodes (paper, eqs. 2 and 4)."""
+    first = state.update * config.n_tasks
+    episodes = draw_episodes(
+        images,
+        config.seed,
+        "train",
+        range(first, first + config.n_tasks),
+        config.n_way,
+        config.n_shot,
+        config.n_query,
+    )
+    settings = METHODS[config.method]
+    gradient = ENGINES[config.engine](
+        state.params, state.alpha, episodes, config.inner_steps, settings.first_order
+    )
+    for name, value in state.params.items():
+        value.grad = gradient.params[name]
+        if settings.learns_alpha:
+            state.alpha[name].grad = gradient.alpha[name]
+    state.optimizer.step()
+    state.update += 1
+    # The loss stays on the device until the next checkpoint: reading it now would wait for it.
+    state.rows.append(
+        {
+            "update": state.update,
+            "train_loss": gradient.loss,
+            "train_accuracy": gradient.accuracy,
+            "val_loss": float("nan"),
+            "val_accuracy": float("nan"),
+            "outer_lr": state.optimizer.param_groups[0]["lr"],
+        }
+    )
+
+
+def _validate(config: TrainConfig, state: State, images: ImageSet) -> None:
+    # The same episodes every time, so that the curve moves with the model and not with the draw.
+    loss, accuracy = evaluate(config, state.params, state.alpha, images, "val", config.val_episodes)
+    state.rows[-1].update(val_loss=float(loss.mean()), val_accuracy=float(accuracy.mean()))
+    if state.scheduler is not None:
+        state.scheduler.step(loss.mean())
+    summary = summarise_rates(_full(state.alpha, state.params), config.seed, state.update)
+    state.rates.append(summary)
+
+
+def _progress(state: State, n_updates: int, seconds_each: float) -> str:
+    left = (n_updates - state.update) * seconds_each
+    accuracy = float(state.rows[-1]["train_accuracy"]) if state.rows else float("nan")
+    return (
+        f"meta-update {state.update} of {n_updates}, {left / 60:.1f} min left, "
+        f"training accuracy {accuracy:.2f}"
+    )
+
+
+def _open_run(
+    directory: Path, config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]
+) -> dict:
+    """The manifest in `directory`, written now if there is none. Raises ValueError where it is one
+    of another configuration or of other images."""
+    manifest = {
+        "status": "running",
+        "parameters": asdict(config),
+        "data": {
+            split: {
+                "classes": images.n_classes,
+                "images": len(images.images),
+                "fingerprint": images.fingerprint,
+            }
+            for split, images in splits.items()
+        },
+        "environment": runs.environment(device),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    path = directory / "manifest.json"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        runs.write_json(path, manifest)
+        return manifest
+    found = runs.read_json(path)
+    for name, value in manifest["parameters"].items():
+        if name not in runs.PLACE and found["parameters"].get(name) != value:
+            raise ValueError(
+                f"{directory}: holds a run with {name}={found['parameters'].get(name)!r}, not "
+                f"{value!r}; choose another run_dir or delete that one"
+            )
+    if found["data"] != manifest["data"]:
+        raise ValueError(f"{directory}: holds a run on other images; choose another run_dir")
+    return found
+
+
+def _finish(
+    config: TrainConfig, state: State, images: ImageSet, directory: Path, manifest: dict
+) -> None:
+    """Final accuracy on the meta-test classes, the model, and last of all the manifest."""
+    started = time.monotonic()
+    results = {"seconds_training": round(state.seconds, 1)}
+    if config.test_episodes:
+        loss, accuracy = evaluate(
+            config, state.params, state.alpha, images, "final", config.test_episodes
+        )
+        runs.write_table(
+            directory / "accuracy.parquet", pd.DataFrame({"loss": loss, "accuracy": accuracy})
+        )
+        results["test_accuracy"] = float(accuracy.mean())
+        results["test_episodes"] = config.test_episodes
+        results["seconds_testing"] = round(time.monotonic() - started, 1)
+    runs.write_tensors(
+        directory / "model.safetensors", {"params": state.params, "alpha": state.alpha}, {}
+    )
+    runs.write_json(
+        directory / "manifest.json", {**manifest, "status": "complete", "results": results}
+    )

@@ -1,0 +1,126 @@
+"""Prototype evaluation against a few lines of NumPy and scikit-learn."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from negmeta_utils import data, runs
+from negmeta_utils.adaptation import adapt
+from negmeta_utils.episodes import draw_classes, draw_episodes
+from negmeta_utils.features import evaluate_features, prototype_accuracy, test_images
+from negmeta_utils.model import embed, forward
+from negmeta_utils.training import train
+
+test_images.__test__ = False  # a function of the module, not a test
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config, tmp_path_factory):
+    return train(tiny_config, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def images(tiny_data):
+    return data.load("mini-imagenet", "test", 16, str(tiny_data))
+
+
+def numpy_prototypes(support, query, n_way, labels):
+    support, query = support.numpy(), query.numpy()
+    centroids = support.reshape(n_way, -1, support.shape[-1]).mean(1)
+    similarity = (query @ centroids.T) / np.outer(
+        np.linalg.norm(query, axis=1), np.linalg.norm(centroids, axis=1)
+    )
+    return (similarity.argmax(1) == labels.numpy()).mean()
+
+
+@pytest.mark.parametrize("n_shot", [1, 3])
+def test_prototype_accuracy_equals_numpys(n_shot):
+    generator = torch.Generator().manual_seed(0)
+    support = torch.randn(4, 5 * n_shot, 20, generator=generator)
+    labels = torch.arange(5).repeat_interleave(6)
+    query = torch.randn(4, 30, 20, generator=generator) + support[:, ::n_shot][:, labels]
+    got = prototype_accuracy(support, query, 5, labels)
+    expected = [numpy_prototypes(s, q, 5, labels) for s, q in zip(support, query, strict=True)]
+    assert got.tolist() == pytest.approx(expected)
+    assert 0.3 < got.mean() < 1
+
+
+def test_one_shot_prototypes_are_scikit_learns_nearest_neighbour_by_cosine():
+    generator = torch.Generator().manual_seed(1)
+    support, query = torch.randn(1, 5, 8, generator=generator), torch.randn(
+        1, 50, 8, generator=generator
+    )
+    labels = torch.arange(5).repeat_interleave(10)
+    neighbour = KNeighborsClassifier(1, metric="cosine").fit(support[0], np.arange(5))
+    assert prototype_accuracy(support, query, 5, labels).item() == pytest.approx(
+        neighbour.score(query[0], labels)
+    )
+
+
+def test_a_row_is_what_the_reference_gives_one_task_at_a_time(run, images):
+    table = evaluate_features(run, images, 7, eval_seed=5, batch=3)
+    settings = run.parameters
+    for index in (0, 4, 6):
+        a, b = (
+            draw_episodes(images, 5, stream, range(index, index + 1), 2, 1, 3)
+            for stream in ("test", "other")
+        )
+        adapted = adapt(
+            run.params, run.alpha, a.support[0], a.support_labels, settings["inner_steps"]
+        )
+        expected = {
+            name: numpy_prototypes(
+                embed(p, e.support[0]), embed(p, e.query[0]), 2, e.query_labels
+            )
+            for name, p, e in (
+                ("same_before", run.params, a),
+                ("same_after", adapted, a),
+                ("other_before", run.params, b),
+                ("other_after", adapted, b),
+            )
+        }
+        answers = forward(adapted, a.query[0]).argmax(1)
+        expected["ordinary"] = (answers == a.query_labels).float().mean().item()
+        assert table.loc[index, list(expected)].to_dict() == pytest.approx(expected)
+        classes = [set(draw_classes(images.class_sizes, 5, s, index, 2)) for s in ("test", "other")]
+        assert table.loc[index, "shared_classes"] == len(classes[0] & classes[1])
+
+
+def test_the_table_is_the_same_for_any_batch_and_another_for_another_seed(run, images):
+    one = evaluate_features(run, images, 6, batch=1)
+    many = evaluate_features(run, images, 6, batch=4)
+    pd.testing.assert_frame_equal(one, many)
+    assert not one.equals(evaluate_features(run, images, 6, eval_seed=1))
+
+
+def test_zero_rates_change_no_feature(run, images):
+    still = replace(run, alpha={k: torch.zeros_like(v) for k, v in run.alpha.items()})
+    table = evaluate_features(still, images, 8)
+    assert table["same_after"].equals(table["same_before"])
+    assert table["other_after"].equals(table["other_before"])
+
+
+def test_every_run_is_judged_on_the_same_episodes(run, images, tiny_config, tmp_path):
+    other = train(replace(tiny_config, method="maml", seed=3, n_updates=2), tmp_path / "run")
+    still = [
+        replace(r, params=run.params, alpha={k: torch.zeros_like(v) for k, v in r.alpha.items()})
+        for r in (run, other)
+    ]
+    columns = ["same_before", "other_before", "shared_classes"]
+    first, second = (evaluate_features(r, images, 8)[columns] for r in still)
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_runs_of_different_tasks_or_data_are_refused(run, tiny_config, tmp_path):
+    five = train(replace(tiny_config, n_query=2, n_updates=1, test_episodes=0), tmp_path / "run")
+    with pytest.raises(ValueError, match="n_query=2, but 3 in"):
+        test_images([run, five], tiny_config.data_dir)
+    manifest = {**run.manifest, "data": {"test": {"fingerprint": "0"}}}
+    with pytest.raises(ValueError, match="trained with other images"):
+        test_images([replace(run, manifest=manifest)], tiny_config.data_dir)
+    assert test_images([run], tiny_config.data_dir).n_classes == 6
+    assert isinstance(run, runs.Run)

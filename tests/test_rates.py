@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+import torch
+
+from negmeta_utils.model import init_params
+from negmeta_utils.rates import rates_long, summarise_rates
+
+
+@pytest.fixture
+def alpha():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(value.shape, generator=generator) - 0.3
+        for name, value in init_params(0, 1, 28, 5, 4).items()
+    }
+
+
+def test_a_row_holds_a_layers_weights_and_biases(alpha):
+    table = summarise_rates(alpha, seed=3, update=7).set_index(["layer", "group"])
+    values = np.concatenate([alpha[f"conv2.{part}"].numpy().ravel() for part in ("weight", "bias")])
+    row = table.loc["conv2", "weights+bias"]
+    assert row["n"] == 4 * 4 * 9 + 4
+    assert row["mean"] == pytest.approx(values.mean(), rel=1e-5)
+    assert row["std"] == pytest.approx(values.std(), rel=1e-5)
+    assert row["share_negative"] == pytest.approx((values < 0).mean())
+    assert row["q25"] == pytest.approx(np.quantile(values, 0.25), rel=1e-5)
+    assert (row["seed"], row["update"]) == (3, 7)
+    assert table.loc["conv2", "batchnorm"]["n"] == 8
+    assert len(table) == 9
+
+
+def test_the_long_table_has_every_rate_once(alpha):
+    long = rates_long(alpha, 0)
+    assert len(long) == sum(value.numel() for value in alpha.values())
+    conv1 = long[(long["layer"] == "conv1") & (long["group"] == "weights+bias")]["rate"]
+    expected = torch.cat([alpha["conv1.weight"].flatten(), alpha["conv1.bias"]])
+    assert sorted(conv1) == pytest.approx(sorted(expected.tolist()))

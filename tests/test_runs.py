@@ -1,0 +1,95 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from negmeta_utils import runs
+
+
+def test_tensors_and_metadata_come_back_as_they_went(tmp_path):
+    groups = {
+        "params": {"conv1.weight": torch.rand(2, 3), "b": torch.tensor(1.5)},
+        "alpha": {"conv1.weight": torch.rand(3, 2).T},
+    }
+    runs.write_tensors(tmp_path / "a.safetensors", groups, {"update": 7, "best": float("inf")})
+    back, metadata = runs.read_tensors(tmp_path / "a.safetensors")
+    assert metadata == {"update": 7, "best": float("inf")}
+    assert {g: set(t) for g, t in back.items()} == {g: set(t) for g, t in groups.items()}
+    for group, tensors in groups.items():
+        for name, value in tensors.items():
+            assert torch.equal(back[group][name], value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_broken_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "checkpoint.safetensors"
+    runs.write_tensors(path, {"params": {"w": torch.rand(100)}}, {})
+    path.write_bytes(path.read_bytes()[:200] if content is None else content)
+    with pytest.raises(ValueError, match="not a checkpoint of this package") as raised:
+        runs.read_tensors(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "table.parquet"
+    runs.write_table(path, pd.DataFrame({"a": [1]}))
+    with pytest.raises(RuntimeError), runs.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert pd.read_parquet(path)["a"].tolist() == [1]
+    assert [p.name for p in tmp_path.iterdir()] == ["table.parquet"]
+
+
+def test_relative_paths_are_relative_to_the_clone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert runs.resolve("figures/demo") == runs.ROOT / "figures" / "demo"
+    assert runs.resolve(tmp_path) == tmp_path
+    assert (runs.ROOT / "pyproject.toml").is_file()
+
+
+def test_an_absent_run_is_named_with_the_shipped_ones(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished run there") as raised:
+        runs.load_run(tmp_path)
+    assert all(name in str(raised.value) for name in runs.shipped_runs())
+
+
+@pytest.mark.parametrize("name", runs.shipped_runs())
+def test_shipped_runs_load(name):
+    run = runs.load_run(name)
+    assert run.manifest["status"] == "complete"
+    assert f"{run.parameters['dataset']}-{run.parameters['method']}-{run.parameters['seed']}" == name
+    assert len(run.history()) == run.parameters["n_updates"]
+    assert set(run.alpha) == set(run.params)
+
+
+def test_there_are_shipped_runs():
+    assert {"glyphs-maml-0", "glyphs-meta-sgd-0"} <= set(runs.shipped_runs())
+
+
+def test_tables_of_several_folders_are_joined(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        runs.write_table(tmp_path / name / "t.parquet", pd.DataFrame({"from": [name]}))
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    assert runs.read_tables(folders, "t.parquet")["from"].tolist() == ["a", "b"]
+    with pytest.raises(FileNotFoundError, match="no such table"):
+        runs.read_tables([str(tmp_path)], "t.parquet")
+
+
+def test_cuda_asked_for_and_absent_is_refused():
+    assert runs.resolve_device("cpu").type == "cpu"
+    if torch.cuda.is_available():
+        assert runs.resolve_device("auto").type == "cuda"
+    else:
+        assert runs.resolve_device("auto").type == "cpu"
+        with pytest.raises(ValueError, match="no CUDA device here"):
+            runs.resolve_device("cuda")
+
+
+def test_json_that_is_none_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        runs.read_json(tmp_path / "manifest.json")
+    runs.write_json(tmp_path / "manifest.json", {"a": 1})
+    assert json.loads((tmp_path / "manifest.json").read_text()) == {"a": 1}

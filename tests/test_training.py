@@ -1,0 +1,166 @@
+"""The outer loop: what it computes, and that stopping changes nothing."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from negmeta_utils import adaptation, data, runs, training
+from negmeta_utils.adaptation import METHODS, init_alpha
+from negmeta_utils.episodes import draw_episodes
+from negmeta_utils.model import init_params
+from negmeta_utils.training import train
+
+
+class Stopped(Exception):
+    """What a test raises to stop a training."""
+
+
+def train_and_stop_once(config, folder, monkeypatch, after):
+    """Train to the end, stopped once after `after` meta-updates."""
+    step, updates = training._meta_update, []
+
+    def stopping(*arguments):
+        if len(updates) == after:
+            raise Stopped
+        updates.append(1)
+        step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_meta_update", stopping)
+        with pytest.raises(Stopped):
+            train(config, folder)
+    return train(config, folder)
+
+
+def assert_same_run(a, b):
+    for group in ("params", "alpha"):
+        for name, value in getattr(a, group).items():
+            assert torch.equal(value, getattr(b, group)[name]), f"{group} {name}"
+    pd.testing.assert_frame_equal(a.history(), b.history())
+    pd.testing.assert_frame_equal(a.rates(), b.rates())
+    assert a.final_accuracy().equals(b.final_accuracy())
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+@pytest.mark.parametrize("after", [2, 4, 7])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tiny_config, tmp_path, monkeypatch, after, schedule
+):
+    # A patience of one validation: the rate of the outer loop does fall within twelve updates.
+    monkeypatch.setattr(training, "PLATEAU_UPDATES", 1)
+    config = replace(tiny_config, lr_schedule=schedule, val_every=2, outer_lr=0.05)
+    whole = train(config, tmp_path / "whole")
+    resumed = train_and_stop_once(config, tmp_path / "resumed", monkeypatch, after)
+    assert_same_run(whole, resumed)
+    assert (whole.history()["outer_lr"].nunique() > 1) == (schedule == "plateau")
+
+
+def test_training_is_adam_on_the_reference_meta_gradient(tiny_config, tmp_path):
+    config = replace(tiny_config, n_updates=3, engine="reference")
+    run = train(config, tmp_path / "run")
+    images = data.load("mini-imagenet", "train", 16, config.data_dir)
+    params = init_params(0, 3, 16, 2, 4)
+    alpha = init_alpha("meta-sgd", params)
+    optimizer = torch.optim.Adam([*params.values(), *alpha.values()], lr=0.001)
+    for update in range(3):
+        indices = range(3 * update, 3 * update + 3)
+        episodes = draw_episodes(images, 0, "train", indices, 2, 1, 3)
+        gradient = adaptation.meta_gradient(params, alpha, episodes, 2)
+        for name in params:
+            params[name].grad, alpha[name].grad = gradient.params[name], gradient.alpha[name]
+        optimizer.step()
+    for name in params:
+        torch.testing.assert_close(run.params[name], params[name])
+        torch.testing.assert_close(run.alpha[name], alpha[name])
+
+
+def test_both_engines_train_the_same_model(tiny_config, tmp_path):
+    runs_by_engine = [
+        train(replace(tiny_config, engine=engine), tmp_path / engine)
+        for engine in ("reference", "adjoint")
+    ]
+    for name, value in runs_by_engine[0].alpha.items():
+        torch.testing.assert_close(value, runs_by_engine[1].alpha[name], rtol=1e-3, atol=1e-4)
+    assert runs_by_engine[1].parameters["engine"] == "adjoint"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_meta_sgd_changes_its_rates(tiny_config, tmp_path, method):
+    run = train(replace(tiny_config, method=method, n_updates=2, test_episodes=0), tmp_path / "run")
+    before = init_alpha(method, run.params, 0.01)
+    changed = any(not torch.equal(before[name], run.alpha[name]) for name in before)
+    assert changed == METHODS[method].learns_alpha
+
+
+def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
+    lines = []
+    run = train(tiny_config, tmp_path / "run", lines.append)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "accuracy.parquet", "checkpoint.safetensors", "history.parquet", "manifest.json",
+        "model.safetensors", "rates.parquet",
+    ]  # fmt: skip
+    manifest = run.manifest
+    assert manifest["status"] == "complete"
+    assert manifest["parameters"]["n_updates"] == 12
+    assert manifest["parameters"]["engine"] == "adjoint", "auto is resolved"
+    assert manifest["environment"]["packages"]["torch"] == torch.__version__
+    assert manifest["data"]["train"]["classes"] == 8
+    assert manifest["results"]["test_episodes"] == 10
+    assert run.history()["update"].tolist() == list(range(1, 13))
+    assert run.history().dropna()["update"].tolist() == [4, 8, 12]
+    assert sorted(run.rates()["update"].unique()) == [0, 4, 8, 12]
+    assert "12 meta-updates in" in lines[-1]
+
+
+def test_a_model_learns_to_tell_the_colours_apart(tiny_config, tmp_path):
+    run = train(replace(tiny_config, n_updates=40, n_filters=8, test_episodes=60), tmp_path / "run")
+    assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
+
+
+def test_a_complete_run_is_not_trained_again(tiny_config, tmp_path, monkeypatch):
+    first = train(tiny_config, tmp_path / "run")
+    monkeypatch.setattr(training, "_meta_update", lambda *_: pytest.fail("trained again"))
+    assert_same_run(first, train(tiny_config, tmp_path / "run"))
+
+
+def test_a_directory_of_another_configuration_is_refused(tiny_config, tmp_path):
+    train(replace(tiny_config, n_updates=2), tmp_path / "run")
+    with pytest.raises(ValueError, match="holds a run with n_updates=2, not 12; choose another"):
+        train(tiny_config, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
+    config = replace(tiny_config, outer_lr=1e30, n_updates=20, checkpoint_every=1)
+    with pytest.raises(FloatingPointError, match="stopped being finite at meta-update"):
+        train(config, tmp_path / "run")
+    groups, metadata = runs.read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    assert metadata["update"] >= 1
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    with pytest.raises(FileNotFoundError, match="no finished run there"):
+        runs.load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "sgd"}, "method='sgd'"),
+        ({"lr_schedule": "cosine"}, "lr_schedule='cosine'"),
+        ({"engine": "fast"}, "engine='fast'"),
+        ({"n_updates": 0}, "n_updates=0: must be at least 1"),
+        ({"inner_lr": float("nan")}, "inner_lr=nan: must be a positive number"),
+        ({"n_way": 7}, "n_way=7: this split has 6 classes"),
+        ({"n_query": 8}, r"n_shot \+ n_query = 9: class"),
+        ({"device": "cuda:9"}, "device='cuda:9'"),
+        ({"image_size": 8}, "image_size=8"),
+        ({"dataset": "imagenet"}, "imagenet"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_and_leaves_nothing(
+    tiny_config, tmp_path, change, message
+):
+    with pytest.raises(ValueError, match=message) as raised:
+        train(replace(tiny_config, **change), tmp_path / "run")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
