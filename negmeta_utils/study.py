@@ -22,6 +22,7 @@ before it.
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ import papermill
 import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from negmeta_utils import runs
 
@@ -165,11 +167,7 @@ def _execute(job: Job, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").unlink(missing_ok=True)
     started = time.monotonic()
-    try:
-        _papermill(job, folder)
-    except DeadKernelError:
-        # Two kernels that start at once can pick the same port; the second try is alone.
-        _papermill(job, folder)
+    _papermill(job, folder)
     runs.write_json(
         folder / "job.json",
         {
@@ -183,6 +181,8 @@ def _execute(job: Job, folder: Path) -> None:
 
 
 def _papermill(job: Job, folder: Path) -> None:
+    # Unix sockets where there are any: kernels that start at once could pick the same TCP port.
+    transport = "ipc" if os.name == "posix" else "tcp"
     papermill.execute_notebook(
         str(job.notebook),
         str(folder / job.notebook.name),
@@ -190,6 +190,7 @@ def _papermill(job: Job, folder: Path) -> None:
         kernel_name="python3",
         progress_bar=False,
         log_output=False,
+        config=Config({"KernelManager": {"transport": transport}}),
     )
 
 

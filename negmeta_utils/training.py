@@ -20,7 +20,7 @@ from negmeta_utils import adaptation, adjoint, data, runs
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.checkpoints import State, resume, save
 from negmeta_utils.episodes import ImageSet, check_episode_fits, draw_episodes
-from negmeta_utils.model import Params, init_params
+from negmeta_utils.model import Params, init_params, n_features
 from negmeta_utils.rates import summarise_rates
 
 PLATEAU_UPDATES = 4000  # design choice of the public implementation the paper's names point to
@@ -99,6 +99,7 @@ def train(
     for images in splits.values():
         check_episode_fits(images, config.n_way, config.n_shot + config.n_query)
     splits = {split: images.to(device) for split, images in splits.items()}
+    n_features(splits["train"].image_size)  # refuses images too small before a folder is made
     config = replace(
         config,
         image_size=splits["train"].image_size,

@@ -84,9 +84,7 @@ def test_meta_gradient_agrees_with_higher(params, alpha, episodes):
                 self.register_parameter(name.replace(".", "_"), torch.nn.Parameter(value.clone()))
 
         def forward(self, images):
-            return forward(
-                {name: getattr(self, name.replace(".", "_")) for name in params}, images
-            )
+            return forward({name: getattr(self, name.replace(".", "_")) for name in params}, images)
 
     network = Network()
     rates = {n: torch.tensor(0.05, dtype=torch.float64, requires_grad=True) for n in params}
@@ -152,9 +150,7 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(params, epi
 def test_a_method_moves_its_own_layers_alone(params, episodes, method):
     alpha = double(init_alpha(method, params, 0.1))
     adapted = adapt(params, alpha, episodes.support[0], episodes.support_labels, 2)
-    moved = {
-        layer_and_group(n)[0] for n in params if (adapted[n] - params[n]).abs().max() > 1e-12
-    }
+    moved = {layer_and_group(n)[0] for n in params if (adapted[n] - params[n]).abs().max() > 1e-12}
     assert moved == set(METHODS[method].adapts)
 
 

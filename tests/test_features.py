@@ -51,8 +51,9 @@ def test_prototype_accuracy_equals_numpys(n_shot):
 
 def test_one_shot_prototypes_are_scikit_learns_nearest_neighbour_by_cosine():
     generator = torch.Generator().manual_seed(1)
-    support, query = torch.randn(1, 5, 8, generator=generator), torch.randn(
-        1, 50, 8, generator=generator
+    support, query = (
+        torch.randn(1, 5, 8, generator=generator),
+        torch.randn(1, 50, 8, generator=generator),
     )
     labels = torch.arange(5).repeat_interleave(10)
     neighbour = KNeighborsClassifier(1, metric="cosine").fit(support[0], np.arange(5))
@@ -73,9 +74,7 @@ def test_a_row_is_what_the_reference_gives_one_task_at_a_time(run, images):
             run.params, run.alpha, a.support[0], a.support_labels, settings["inner_steps"]
         )
         expected = {
-            name: numpy_prototypes(
-                embed(p, e.support[0]), embed(p, e.query[0]), 2, e.query_labels
-            )
+            name: numpy_prototypes(embed(p, e.support[0]), embed(p, e.query[0]), 2, e.query_labels)
             for name, p, e in (
                 ("same_before", run.params, a),
                 ("same_after", adapted, a),

@@ -36,9 +36,7 @@ def test_forward_equals_torchs_own_layers(channels, size):
     network = torch_conv4(channels, 6, n_features(size, 6), 3)
     generator = torch.Generator().manual_seed(0)
     # Away from the initial ones and zeros, so that scale and shift count.
-    params = {
-        k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in params.items()
-    }
+    params = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in params.items()}
     for target, value in zip(network.parameters(), params.values(), strict=True):
         target.data.copy_(value)
     images = torch.rand(7, channels, size, size, generator=generator)

@@ -58,7 +58,9 @@ def test_an_absent_run_is_named_with_the_shipped_ones(tmp_path):
 def test_shipped_runs_load(name):
     run = runs.load_run(name)
     assert run.manifest["status"] == "complete"
-    assert f"{run.parameters['dataset']}-{run.parameters['method']}-{run.parameters['seed']}" == name
+    assert (
+        f"{run.parameters['dataset']}-{run.parameters['method']}-{run.parameters['seed']}" == name
+    )
     assert len(run.history()) == run.parameters["n_updates"]
     assert set(run.alpha) == set(run.params)
 

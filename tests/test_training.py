@@ -50,7 +50,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ):
     # A patience of one validation: the rate of the outer loop does fall within twelve updates.
     monkeypatch.setattr(training, "PLATEAU_UPDATES", 1)
-    config = replace(tiny_config, lr_schedule=schedule, val_every=2, outer_lr=0.05)
+    config = replace(tiny_config, lr_schedule=schedule, val_every=1, outer_lr=0.5)
     whole = train(config, tmp_path / "whole")
     resumed = train_and_stop_once(config, tmp_path / "resumed", monkeypatch, after)
     assert_same_run(whole, resumed)
@@ -105,7 +105,7 @@ def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     assert manifest["status"] == "complete"
     assert manifest["parameters"]["n_updates"] == 12
     assert manifest["parameters"]["engine"] == "adjoint", "auto is resolved"
-    assert manifest["environment"]["packages"]["torch"] == torch.__version__
+    assert manifest["environment"]["packages"]["torch"] == torch.__version__.split("+")[0]
     assert manifest["data"]["train"]["classes"] == 8
     assert manifest["results"]["test_episodes"] == 10
     assert run.history()["update"].tolist() == list(range(1, 13))

@@ -1,0 +1,102 @@
+"""The notebooks as users open them: held still by nbval, parameterised by papermill."""
+
+import os
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from negmeta_utils import runs, study
+from negmeta_utils.training import TrainConfig
+
+NOTEBOOKS = sorted(study.NOTEBOOKS.glob("*.ipynb"))
+CHECKED = "# NBVAL_CHECK_OUTPUT"
+by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def nbval(*paths):
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax",
+         "--nbval-cell-timeout=600", "--rootdir", str(paths[0].parent), *map(str, paths)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+
+
+def checked_cells(notebook):
+    return [cell for cell in notebook.cells if cell.source.startswith(CHECKED)]
+
+
+@by_name
+def test_nbval_holds_the_notebook_still(path):
+    result = nbval(path)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+@by_name
+def test_every_checked_cell_holds_an_output_to_check(path):
+    cells = checked_cells(nbformat.read(path, 4))
+    assert cells, "nothing in this notebook is held still"
+    for cell in cells:
+        assert any(output.get("text") for output in cell.outputs), cell.source
+
+
+def test_a_checked_cell_without_stored_output_fails(tmp_path):
+    """nbval alone passes a stripped notebook with nothing compared; the test above must not."""
+    notebook = nbformat.read(NOTEBOOKS[0], 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    path = tmp_path / "stripped.ipynb"
+    nbformat.write(notebook, path)
+    with pytest.raises(AssertionError):
+        test_every_checked_cell_holds_an_output_to_check.__wrapped__(path) if hasattr(
+            test_every_checked_cell_holds_an_output_to_check, "__wrapped__"
+        ) else test_every_checked_cell_holds_an_output_to_check(path)
+
+
+def test_nbval_fails_on_a_changed_output(tmp_path):
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(f"{CHECKED}\nprint(1 + 1)")],
+        metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}},
+    )
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text="3\n")]
+    nbformat.write(notebook, tmp_path / "changed.ipynb")
+    assert nbval(tmp_path / "changed.ipynb").returncode == 1
+
+
+@by_name
+def test_papermill_sees_every_parameter_with_type_and_help(path):
+    inspected = papermill.inspect_notebook(str(path))
+    assert "out_dir" in inspected
+    for name, parameter in inspected.items():
+        assert parameter["inferred_type_name"] != "None", name
+        assert parameter["help"], f"{name} has no comment that says what it is"
+
+
+def test_the_help_of_papermill_names_the_parameters():
+    shown = subprocess.run(
+        [sys.executable, "-m", "papermill", "--help-notebook", str(NOTEBOOKS[0])],
+        capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    assert "n_updates: int (default 60)" in shown
+    assert "the paper has 60,000" in shown
+
+
+def test_the_training_notebook_has_every_field_of_the_configuration():
+    inspected = set(papermill.inspect_notebook(str(NOTEBOOKS[0])))
+    assert inspected == set(TrainConfig.__dataclass_fields__) | {"out_dir"}
+
+
+@by_name
+def test_notebooks_define_no_long_function_and_no_machine(path):
+    notebook = nbformat.read(path, 4)
+    assert notebook.metadata.kernelspec.name == "python3"
+    text = nbformat.writes(notebook)
+    for place in (str(runs.ROOT), os.path.expanduser("~/"), "/tmp/"):
+        assert place not in text, f"{place} is a path of one machine"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert "class " not in cell.source
+            assert "\ndef " not in cell.source

@@ -1,0 +1,192 @@
+"""Studies: read, planned, executed by papermill, overridden, resumed, and failing well."""
+
+import json
+
+import papermill
+import pytest
+import yaml
+
+from negmeta_utils import cli, runs, study
+
+STUDIES = sorted((study.NOTEBOOKS / "studies").glob("*.yml"))
+
+
+def write_study(path, steps):
+    path.write_text(yaml.safe_dump({"steps": steps}, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def small(tmp_path, tiny_data):
+    """Two methods, one seed, then notebooks 2 to 4, on noise: seconds."""
+    steps = yaml.safe_load((study.NOTEBOOKS / "studies" / "demo.yml").read_text())["steps"]
+    steps["train"]["grid"]["seed"] = [0]
+    steps["train"]["parameters"] = {
+        "dataset": "mini-imagenet", "image_size": 16, "n_way": 2, "n_query": 3, "n_filters": 4,
+        "n_updates": 4, "val_every": 2, "val_episodes": 3, "test_episodes": 6,
+        "data_dir": str(tiny_data), "device": "cpu",
+    }  # fmt: skip
+    steps["features"]["parameters"].update(n_episodes=35, data_dir=str(tiny_data), device="cpu")
+    return write_study(tmp_path / "small.yml", steps)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_every_study_of_the_project_can_be_planned(path, tmp_path):
+    jobs = study.plan(study.read_study(path, {}), tmp_path)
+    names = [job.name for job in jobs]
+    for job in jobs:
+        assert all(names.index(need) < names.index(job.name) for need in job.needs)
+        unknown = set(job.parameters) - set(papermill.inspect_notebook(str(job.notebook)))
+        assert not unknown
+    assert {job.notebook.stem for job in jobs} == {
+        "01_train", "02_alpha_distribution", "03_feature_adaptation", "04_statistics"
+    }  # fmt: skip
+
+
+def test_the_papers_study_has_the_papers_settings(tmp_path):
+    jobs = study.plan(study.read_study(study.find_study("paper"), {}), tmp_path)
+    train = [job.parameters for job in jobs if job.step == "train"]
+    assert [p["method"] for p in train] == ["maml", "meta-sgd"]
+    expected = {
+        "n_way": 5, "n_shot": 1, "n_query": 10, "n_tasks": 3, "inner_steps": 5, "inner_lr": 0.01,
+        "n_updates": 60_000, "n_filters": 64, "image_size": 84, "val_episodes": 40,
+    }  # fmt: skip
+    for parameters in train:
+        assert expected.items() <= parameters.items()
+    (features,) = (job for job in jobs if job.step == "features")
+    assert features.parameters["n_episodes"] == 40_000
+
+
+def test_a_study_runs_end_to_end_and_a_second_time_does_nothing(small, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["study", str(small), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split(":")[0] for line in printed.splitlines()[:5]] == [
+        "[1/5] train-maml-0", "[2/5] train-meta-sgd-0", "[3/5] alpha", "[4/5] features",
+        "[5/5] statistics",
+    ]  # fmt: skip
+    assert "| f       | the difference in (e) is significant" in printed
+    assert printed.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
+    for file in (
+        "train-maml-0/model.safetensors", "train-meta-sgd-0/01_train.ipynb",
+        "train-maml-0/figure5.png", "alpha/figure6.png", "alpha/table1.csv",
+        "alpha/rates.parquet", "alpha/02_alpha_distribution.ipynb", "features/features.parquet",
+        "features/figure7.svg", "features/feature_changes.png", "statistics/claims.csv",
+        "statistics/04_statistics.ipynb",
+    ):  # fmt: skip
+        assert (out / file).is_file(), file
+    assert cli.main(["study", str(small), "--out", str(out)]) == 0
+    again = capsys.readouterr().out
+    assert again.count("already complete") == 5
+    assert "| f       |" in again
+
+    # Another value of one step redoes that step and what reads it, and nothing else.
+    arguments = ["study", str(small), "--out", str(out), "--set", "features.n_episodes=36"]
+    assert cli.main(arguments) == 0
+    redone = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1][:4] for line in redone[:5]] == ["alre", "alre", "alre", "done"] + [
+        "done"
+    ]
+
+
+def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(small, tmp_path, capsys):
+    steps = yaml.safe_load(small.read_text())["steps"]
+    steps["train"]["grid"] = {"method": ["nonsense", "meta-sgd"], "seed": [0]}
+    path = write_study(tmp_path / "failing.yml", steps)
+    out = tmp_path / "out"
+    assert cli.main(["study", str(path), "--out", str(out)]) == 1
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0] == "[1/5] train-nonsense-0: FAILED"
+    assert lines[1].startswith("[2/5] train-meta-sgd-0: done")
+    assert lines[2].startswith("[3/5] alpha: done")
+    assert lines[3] == "[4/5] features: not run, since train-nonsense-0 failed"
+    assert lines[4] == "[5/5] statistics: not run, since features failed"
+    assert "train-nonsense-0 failed: ValueError: method='nonsense': not one of" in captured.err
+    copy = out / "train-nonsense-0" / "01_train.ipynb"
+    assert str(copy) in captured.err
+    assert copy.is_file()
+    assert not (out / "train-nonsense-0" / "job.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s["train"]["parameters"].update(n_ways=5), "01_train has no parameter 'n_ways'"),
+        (lambda s: s["train"]["grid"].update(seeds=[0]), "01_train has no parameter 'seeds'"),
+        (lambda s: s["train"].update(notebook="01_trian"), "no notebook '01_trian'; there are"),
+        (lambda s: s["train"].update(loops=3), "step 'train': unknown key 'loops'"),
+        (
+            lambda s: s["alpha"]["parameters"].update(runs={"from": "trains"}),
+            "no step 'trains' to take from",
+        ),
+        (
+            lambda s: s["alpha"]["parameters"].update(runs={"from": "statistics"}),
+            "steps need one another",
+        ),
+        (
+            lambda s: s["alpha"]["parameters"].update(runs={"from": "train", "method": "boil"}),
+            "step 'train' has no such job",
+        ),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_before_anything_runs(
+    small, tmp_path, capsys, change, message
+):
+    steps = yaml.safe_load(small.read_text())["steps"]
+    change(steps)
+    if "steps need one another" in message:
+        steps["statistics"]["parameters"]["rates"] = {"from": "alpha"}
+    path = write_study(tmp_path / "wrong.yml", steps)
+    assert cli.main(["study", str(path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "study 'nothing': no such file; the studies here are demo"),
+        (["demo", "--set", "n_updates"], "--set n_updates: write NAME=VALUE"),
+        (["demo", "--set", "n_upd=3"], "--set n_upd: no such step or parameter"),
+        (["demo", "--set", "train.n_upd=3"], "01_train has no parameter 'n_upd'"),
+        (["demo", "--set", "trian.seed=3"], "--set trian.seed: no such step"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_one_line(arguments, message, tmp_path, capsys):
+    assert cli.main(["study", *arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_overrides_reach_the_steps_they_name(small, tmp_path):
+    overrides = {"seed": [3, 4], "train.method": "meta-sgd", "device": "auto"}
+    jobs = study.plan(study.read_study(small, overrides), tmp_path)
+    train = [job for job in jobs if job.step == "train"]
+    assert [(job.name, job.parameters["seed"]) for job in train] == [
+        ("train-3", 3), ("train-4", 4)
+    ]  # fmt: skip
+    assert {job.parameters["method"] for job in train} == {"meta-sgd"}
+    (features,) = (job for job in jobs if job.step == "features")
+    assert features.parameters["device"] == "auto"
+    assert features.parameters["runs"] == [str(tmp_path / "train-3"), str(tmp_path / "train-4")]
+
+
+def test_a_job_is_complete_for_its_parameters_and_sources_alone(small, tmp_path):
+    def keys(overrides):
+        jobs = study.plan(study.read_study(small, overrides), tmp_path)
+        return {job.name: job.key for job in jobs}
+
+    before, same, other = keys({}), keys({}), keys({"train.n_updates": 5})
+    assert before == same
+    assert all(before[name] != other[name] for name in before), "all read from the trainings"
+    (tmp_path / "alpha").mkdir()
+    job = next(j for j in study.plan(study.read_study(small, {}), tmp_path) if j.name == "alpha")
+    assert not study.is_complete(job, tmp_path / "alpha")
+    runs.write_json(tmp_path / "alpha" / "job.json", {"key": before["alpha"]})
+    assert study.is_complete(job, tmp_path / "alpha")
+    assert json.loads((tmp_path / "alpha" / "job.json").read_text())["key"] != other["alpha"]
