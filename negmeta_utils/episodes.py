@@ -124,6 +124,13 @@ def draw_episodes(
     )
 
 
+def episodes_at_once(images: ImageSet, n_way: int, n_query: int) -> int:
+    """How many episodes to evaluate side by side: their query images are about a million pixels
+    on a CPU, where more no longer fits the caches, and a hundred million on a GPU."""
+    pixels = n_way * n_query * images.image_size**2
+    return max(1, (10**8 if images.images.is_cuda else 10**6) // pixels)
+
+
 def _generator(seed: int, stream: str, index: int) -> np.random.Generator:
     # The index is the counter's highest word, so episodes can never run into one another.
     key = np.array([seed, STREAMS[stream]], dtype=np.uint64)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from negmeta_utils import adjoint, data
-from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_episodes
+from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params
 from negmeta_utils.runs import Run
 
@@ -58,11 +58,12 @@ def evaluate_features(
     images: ImageSet,
     n_episodes: int,
     eval_seed: int = 0,
-    batch: int = 10,
+    batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """One row an episode of one trained model: the features table of notebook 3.
 
+    batch: episodes at once; None is as many as suit the device.
     Episode i is a pair of tasks drawn from `images` under `eval_seed`: A, which the model adapts
     to, and B, another. Pairs are the same for every run, so methods and seeds compare in pairs.
     Columns: method, seed, episode; same_before and same_after, prototype accuracy on A before and
@@ -74,11 +75,13 @@ def evaluate_features(
     device = images.images.device
     params = {name: value.to(device) for name, value in run.params.items()}
     alpha = {name: value.to(device) for name, value in run.alpha.items()}
+    batch = batch or episodes_at_once(images, settings["n_way"], settings["n_query"])
+    name = f"{settings['method']}, seed {settings['seed']}"
     parts = []
     for first in range(0, n_episodes, batch):
         indices = range(first, min(first + batch, n_episodes))
         parts.append(_evaluate_batch(params, alpha, images, settings, eval_seed, indices))
-        report(f"{indices.stop} of {n_episodes} episodes")
+        report(f"{name}: {indices.stop} of {n_episodes} episodes")
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "method", settings["method"])
     table.insert(1, "seed", settings["seed"])

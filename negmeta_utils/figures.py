@@ -124,6 +124,10 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
         axis.locator_params(axis="x", nbins=4)
         axis.set_yticks([])
     axes[0].set_ylabel("parameters")
+    key = [plt.Line2D([], [], color="black", label="mean")]
+    if initial is not None:
+        key.append(plt.Line2D([], [], color="black", ls=":", label="start of training"))
+    axes[-1].legend(handles=key, frameon=False, fontsize=8, loc="upper left")
     figure.tight_layout()
     return figure
 
@@ -149,37 +153,29 @@ def rates_over_training(rates: pd.DataFrame) -> Figure:
 
 
 def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
-    """Figure 7: accuracy by cosine prototypes, and ordinary accuracy beside it.
+    """Figure 7: accuracy by cosine prototypes, and of the whole adapted model beside it.
 
-    accuracies: method, measure, mean, low, high in percent; the order of rows is that of the bars.
+    accuracies: method, measure, mean, low, high in percent. Points rather than the paper's bars:
+    the differences are too small for an axis that starts at zero.
     """
     measures = list(dict.fromkeys(accuracies["measure"]))
     methods = list(dict.fromkeys(accuracies["method"]))
-    width = 0.8 / len(methods)
-    figure, axis = plt.subplots(figsize=(1.5 * len(measures) + 1, 3.6))
-    for offset, method in enumerate(methods):
+    figure, axis = plt.subplots(figsize=(1.5 * len(measures) + 1, 3.4))
+    for number, method in enumerate(methods):
         rows = accuracies[accuracies["method"] == method].set_index("measure").loc[measures]
-        places = np.arange(len(measures)) + (offset - (len(methods) - 1) / 2) * width
-        errors = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
-        axis.bar(
-            places,
-            rows["mean"],
-            width * 0.92,
-            yerr=np.nan_to_num(errors),
-            capsize=3,
-            color=COLOURS[method],
+        places = np.arange(len(measures)) + 0.24 * (number - (len(methods) - 1) / 2)
+        errors = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
+        axis.errorbar(
+            places, rows["mean"], errors, fmt="o", capsize=3, color=COLOURS[method],
             label=LABELS[method],
-        )
-        for place, mean, high in zip(places, rows["mean"], rows["high"], strict=True):
-            top = max(mean, np.nan_to_num(high))
+        )  # fmt: skip
+        for place, mean in zip(places, rows["mean"], strict=True):
             axis.annotate(
-                f"{mean:.1f}", (place, top), (0, 3), textcoords="offset points", ha="center",
+                f"{mean:.1f}", (place, mean), (6, 0), textcoords="offset points", va="center",
                 fontsize=8,
             )  # fmt: skip
-    lowest = np.nanmin(accuracies[["mean", "low"]].to_numpy())
-    axis.set_ylim(max(0, lowest - 8))
     axis.set_xticks(np.arange(len(measures)), measures)
-    axis.set_ylabel("accuracy (%), axis cut")
+    axis.set(ylabel="accuracy (%)", xlim=(-0.5, len(measures) - 0.3))
     axis.grid(False, axis="x")
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

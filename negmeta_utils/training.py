@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from negmeta_utils import adaptation, adjoint, data, runs
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.checkpoints import State, resume, save
-from negmeta_utils.episodes import ImageSet, check_episode_fits, draw_episodes
+from negmeta_utils.episodes import ImageSet, check_episode_fits, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params, init_params, n_features
 from negmeta_utils.rates import summarise_rates
 
@@ -121,11 +121,11 @@ def evaluate(
     images: ImageSet,
     stream: str,
     n_episodes: int,
-    batch: int = 20,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Query loss and accuracy after adaptation, one value an episode: two float arrays
     [n_episodes]. Transductive: accuracy depends on how many query images share a batch."""
     losses, accuracies = [], []
+    batch = episodes_at_once(images, config.n_way, config.n_query)
     for first in range(0, n_episodes, batch):
         indices = range(first, min(first + batch, n_episodes))
         episodes = draw_episodes(

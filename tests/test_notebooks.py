@@ -51,9 +51,7 @@ def test_a_checked_cell_without_stored_output_fails(tmp_path):
     path = tmp_path / "stripped.ipynb"
     nbformat.write(notebook, path)
     with pytest.raises(AssertionError):
-        test_every_checked_cell_holds_an_output_to_check.__wrapped__(path) if hasattr(
-            test_every_checked_cell_holds_an_output_to_check, "__wrapped__"
-        ) else test_every_checked_cell_holds_an_output_to_check(path)
+        test_every_checked_cell_holds_an_output_to_check(path)
 
 
 def test_nbval_fails_on_a_changed_output(tmp_path):

@@ -1,0 +1,159 @@
+"""Every command of the README is run here, as written or with the change that `RUN` states."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from negmeta_utils import cli, runs
+
+README = (runs.ROOT / "README.md").read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.strip() and not line.startswith("#")
+]
+TINY = (
+    "--set n_updates=4 --set n_filters=4 --set image_size=16 --set val_every=2 "
+    "--set val_episodes=3 --set test_episodes=6 --set n_episodes=35 --set n_way=2 --set n_query=3 "
+    "--set train.seed=[0] --set device=cpu"
+)
+
+
+def run(command, folder, **environment):
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of what git tracks and of what it does not ignore, its .venv this environment."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = run("git ls-files -co --exclude-standard", runs.ROOT).stdout.splitlines()
+    for name in listed:
+        if (runs.ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(runs.ROOT / name, folder / name)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (folder / ".venv" / "made").touch()
+    return folder
+
+
+def make_says(target, clone):
+    shown = run(f"make -n {target}", clone)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
+
+
+def check_clone(command, clone, data):
+    assert re.fullmatch(r"git clone \S+ negmeta && cd negmeta", command)
+
+
+def check_conda(command, clone, data):
+    assert shlex.split(command)[-1] == "environment.yml"
+    environment = yaml.safe_load((clone / "environment.yml").read_text())
+    (pip,) = (d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip == ["-e ."], "pyproject.toml is the one list of dependencies"
+
+
+def check_make_study(command, clone, data):
+    assert make_says("study", clone).strip() == ".venv/bin/negmeta study demo"
+    result = run(f".venv/bin/negmeta study demo {TINY}", clone)
+    assert result.returncode == 0, result.stderr
+    assert "Look at the executed notebooks and figures in" in result.stdout
+    assert (clone / "runs" / "demo" / "statistics" / "claims.csv").is_file()
+
+
+def check_make_test(command, clone, data):
+    assert make_says("test", clone).strip() == ".venv/bin/python -m pytest"
+
+
+def check_make_lab(command, clone, data):
+    said = make_says("lab", clone).strip()
+    port = 18931
+    server = subprocess.Popen(
+        [*shlex.split(said), "--no-browser", "--allow-root", f"--port={port}",
+         "--IdentityProvider.token=", "--ServerApp.port_retries=0"],
+        cwd=clone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(240):
+            try:
+                address = f"http://127.0.0.1:{port}/api/contents"
+                listed = urllib.request.urlopen(address, timeout=5).read().decode()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.5)
+        assert "01_train.ipynb" in listed
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def check_as_written(command, clone, data):
+    result = run(command, clone)
+    assert result.returncode == 0, result.stderr
+
+
+def check_study_on_data(command, clone, data):
+    result = run(f"{command} {TINY}", clone, NEGMETA_DATA=str(data))
+    assert result.returncode == 0, result.stderr
+
+
+def check_planned(command, clone, data):
+    """Too long to run: read, override and plan it, which refuses what cannot be."""
+    _, _, name, *overrides = shlex.split(command)
+    steps = cli.study.read_study(
+        cli.study.find_study(name), dict(cli._override(text) for text in overrides[1::2])
+    )
+    assert cli.study.plan(steps, clone / "runs" / name)
+
+
+def check_export(command, clone, data):
+    assert re.fullmatch(r"export NEGMETA_DATA=\S+", command)
+
+
+# beginning of a command -> how it is run
+RUN = {
+    "git clone": check_clone,
+    "conda env create": check_conda,
+    "make study": check_make_study,
+    "make test": check_make_test,
+    "make lab": check_make_lab,
+    "export NEGMETA_DATA": check_export,
+    "mkdir -p": check_as_written,
+    ".venv/bin/papermill": check_as_written,
+    ".venv/bin/negmeta study demo": check_planned,
+    ".venv/bin/negmeta study mini-imagenet": check_study_on_data,
+    ".venv/bin/negmeta study paper": check_planned,
+}
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_works(command, clone, tiny_data):
+    begins = [beginning for beginning in RUN if command.startswith(beginning)]
+    assert begins, "no test runs this command; add how to RUN"
+    RUN[max(begins, key=len)](command, clone, tiny_data)
+
+
+def test_files_that_the_readme_links_to_are_there():
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)|src=\"([^\"]+)\"", README)
+    for link in (a or b for a, b in links):
+        assert (runs.ROOT / link).exists(), link
