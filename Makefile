@@ -12,7 +12,7 @@ study: .venv/made
 	$(BIN)/negmeta study demo
 
 test: .venv/made
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lab: .venv/made
 	$(BIN)/jupyter lab notebooks

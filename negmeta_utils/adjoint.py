@@ -20,9 +20,7 @@ Forward, a block:
     p = gamma n + beta at the argmax         p. = gamma n. + gamma. n + beta. at the same argmax
     a = relu(p)                              a. = p. [p > 0]
 ReLU comes after pooling, which is the same function for a quarter of the work. A convolution's
-bias cancels in front of batch statistics: it is left out and its gradient is exactly 0. Flipping
-the signs of a filter and of its gamma together changes nothing, so gamma is made positive first;
-then z, n and p have the same argmax. (A gamma of exactly 0 counts as positive there.)
+bias cancels in front of batch statistics: it is left out and its gradient is exactly 0.
 
 Head, for rows of softmax s and one-hot y:
     delta = (s - y) / rows                   delta. = s (o. - sum s o.) / rows
@@ -55,8 +53,7 @@ from negmeta_utils.model import BLOCKS, Params
 class Forward(NamedTuple):
     """A forward pass: what its gradient reads again."""
 
-    params: Params  # with positive scales
-    signs: dict[int, torch.Tensor]  # that the scales had [n_tasks, filters]
+    params: Params
     blocks: dict[int, layers.Normalised]
     outputs: dict[int, torch.Tensor]  # a [n_tasks, n, height / 2, width / 2, filters]
     features: torch.Tensor  # [n_tasks, n, n_features]
@@ -144,19 +141,18 @@ def _sum_over_tasks(
 
 def _forward(params: Params, images: layers.Images | torch.Tensor) -> Forward:
     """images: `Images`, or where no gradient is wanted [n_tasks, n, height, width, channels]."""
-    signs = {b: _sign(params[f"norm{b}.weight"]) for b in BLOCKS}
-    params = _flip(params, signs)
     a, blocks, outputs = images, {}, {}
     for block in BLOCKS:
         normalise = (
             layers.normalise_images if isinstance(a, layers.Images) else layers.normalise
         )
-        s = blocks[block] = normalise(a, params[f"conv{block}.weight"])
-        p = torch.addcmul(_beta(params, block), _gamma(params, block), s.pooled)
+        gamma = _gamma(params, block)
+        s = blocks[block] = normalise(a, params[f"conv{block}.weight"], gamma)
+        p = torch.addcmul(_beta(params, block), gamma, s.pooled)
         a = outputs[block] = p.relu_()
     features = a.movedim(4, 2).flatten(2)
     output = features @ params["logits.weight"].mT + params["logits.bias"][:, None]
-    return Forward(params, signs, blocks, outputs, features, output)
+    return Forward(params, blocks, outputs, features, output)
 
 
 def _gradient(forward: Forward, labels: torch.Tensor) -> Backward:
@@ -183,14 +179,12 @@ def _gradient(forward: Forward, labels: torch.Tensor) -> Backward:
             da = layers.input_gradient(b.dz, s.weight)
         spreads[block] = b
         gradient |= _block_gradient(block, weight, dgamma, dbeta)
-    gradient = _flip({name: gradient[name] for name in params}, forward.signs)
-    return Backward(gradient, delta, spreads)
+    return Backward({name: gradient[name] for name in params}, delta, spreads)
 
 
 def _hessian_product(forward: Forward, backward: Backward, direction: Params) -> Params:
     """H V of each task's mean cross-entropy with V = `direction`, each tensor [n_tasks, ...]."""
     params, delta = forward.params, backward.delta
-    direction = _flip(direction, forward.signs)
     inputs, tangents, a_t = {}, {}, None
     for block in BLOCKS:
         s, weight_t = forward.blocks[block], direction[f"conv{block}.weight"]
@@ -231,7 +225,7 @@ def _hessian_product(forward: Forward, backward: Backward, direction: Params) ->
             weight_t = direction[f"conv{block}.weight"]
             da_t = layers.input_gradient_tangent(b.dz, dz_t, s.weight, weight_t)
         product |= _block_gradient(block, weight, dgamma_t, dbeta_t)
-    return _flip({name: product[name] for name in params}, forward.signs)
+    return {name: product[name] for name in params}
 
 
 def _loss_and_accuracy(
@@ -253,16 +247,6 @@ def _with_task_dimension(params: Params) -> Params:
 def _step(params: Params, alpha: Params, gradient: Params) -> Params:
     """One inner step (paper, eqs. 1 and 3)."""
     return {name: params[name] - alpha[name] * gradient[name] for name in params}
-
-
-def _flip(params: Params, signs: dict[int, torch.Tensor]) -> Params:
-    """Each block's filters and scales times `signs`; its own inverse."""
-    flipped = dict(params)
-    for block, sign in signs.items():
-        weight = params[f"conv{block}.weight"]
-        flipped[f"conv{block}.weight"] = weight * sign[:, :, None, None, None]
-        flipped[f"norm{block}.weight"] = params[f"norm{block}.weight"] * sign
-    return flipped
 
 
 def _block_gradient(block: int, weight, dgamma, dbeta) -> Params:
@@ -309,8 +293,3 @@ def _combine(
         {name: function(a.params[name], b.params[name]) for name in a.params},
         {name: function(a.alpha[name], b.alpha[name]) for name in a.alpha},
     )
-
-
-def _sign(scale: torch.Tensor) -> torch.Tensor:
-    """-1 below zero, else 1."""
-    return 1 - 2 * (scale < 0).to(scale.dtype)

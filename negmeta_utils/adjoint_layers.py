@@ -6,8 +6,9 @@ Notation and formulas are those of `adjoint`'s docstring. Images and activations
 pooling are fastest. Weights are [n_tasks, filters, channels, 3, 3], n_tasks being 1 where all
 tasks share them; a value a channel is [n_tasks, 1, 1, 1, filters].
 
-Scales of batch normalisation are taken to be positive (`adjoint` sees to it), so that the largest
-convolution in a pooling window is the largest output of the normalisation too.
+Pooling comes before normalisation, which saves passes over memory: where gamma is positive the
+largest z in a window is the largest output too, and where it is negative the smallest is. (A gamma
+of exactly 0 counts as positive.)
 
 Block 1 has functions of its own, ending in `_images`. Its input is the images, which stay the same
 through all inner steps, and its convolution is linear in their 3x3 patches X: statistics of z are
@@ -72,14 +73,15 @@ class Spread(NamedTuple):
     dz: torch.Tensor  # in block 1, the sum of X q instead [n_tasks, filters, 9 * channels]
 
 
-def normalise(x: torch.Tensor, weight: torch.Tensor) -> Normalised:
+def normalise(x: torch.Tensor, weight: torch.Tensor, gamma: torch.Tensor) -> Normalised:
     z = _convolve(x, weight)
-    pooled, index = _pool(z)
+    sign = _sign(gamma)
+    pooled, index = _pool(z * sign)
     mean = z.mean(SPACE, keepdim=True)
     centred = z.sub_(mean)
     r = (centred.square().mean(SPACE, keepdim=True) + BATCH_NORM_EPS).rsqrt_()
     size = z[0, ..., 0].numel()
-    return Normalised(x, weight, size, centred, r, index, pooled.sub_(mean).mul_(r))
+    return Normalised(x, weight, size, centred, r, index, pooled.mul_(sign).sub_(mean).mul_(r))
 
 
 def normalise_tangent(s: Normalised, x_t: torch.Tensor, weight_t: torch.Tensor) -> Tangent:
@@ -142,12 +144,40 @@ def prepare(images: torch.Tensor) -> Images:
     chunk = x.shape[1] if x.is_cuda else max(1, CHUNK // x[:, 0, ..., 0].numel())
     total, product, size = 0, 0, x[0, ..., 0].numel()
     for part in images.split(chunk, 1):
-        patches = F.unfold(part.double().flatten(0, 1), 3, padding=1)
-        patches = patches.unflatten(0, (len(images), -1))
-        total = total + patches.sum((1, 3))
-        product = product + (patches @ patches.mT).sum(1)
+        part_total, part_product = _patch_sums(part.double())
+        total, product = total + part_total, product + part_product
     mean = total[:, None] / size
     return Images(x, mean, product / size - mean.mT * mean, chunk)
+
+
+def _patch_sums(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums over the 3x3 patches X of images [n_tasks, n, channels, height, width]: of X
+    [n_tasks, 9 * channels] and of X^T X [n_tasks, 9 * channels, 9 * channels].
+
+    A patch is three rows of 1x3 patches Y, and products of these depend on the rows' distance
+    alone, but for the first and last row of the image, which not all places of a patch reach.
+    """
+    n_tasks, _, channels, height, width = images.shape
+    y = F.pad(images, (1, 1)).unfold(4, width, 1).movedim(4, 3).flatten(4).flatten(2, 3)
+
+    def product(distance: int) -> torch.Tensor:
+        ahead, behind = y[..., distance * width :], y[..., : (height - distance) * width]
+        return (behind @ ahead.mT).sum(1)
+
+    first, last = y[..., :width], y[..., -width:]
+    same, near, far = product(0), product(1), product(2)
+    rows = [
+        [same - (last @ last.mT).sum(1), near, far],
+        [near.mT, same, near],
+        [far.mT, near.mT, same - (first @ first.mT).sum(1)],
+    ]
+    gram = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    # [n_tasks, 3, 3, (c, j), (c, j)] with the rows of a patch in front; weights are (c, i, j).
+    gram = gram.view(n_tasks, 3, 3, channels, 3, channels, 3).permute(0, 3, 1, 4, 5, 2, 6)
+    total = y.sum((1, 3))
+    sums = torch.stack([total - last.sum((1, 3)), total, total - first.sum((1, 3))], 1)
+    sums = sums.view(n_tasks, 3, channels, 3).movedim(1, 2)
+    return sums.flatten(1), gram.reshape(n_tasks, 9 * channels, 9 * channels)
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:
@@ -157,14 +187,16 @@ def channels_last(images: torch.Tensor) -> torch.Tensor:
     return images.movedim(2, 4).clone(memory_format=torch.contiguous_format)
 
 
-def normalise_images(images: Images, weight: torch.Tensor) -> Normalised:
+def normalise_images(images: Images, weight: torch.Tensor, gamma: torch.Tensor) -> Normalised:
     product, mean = _patch_product(images, weight)
     variance = _per_channel((product * weight.flatten(2)).sum(2)).to(weight.dtype)
     r = (variance + BATCH_NORM_EPS).rsqrt_()
-    chunks = [_pool(_convolve(x, weight)) for x in images.x.split(images.chunk, 1)]
+    sign = _sign(gamma)
+    oriented = weight * sign.movedim(4, 1)
+    chunks = [_pool(_convolve(x, oriented)) for x in images.x.split(images.chunk, 1)]
     pooled, index = zip(*chunks, strict=True)
     size = images.x[0, ..., 0].numel()
-    pooled = _join(pooled, 1).sub_(mean).mul_(r)
+    pooled = _join(pooled, 1).mul_(sign).sub_(mean).mul_(r)
     return Normalised(images, weight, size, product.to(weight.dtype), r, index, pooled)
 
 
@@ -224,6 +256,11 @@ def _convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if len(weight) == 1:
         return _nhwc(F.conv2d(_nchw(x), weight[0], padding=1), len(x))
     return torch.cat([_convolve(x[t : t + 1], weight[t : t + 1]) for t in range(len(x))])
+
+
+def _sign(gamma: torch.Tensor) -> torch.Tensor:
+    """-1 below zero, else 1."""
+    return 1 - 2 * (gamma < 0).to(gamma.dtype)
 
 
 def _pool(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -124,7 +124,7 @@ def mini_imagenet_source(folder: Path, split: str) -> Source:
             "Ravi & Larochelle's layout: images/*.jpg, train.csv, val.csv, test.csv"
         )
     files: dict[str, list[Path]] = {}
-    with table.open(newline="") as lines:
+    with table.open(newline="", encoding="utf-8-sig") as lines:
         for row in csv.DictReader(lines):
             if not row.get("filename") or not row.get("label"):
                 raise ValueError(f"{table}: a row without filename or label: {row}; correct it")

@@ -64,8 +64,22 @@ class TrainConfig:
     device: str = "auto"
     engine: str = "auto"
 
-    def check(self) -> None:
-        """Raise ValueError, naming the parameter, for a value that cannot be."""
+    def resolved(self, images: ImageSet) -> "TrainConfig":
+        """With image size, device and engine as they will be, after a check of every value.
+
+        Raises ValueError, naming the parameter, for a value that cannot be.
+        """
+        self._check()
+        check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
+        n_features(images.image_size)
+        return replace(
+            self,
+            image_size=images.image_size,
+            device=str(runs.resolve_device(self.device)),
+            engine="adjoint" if self.engine == "auto" else self.engine,
+        )
+
+    def _check(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r}: not one of {', '.join(METHODS)}")
         if self.engine not in ENGINES:
@@ -89,22 +103,15 @@ def train(
     Raises ValueError for a parameter that cannot be, for a directory that holds a run of another
     configuration, and FloatingPointError where the loss stops being finite.
     """
-    config.check()
-    directory = runs.resolve(run_dir)
-    device = runs.resolve_device(config.device)
     splits = {
         split: data.load(config.dataset, split, config.image_size, config.data_dir)
-        for split in ("train", "val", "test")
+        for split in data.SPLITS
     }
     for images in splits.values():
-        check_episode_fits(images, config.n_way, config.n_shot + config.n_query)
+        config = config.resolved(images)
+    device = torch.device(config.device)
     splits = {split: images.to(device) for split, images in splits.items()}
-    n_features(splits["train"].image_size)  # refuses images too small before a folder is made
-    config = replace(
-        config,
-        image_size=splits["train"].image_size,
-        engine="adjoint" if config.engine == "auto" else config.engine,
-    )
+    directory = runs.resolve(run_dir)
     manifest = _open_run(directory, config, device, splits)
     if manifest["status"] == "complete":
         return runs.load_run(directory)

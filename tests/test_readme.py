@@ -78,7 +78,7 @@ def check_make_study(command, clone, data):
 
 
 def check_make_test(command, clone, data):
-    assert make_says("test", clone).strip() == ".venv/bin/python -m pytest"
+    assert make_says("test", clone).strip() == ".venv/bin/python -m pytest -n auto --dist loadfile"
 
 
 def check_make_lab(command, clone, data):
