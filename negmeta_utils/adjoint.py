@@ -89,7 +89,8 @@ def adapt(
 
     support: [n_tasks, n, channels, height, width]; support_labels: int64 [n], of every task.
     """
-    adapted, images = _with_task_dimension(params), layers.prepare(support)
+    adapted, alpha = _with_task_dimension(params), _with_task_dimension(alpha)
+    images = layers.prepare(support)
     for _ in range(n_steps):
         gradient = _gradient(_forward(adapted, images), support_labels).gradient
         adapted = _step(adapted, alpha, gradient)
@@ -113,7 +114,8 @@ def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
 def _sum_over_tasks(
     params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool
 ) -> MetaGradient:
-    params = _with_task_dimension(params)
+    shapes = {name: value.shape for name, value in alpha.items()}
+    params, alpha = _with_task_dimension(params), _with_task_dimension(alpha)
     images, labels = layers.prepare(episodes.support), episodes.support_labels
     steps = []
     for _ in range(n_steps):
@@ -125,18 +127,21 @@ def _sum_over_tasks(
     loss, accuracy = _loss_and_accuracy(query.logits, episodes.query_labels)
     lam = _gradient(query, episodes.query_labels).gradient
     del query
-    alpha_gradient = {name: torch.zeros_like(value) for name, value in alpha.items()}
+    alpha_gradient = {name: torch.zeros_like(value) for name, value in lam.items()}
     while steps:
         forward, backward = steps.pop()
         for name, total in alpha_gradient.items():
-            total -= _sum_like(backward.gradient[name] * lam[name], total)  # (1)
+            total.addcmul_(backward.gradient[name], lam[name], value=-1)  # (1)
         if not first_order:
             direction = {name: alpha[name] * lam[name] for name in lam}
             product = _hessian_product(forward, backward, direction)
             lam = {name: lam[name] - product[name] for name in lam}  # (2)
-    return MetaGradient(
-        loss, accuracy, {name: value.sum(0) for name, value in lam.items()}, alpha_gradient
-    )
+    gradient = {name: value.sum(0).contiguous() for name, value in lam.items()}
+    alpha_gradient = {
+        name: value.sum(0).sum_to_size(shapes[name]).contiguous()
+        for name, value in alpha_gradient.items()
+    }
+    return MetaGradient(loss, accuracy, gradient, alpha_gradient)
 
 
 def _forward(params: Params, images: layers.Images | torch.Tensor) -> Forward:
@@ -238,10 +243,18 @@ def _loss_and_accuracy(
 
 
 def _with_task_dimension(params: Params) -> Params:
-    """Parameters with a leading dimension, of length 1 where all tasks share them."""
-    if params["norm1.bias"].dim() == 2:
-        return params
-    return {name: value[None] for name, value in params.items()}
+    """Parameters with a leading dimension, of length 1 where all tasks share them, and filters in
+    the memory order in which convolutions take them and return their gradients."""
+    if params["norm1.bias"].dim() < 2:
+        params = {name: value[None] for name, value in params.items()}
+    return {name: _channels_last(value) for name, value in params.items()}
+
+
+def _channels_last(value: torch.Tensor) -> torch.Tensor:
+    if value.dim() < 5:
+        return value
+    filters = value.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return filters.unflatten(0, value.shape[:2])
 
 
 def _step(params: Params, alpha: Params, gradient: Params) -> Params:
@@ -277,11 +290,6 @@ def _planes(features: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """Features [n_tasks, n, n_features] in the [n_tasks, n, h, w, filters] they were made of."""
     n_tasks, n, height, width, filters = shape
     return features.view(n_tasks, n, filters, height, width).movedim(2, 4).contiguous()
-
-
-def _sum_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`value` [n_tasks, ...] summed over tasks, and over everything for a 0-dim `like`."""
-    return value.sum() if like.dim() == 0 else value.sum(0)
 
 
 def _combine(

@@ -16,6 +16,7 @@ COLOURS = {
     "fomaml": _PALETTE[9],
     "anil": _PALETTE[2],
     "boil": _PALETTE[4],
+    "meta-sgd - maml": _PALETTE[3],
 }
 LABELS = {
     "maml": "MAML",
@@ -23,6 +24,7 @@ LABELS = {
     "fomaml": "first-order MAML",
     "anil": "ANIL",
     "boil": "BOIL",
+    "meta-sgd - maml": "Meta-SGD − MAML",
 }
 NEGATIVE, POSITIVE, PAPER = _PALETTE[3], _PALETTE[7], "black"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
@@ -189,10 +191,9 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     quantity, points. All in percentage points.
     """
     quantities = list(dict.fromkeys(changes["quantity"]))
-    figure, axes = plt.subplots(
-        1, len(quantities), figsize=(4.6 * len(quantities), 2.8), sharey=True, squeeze=False
-    )
     methods = list(dict.fromkeys(changes["method"]))
+    size = (4.6 * len(quantities), 1.6 + 0.6 * len(methods))
+    figure, axes = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
     for axis, quantity in zip(axes[0], quantities, strict=True):
         for place, method in enumerate(methods):
             rows = changes[(changes["quantity"] == quantity) & (changes["method"] == method)]
@@ -208,8 +209,11 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         plt.Line2D([], [], color="grey", marker="s", ls="--", label="over seeds: the methods"),
         plt.Line2D([], [], color=PAPER, marker="x", ls="", label="the paper"),
     ]
-    figure.legend(handles=handles, frameon=False, ncols=3, loc="lower center")
-    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    figure.tight_layout()
+    shown = handles if len(paper) else handles[:2]
+    figure.legend(
+        handles=shown, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.02)
+    )
     return figure
 
 

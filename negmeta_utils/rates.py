@@ -70,3 +70,29 @@ def rates_long(alpha: Params, seed: int) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
+
+
+def table_1(rates: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 at the last update of each seed, beside the paper's; one row a group and layer.
+
+    rates: as `summarise_rates` gives. Columns: group, layer, mean, std and share_negative
+    (averages over seeds), spread_of_means (standard deviation of the mean between seeds), rates
+    (their number), paper mean, paper std.
+    """
+    last = rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
+    table = last.groupby(["group", "layer"], as_index=False).agg(
+        mean=("mean", "mean"),
+        std=("std", "mean"),
+        share_negative=("share_negative", "mean"),
+        spread_of_means=("mean", "std"),
+        rates=("n", "first"),
+    )
+    paper = PAPER_TABLE_1.assign(group="weights+bias")
+    table = table.merge(paper, how="left", on=["group", "layer"])
+    return table.sort_values(["group", "layer"], ascending=[False, True], ignore_index=True)
+
+
+def share_negative(table: pd.DataFrame) -> float:
+    """Share of negative rates among all weights and biases of a `table_1`."""
+    rows = table[table["group"] == "weights+bias"]
+    return (rows["share_negative"] * rows["rates"]).sum() / rows["rates"].sum()

@@ -1,9 +1,10 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from negmeta_utils.model import init_params
-from negmeta_utils.rates import rates_long, summarise_rates
+from negmeta_utils.rates import rates_long, share_negative, summarise_rates, table_1
 
 
 @pytest.fixture
@@ -35,3 +36,27 @@ def test_the_long_table_has_every_rate_once(alpha):
     conv1 = long[(long["layer"] == "conv1") & (long["group"] == "weights+bias")]["rate"]
     expected = torch.cat([alpha["conv1.weight"].flatten(), alpha["conv1.bias"]])
     assert sorted(conv1) == pytest.approx(sorted(expected.tolist()))
+
+
+def test_table_1_averages_the_last_update_over_seeds(alpha):
+    shifted = {name: value + 0.2 for name, value in alpha.items()}
+    rates = pd.concat(
+        [
+            summarise_rates({name: 0 * value for name, value in alpha.items()}, 0, 5),
+            summarise_rates(alpha, seed=0, update=10),
+            summarise_rates(shifted, seed=1, update=8),
+        ]
+    )
+    table = table_1(rates).set_index(["group", "layer"])
+    row = table.loc["weights+bias", "conv4"]
+    values = torch.cat([alpha["conv4.weight"].flatten(), alpha["conv4.bias"]]).double()
+    assert row["mean"] == pytest.approx(values.mean().item() + 0.1, rel=1e-4)
+    assert row["spread_of_means"] == pytest.approx(0.2 / 2**0.5, rel=1e-4)
+    assert (row["paper mean"], row["paper std"]) == (-0.018, 0.030)
+    assert [layer for _, layer in table.index[:5]] == ["conv1", "conv2", "conv3", "conv4", "logits"]
+
+
+def test_the_share_of_negative_rates_counts_every_weight_and_bias_once(alpha):
+    table = table_1(summarise_rates(alpha, 0, 1))
+    values = torch.cat([v.flatten() for n, v in alpha.items() if not n.startswith("norm")])
+    assert share_negative(table) == pytest.approx((values < 0).double().mean().item())
