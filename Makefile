@@ -1,4 +1,5 @@
-# The environment is made once and again whenever pyproject.toml changes.
+# The environment is made once, and again whenever pyproject.toml changes.
+SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -7,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-.PHONY: study test lab
+.PHONY: study test lab publish
 study: .venv/made
 	$(BIN)/negmeta study demo
 
@@ -16,3 +17,19 @@ test: .venv/made
 
 lab: .venv/made
 	$(BIN)/jupyter lab notebooks
+
+# For maintainers, after `negmeta study` of both: what of their results the repository keeps.
+KEPT := negmeta_utils/pretrained
+publish:
+	for study in demo mini-imagenet; do \
+	  mkdir -p figures/$$study && \
+	  cp runs/$$study/{alpha,features,statistics}/*.{png,csv,parquet,md} figures/$$study 2>/dev/null; \
+	  for run in runs/$$study/train-*; do \
+	    cp $$run/manifest.json figures/$$study/$$(basename $$run).json && \
+	    cp $$run/figure5.png figures/$$study/figure5-$$(basename $$run).png; \
+	  done; \
+	done
+	for method in maml meta-sgd; do \
+	  mkdir -p $(KEPT)/glyphs-$$method-0 && \
+	  cp runs/demo/train-$$method-0/{manifest.json,*.parquet,model.safetensors} $(KEPT)/glyphs-$$method-0; \
+	done

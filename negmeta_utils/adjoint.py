@@ -39,6 +39,7 @@ tasks share them, and images [n_tasks, n, channels, height, width].
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -72,14 +73,22 @@ def meta_gradient(
     params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool = False
 ) -> MetaGradient:
     """What `adaptation.meta_gradient` returns for the same arguments (paper, eqs. 2 and 4)."""
-    n_tasks = len(episodes.support)
-    total = None
-    # One task at a time: its activations are then more often still in a cache.
-    for support, query in zip(episodes.support.split(1), episodes.query.split(1), strict=True):
-        task = episodes._replace(support=support, query=query)
-        parts = _sum_over_tasks(params, alpha, task, n_steps, first_order)
-        total = parts if total is None else _combine(torch.add, total, parts)
-    return _combine(lambda value, _: value / n_tasks, total, total)
+    params, rates = _with_task_dimension(params), _with_task_dimension(alpha)
+
+    def of_tasks(support: torch.Tensor, query: torch.Tensor) -> MetaGradient:
+        tasks = episodes._replace(support=support, query=query)
+        return _task_gradients(params, rates, tasks, n_steps, first_order)
+
+    parts = _each_task(of_tasks, episodes.support, episodes.query)
+    return MetaGradient(
+        torch.cat([part.loss for part in parts]).mean(),
+        torch.cat([part.accuracy for part in parts]).mean(),
+        _mean_over_tasks([part.params for part in parts]),
+        {
+            name: value if alpha[name].dim() else value.sum()
+            for name, value in _mean_over_tasks([part.alpha for part in parts]).items()
+        },
+    )
 
 
 def adapt(
@@ -89,12 +98,17 @@ def adapt(
 
     support: [n_tasks, n, channels, height, width]; support_labels: int64 [n], of every task.
     """
-    adapted, alpha = _with_task_dimension(params), _with_task_dimension(alpha)
-    images = layers.prepare(support)
-    for _ in range(n_steps):
-        gradient = _gradient(_forward(adapted, images), support_labels).gradient
-        adapted = _step(adapted, alpha, gradient)
-    return {name: value.expand(len(support), *value.shape[1:]) for name, value in adapted.items()}
+    params, alpha = _with_task_dimension(params), _with_task_dimension(alpha)
+
+    def of_tasks(support: torch.Tensor) -> Params:
+        adapted, images = params, layers.prepare(support)
+        for _ in range(n_steps):
+            gradient = _gradient(_forward(adapted, images), support_labels).gradient
+            adapted = _step(adapted, alpha, gradient)
+        return {name: value.expand(len(support), *value.shape[1:]) for name, value in adapted.items()}
+
+    parts = _each_task(of_tasks, support)
+    return {name: torch.cat([part[name] for part in parts]) for name in params}
 
 
 def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
@@ -103,19 +117,51 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     params: shared by all tasks, or one set a task with a leading dimension as `adapt` returns.
     Each task is normalised by its own statistics.
     """
-    return _forward(_with_task_dimension(params), layers.channels_last(images)).features
+    return _outputs(params, images, "features")
 
 
 def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
     """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
-    return _forward(_with_task_dimension(params), layers.channels_last(images)).logits
+    return _outputs(params, images, "logits")
 
 
-def _sum_over_tasks(
+def _outputs(params: Params, images: torch.Tensor, which: str) -> torch.Tensor:
+    params = _with_task_dimension(params)
+
+    def of_tasks(images: torch.Tensor, *own: torch.Tensor) -> torch.Tensor:
+        tasks = dict(zip(params, own, strict=True)) if own else params
+        return getattr(_forward(tasks, layers.channels_last(images)), which)
+
+    own = () if len(params["norm1.bias"]) == 1 else params.values()
+    return torch.cat(_each_task(of_tasks, images, *own))
+
+
+def _each_task(function: Callable, *tensors: torch.Tensor) -> list:
+    """`function` of the tensors of each task [1, ...], or on a GPU once of all tasks [n_tasks, ...].
+
+    On a CPU the tasks run beside one another, a thread each, and none of their operations is
+    split further: no operation is then too small to be shared out, none waits for a slower half,
+    and results do not depend on the number of threads.
+    """
+    n_tasks, n_threads = len(tensors[0]), torch.get_num_threads()
+    if tensors[0].is_cuda:
+        return [function(*tensors)]
+    tasks = zip(*(tensor.split(1) for tensor in tensors), strict=True)
+    if n_threads == 1 or n_tasks == 1:
+        return [function(*task) for task in tasks]
+    # More threads than cores, because three tasks on two cores end together only if they share.
+    workers = min(n_tasks, 2 * n_threads)
+    try:
+        with ThreadPoolExecutor(workers, "task", torch.set_num_threads, (1,)) as pool:
+            return list(pool.map(lambda task: function(*task), tasks))
+    finally:
+        torch.set_num_threads(n_threads)  # a part of this setting belongs to the whole process
+
+
+def _task_gradients(
     params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool
 ) -> MetaGradient:
-    shapes = {name: value.shape for name, value in alpha.items()}
-    params, alpha = _with_task_dimension(params), _with_task_dimension(alpha)
+    """The meta-gradient of each task: every tensor [n_tasks, ...]."""
     images, labels = layers.prepare(episodes.support), episodes.support_labels
     steps = []
     for _ in range(n_steps):
@@ -136,12 +182,7 @@ def _sum_over_tasks(
             direction = {name: alpha[name] * lam[name] for name in lam}
             product = _hessian_product(forward, backward, direction)
             lam = {name: lam[name] - product[name] for name in lam}  # (2)
-    gradient = {name: value.sum(0).contiguous() for name, value in lam.items()}
-    alpha_gradient = {
-        name: value.sum(0).sum_to_size(shapes[name]).contiguous()
-        for name, value in alpha_gradient.items()
-    }
-    return MetaGradient(loss, accuracy, gradient, alpha_gradient)
+    return MetaGradient(loss, accuracy, lam, alpha_gradient)
 
 
 def _forward(params: Params, images: layers.Images | torch.Tensor) -> Forward:
@@ -236,10 +277,9 @@ def _hessian_product(forward: Forward, backward: Backward, direction: Params) ->
 def _loss_and_accuracy(
     logits: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean over each task's rows, summed over tasks; both 0-dim."""
-    all_labels = labels.repeat(len(logits))
-    loss = F.cross_entropy(logits.flatten(0, 1), all_labels) * len(logits)
-    return loss, (logits.argmax(2) == labels).to(loss.dtype).mean(1).sum()
+    """Of each task: both [n_tasks]."""
+    losses = F.cross_entropy(logits.mT, labels.expand(len(logits), -1), reduction="none")
+    return losses.mean(1), (logits.argmax(2) == labels).to(losses.dtype).mean(1)
 
 
 def _with_task_dimension(params: Params) -> Params:
@@ -292,12 +332,9 @@ def _planes(features: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return features.view(n_tasks, n, filters, height, width).movedim(2, 4).contiguous()
 
 
-def _combine(
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], a: MetaGradient, b: MetaGradient
-) -> MetaGradient:
-    return MetaGradient(
-        function(a.loss, b.loss),
-        function(a.accuracy, b.accuracy),
-        {name: function(a.params[name], b.params[name]) for name in a.params},
-        {name: function(a.alpha[name], b.alpha[name]) for name in a.alpha},
-    )
+def _mean_over_tasks(parts: list[Params]) -> Params:
+    n_tasks = sum(len(part["norm1.bias"]) for part in parts)
+    return {
+        name: (sum(part[name].sum(0) for part in parts) / n_tasks).contiguous()
+        for name in parts[0]
+    }

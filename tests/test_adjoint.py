@@ -195,3 +195,26 @@ def test_anil_moves_the_head_alone():
     for name, value in params.items():
         moved = not torch.equal(adapted[name][0], value)
         assert moved == (layer_and_group(name)[0] == "logits"), name
+
+
+def test_does_not_depend_on_the_number_of_threads():
+    params, alpha, episodes = random_setting("meta-sgd", 28, n_tasks=3)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = adjoint.meta_gradient(params, alpha, episodes, 2)
+        torch.set_num_threads(2)
+        result = adjoint.meta_gradient(params, alpha, episodes, 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for name, value in expected.params.items():
+        assert torch.equal(result.params[name], value), name
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_tasks_all_at_once_as_on_a_gpu(monkeypatch, first_order):
+    params, alpha, episodes = random_setting("meta-sgd", 28, channels=3, n_tasks=3)
+    expected = adaptation.meta_gradient(params, alpha, episodes, 2, first_order)
+    monkeypatch.setattr(adjoint, "_each_task", lambda function, *tensors: [function(*tensors)])
+    assert_same(adjoint.meta_gradient(params, alpha, episodes, 2, first_order), expected, 1e-10)
