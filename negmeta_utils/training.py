@@ -7,9 +7,8 @@ from a running generator, and the checkpoint holds the optimiser's state.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import pandas as pd
@@ -19,79 +18,15 @@ import torch.nn.functional as F
 from negmeta_utils import adaptation, adjoint, data, runs
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.checkpoints import State, resume, save
-from negmeta_utils.episodes import ImageSet, check_episode_fits, draw_episodes, episodes_at_once
-from negmeta_utils.model import Params, init_params, n_features
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.episodes import ImageSet, draw_episodes, episodes_at_once
+from negmeta_utils.model import Params, init_params
 from negmeta_utils.rates import summarise_rates
 
-PLATEAU_UPDATES = 4000  # design choice of the public implementation the paper's names point to
-
-
-# The reference is there to be read and tested against; nothing else speaks for it.
-ENGINES = {
-    "auto": adjoint.meta_gradient,
-    "adjoint": adjoint.meta_gradient,
-    "reference": adaptation.meta_gradient,
-}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything a training depends on; the defaults are the paper's settings.
-
-    Fields are the parameters of `01_train.ipynb` under the same names, explained there.
-    """
-
-    dataset: str = "mini-imagenet"
-    method: str = "meta-sgd"
-    seed: int = 0
-    n_way: int = 5
-    n_shot: int = 1
-    n_query: int = 10
-    image_size: Optional[int] = None
-    n_filters: int = 64
-    n_tasks: int = 3
-    inner_steps: int = 5
-    inner_lr: float = 0.01
-    alpha_init: str = "constant"
-    outer_lr: float = 0.001
-    lr_schedule: str = "constant"
-    n_updates: int = 60_000
-    val_every: int = 500
-    val_episodes: int = 40
-    test_episodes: int = 600
-    checkpoint_every: int = 500
-    data_dir: Optional[str] = None
-    device: str = "auto"
-    engine: str = "auto"
-
-    def resolved(self, images: ImageSet) -> "TrainConfig":
-        """With image size, device and engine as they will be, after a check of every value.
-
-        Raises ValueError, naming the parameter, for a value that cannot be.
-        """
-        self._check()
-        check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
-        n_features(images.image_size)
-        return replace(
-            self,
-            image_size=images.image_size,
-            device=str(runs.resolve_device(self.device)),
-            engine="adjoint" if self.engine == "auto" else self.engine,
-        )
-
-    def _check(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r}: not one of {', '.join(METHODS)}")
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine={self.engine!r}: not one of {', '.join(ENGINES)}")
-        if self.lr_schedule not in ("constant", "plateau"):
-            raise ValueError(f"lr_schedule={self.lr_schedule!r}: use 'constant' or 'plateau'")
-        for name, value in asdict(self).items():
-            least = 0 if name in ("seed", "test_episodes") else 1
-            if isinstance(value, int) and value < least:
-                raise ValueError(f"{name}={value}: must be at least {least}")
-            if isinstance(value, float) and not 0 < value < float("inf"):
-                raise ValueError(f"{name}={value}: must be a positive number")
+# A stall of so many meta-updates halves the outer rate, as in the public implementation that the
+# paper's layer names and shapes match.
+PLATEAU_UPDATES = 4000
+META_GRADIENT = {"adjoint": adjoint.meta_gradient, "reference": adaptation.meta_gradient}
 
 
 def train(
@@ -207,7 +142,7 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
         config.n_query,
     )
     settings = METHODS[config.method]
-    gradient = ENGINES[config.engine](
+    gradient = META_GRADIENT[config.engine](
         state.params, state.alpha, episodes, config.inner_steps, settings.first_order
     )
     for name, value in state.params.items():
@@ -281,6 +216,11 @@ def _open_run(
             )
     if found["data"] != manifest["data"]:
         raise ValueError(f"{directory}: holds a run on other images; choose another run_dir")
+    if found["status"] == "running":
+        # Another commit or machine may go on with it: say so.
+        continued = {key: manifest[key] for key in ("started", "environment")}
+        found["continued"] = [*found.get("continued", []), continued]
+        runs.write_json(path, found)
     return found
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from negmeta_utils.config import TrainConfig
 from negmeta_utils.episodes import ImageSet
-from negmeta_utils.training import TrainConfig
 
 TINY_CLASSES = {"train": 8, "val": 6, "test": 6}
 TINY_IMAGES = 8

@@ -9,7 +9,7 @@ import papermill
 import pytest
 
 from negmeta_utils import runs, study
-from negmeta_utils.training import TrainConfig
+from negmeta_utils.config import TrainConfig
 
 NOTEBOOKS = sorted(study.NOTEBOOKS.glob("*.ipynb"))
 CHECKED = "# NBVAL_CHECK_OUTPUT"

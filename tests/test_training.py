@@ -54,6 +54,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     whole = train(config, tmp_path / "whole")
     resumed = train_and_stop_once(config, tmp_path / "resumed", monkeypatch, after)
     assert_same_run(whole, resumed)
+    assert len(resumed.manifest["continued"]) == 1
+    assert "continued" not in whole.manifest
     assert (whole.history()["outer_lr"].nunique() > 1) == (schedule == "plateau")
 
 
