@@ -130,13 +130,15 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
     key = [plt.Line2D([], [], color="black", label="mean")]
     if initial is not None:
         key.append(plt.Line2D([], [], color="black", ls=":", label="start of training"))
-    axes[-1].legend(handles=key, frameon=False, fontsize=8, loc="upper left")
     figure.tight_layout()
+    figure.legend(
+        handles=key, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.02)
+    )
     return figure
 
 
 def rates_over_training(rates: pd.DataFrame) -> Figure:
-    """How each layer's rates moved: median, the middle half and the middle nine tenths.
+    """How each layer's rates moved: mean, the middle half and the middle nine tenths.
 
     rates: update, layer, seed, mean, q05 to q95 (the rates table). Seeds are averaged.
     """
