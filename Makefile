@@ -10,7 +10,7 @@ BIN := .venv/bin
 
 .PHONY: study test lab publish
 study: .venv/made
-	$(BIN)/negmeta study demo
+	$(BIN)/negmeta study demo --workers 2
 
 test: .venv/made
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -50,6 +50,8 @@ from negmeta_utils.adaptation import MetaGradient
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import BLOCKS, Params
 
+SIDE_BY_SIDE = 2**16  # pixels of a task up to which tasks run side by side on a CPU
+
 
 class Forward(NamedTuple):
     """A forward pass: what its gradient reads again."""
@@ -66,7 +68,7 @@ class Backward(NamedTuple):
 
     gradient: Params
     delta: torch.Tensor  # [n_tasks, n, n_way]
-    spreads: dict[int, layers.Spread]
+    spreads: dict[int, layers.Spread]  # empty where no tangent follows
 
 
 def meta_gradient(
@@ -79,7 +81,8 @@ def meta_gradient(
         tasks = episodes._replace(support=support, query=query)
         return _task_gradients(params, rates, tasks, n_steps, first_order)
 
-    parts = _each_task(of_tasks, episodes.support, episodes.query)
+    pixels = _pixels(episodes.support) + _pixels(episodes.query)
+    parts = _each_task(of_tasks, pixels, episodes.support, episodes.query)
     return MetaGradient(
         torch.cat([part.loss for part in parts]).mean(),
         torch.cat([part.accuracy for part in parts]).mean(),
@@ -103,11 +106,14 @@ def adapt(
     def of_tasks(support: torch.Tensor) -> Params:
         adapted, images = params, layers.prepare(support)
         for _ in range(n_steps):
-            gradient = _gradient(_forward(adapted, images), support_labels).gradient
+            forward = _forward(adapted, images)
+            gradient = _gradient(forward, support_labels, keep=False).gradient
             adapted = _step(adapted, alpha, gradient)
-        return {name: value.expand(len(support), *value.shape[1:]) for name, value in adapted.items()}
+        return {
+            name: value.expand(len(support), *value.shape[1:]) for name, value in adapted.items()
+        }
 
-    parts = _each_task(of_tasks, support)
+    parts = _each_task(of_tasks, _pixels(support), support)
     return {name: torch.cat([part[name] for part in parts]) for name in params}
 
 
@@ -133,21 +139,22 @@ def _outputs(params: Params, images: torch.Tensor, which: str) -> torch.Tensor:
         return getattr(_forward(tasks, layers.channels_last(images)), which)
 
     own = () if len(params["norm1.bias"]) == 1 else params.values()
-    return torch.cat(_each_task(of_tasks, images, *own))
+    return torch.cat(_each_task(of_tasks, _pixels(images), images, *own))
 
 
-def _each_task(function: Callable, *tensors: torch.Tensor) -> list:
-    """`function` of the tensors of each task [1, ...], or on a GPU once of all tasks [n_tasks, ...].
+def _each_task(function: Callable, pixels: int, *tensors: torch.Tensor) -> list:
+    """`function` of the tensors of each task [1, ...], or on a GPU once of all tasks together.
+    `pixels` is how many a task's images have.
 
-    On a CPU the tasks run beside one another, a thread each, and none of their operations is
-    split further: no operation is then too small to be shared out, none waits for a slower half,
-    and results do not depend on the number of threads.
+    On a CPU tasks on small images run side by side, a thread each, because their operations are
+    too small to be shared out between cores; tasks on large images run one after another, because
+    their memory adds up.
     """
-    n_tasks, n_threads = len(tensors[0]), torch.get_num_threads()
     if tensors[0].is_cuda:
         return [function(*tensors)]
+    n_tasks, n_threads = len(tensors[0]), torch.get_num_threads()
     tasks = zip(*(tensor.split(1) for tensor in tensors), strict=True)
-    if n_threads == 1 or n_tasks == 1:
+    if n_tasks == 1 or n_threads == 1 or pixels > SIDE_BY_SIDE:
         return [function(*task) for task in tasks]
     # More threads than cores, because three tasks on two cores end together only if they share.
     workers = min(n_tasks, 2 * n_threads)
@@ -158,6 +165,10 @@ def _each_task(function: Callable, *tensors: torch.Tensor) -> list:
         torch.set_num_threads(n_threads)  # a part of this setting belongs to the whole process
 
 
+def _pixels(images: torch.Tensor) -> int:
+    return images[0, :, 0].numel()
+
+
 def _task_gradients(
     params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool
 ) -> MetaGradient:
@@ -166,12 +177,13 @@ def _task_gradients(
     steps = []
     for _ in range(n_steps):
         forward = _forward(params, images)
-        backward = _gradient(forward, labels)
+        backward = _gradient(forward, labels, keep=not first_order)
         params = _step(params, alpha, backward.gradient)
-        steps.append((None, backward._replace(spreads={})) if first_order else (forward, backward))
+        steps.append((None if first_order else forward, backward))
+        del forward
     query = _forward(params, layers.prepare(episodes.query))
     loss, accuracy = _loss_and_accuracy(query.logits, episodes.query_labels)
-    lam = _gradient(query, episodes.query_labels).gradient
+    lam = _gradient(query, episodes.query_labels, keep=False).gradient
     del query
     alpha_gradient = {name: torch.zeros_like(value) for name, value in lam.items()}
     while steps:
@@ -189,9 +201,7 @@ def _forward(params: Params, images: layers.Images | torch.Tensor) -> Forward:
     """images: `Images`, or where no gradient is wanted [n_tasks, n, height, width, channels]."""
     a, blocks, outputs = images, {}, {}
     for block in BLOCKS:
-        normalise = (
-            layers.normalise_images if isinstance(a, layers.Images) else layers.normalise
-        )
+        normalise = layers.normalise_images if isinstance(a, layers.Images) else layers.normalise
         gamma = _gamma(params, block)
         s = blocks[block] = normalise(a, params[f"conv{block}.weight"], gamma)
         p = torch.addcmul(_beta(params, block), gamma, s.pooled)
@@ -201,8 +211,8 @@ def _forward(params: Params, images: layers.Images | torch.Tensor) -> Forward:
     return Forward(params, blocks, outputs, features, output)
 
 
-def _gradient(forward: Forward, labels: torch.Tensor) -> Backward:
-    """Gradient of each task's mean cross-entropy."""
+def _gradient(forward: Forward, labels: torch.Tensor, keep: bool) -> Backward:
+    """Gradient of each task's mean cross-entropy; `keep` what its tangent reads."""
     params = forward.params
     one_hot = F.one_hot(labels, forward.logits.shape[2])
     delta = (forward.logits.softmax(2) - one_hot).div_(len(labels))
@@ -223,7 +233,8 @@ def _gradient(forward: Forward, labels: torch.Tensor) -> Backward:
             b = layers.spread(s, scale, u, dbeta, dgamma)
             weight = layers.weight_gradient(s.x, b.dz)
             da = layers.input_gradient(b.dz, s.weight)
-        spreads[block] = b
+        if keep:
+            spreads[block] = b
         gradient |= _block_gradient(block, weight, dgamma, dbeta)
     return Backward({name: gradient[name] for name in params}, delta, spreads)
 
@@ -284,7 +295,9 @@ def _loss_and_accuracy(
 
 def _with_task_dimension(params: Params) -> Params:
     """Parameters with a leading dimension, of length 1 where all tasks share them, and filters in
-    the memory order in which convolutions take them and return their gradients."""
+    the memory order in which convolutions take them and return their gradients. Detached, because
+    a thread does not inherit `torch.no_grad`."""
+    params = {name: value.detach() for name, value in params.items()}
     if params["norm1.bias"].dim() < 2:
         params = {name: value[None] for name, value in params.items()}
     return {name: _channels_last(value) for name, value in params.items()}
@@ -335,6 +348,5 @@ def _planes(features: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 def _mean_over_tasks(parts: list[Params]) -> Params:
     n_tasks = sum(len(part["norm1.bias"]) for part in parts)
     return {
-        name: (sum(part[name].sum(0) for part in parts) / n_tasks).contiguous()
-        for name in parts[0]
+        name: (sum(part[name].sum(0) for part in parts) / n_tasks).contiguous() for name in parts[0]
     }

@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("study", help="execute a study's notebooks through papermill")
     command.add_argument("name", help="demo, mini-imagenet, paper, or a path to a YAML file")
     command.add_argument("--out", help="folder for the results (runs/NAME in the clone)")
+    command.add_argument("--workers", type=int, default=1, help="notebooks side by side (1)")
     command.add_argument(
         "--set",
         dest="overrides",
@@ -26,24 +27,26 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        return _study(options.name, options.out, options.overrides)
+        return _study(options)
     except (ValueError, OSError) as error:
         print(f"negmeta: {error}", file=sys.stderr)
         return 2
 
 
-def _study(name: str, out: str | None, overrides: list[str]) -> int:
-    path = study.find_study(name)
-    steps = study.read_study(path, dict(_override(text) for text in overrides))
-    out_dir = Path(out).resolve() if out else runs.ROOT / "runs" / path.stem
+def _study(options: argparse.Namespace) -> int:
+    if options.workers < 1:
+        raise ValueError(f"--workers {options.workers}: must be at least 1")
+    path = study.find_study(options.name)
+    steps = study.read_study(path, dict(_override(text) for text in options.overrides))
+    out_dir = Path(options.out).resolve() if options.out else runs.ROOT / "runs" / path.stem
     jobs = study.plan(steps, out_dir)
-    outcome = study.run_study(jobs, out_dir, lambda text: print(text, flush=True))
+    outcome = study.run_study(jobs, out_dir, options.workers, lambda text: print(text, flush=True))
     for summary in sorted(out_dir.glob("*/summary.md")):
         if summary.parent.name in outcome.done + outcome.skipped:
             print(f"\n{summary.read_text()}")
     print(f"Look at the executed notebooks and figures in {out_dir}")
     notebooks = {job.name: job.notebook.name for job in jobs}
-    for job, error in outcome.failed.items():
+    for job, error in outcome.errors.items():
         copy = out_dir / job / notebooks[job]
         print(f"negmeta: {job} failed: {error}\n  its executed copy: {copy}", file=sys.stderr)
     return 1 if outcome.failed else 0

@@ -70,8 +70,8 @@ def check_conda(command, clone, data):
 
 
 def check_make_study(command, clone, data):
-    assert make_says("study", clone).strip() == ".venv/bin/negmeta study demo"
-    result = run(f".venv/bin/negmeta study demo {TINY}", clone)
+    assert make_says("study", clone).strip() == ".venv/bin/negmeta study demo --workers 2"
+    result = run(f".venv/bin/negmeta study demo --workers 2 {TINY}", clone)
     assert result.returncode == 0, result.stderr
     assert "Look at the executed notebooks and figures in" in result.stdout
     assert (clone / "runs" / "demo" / "statistics" / "claims.csv").is_file()

@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import papermill
 import pytest
 import yaml
@@ -96,17 +97,57 @@ def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(small, tmp_pa
     out = tmp_path / "out"
     assert cli.main(["study", str(path), "--out", str(out)]) == 1
     captured = capsys.readouterr()
-    lines = captured.out.splitlines()
-    assert lines[0] == "[1/5] train-nonsense-0: FAILED"
-    assert lines[1].startswith("[2/5] train-meta-sgd-0: done")
-    assert lines[2].startswith("[3/5] alpha: done")
-    assert lines[3] == "[4/5] features: not run, since train-nonsense-0 failed"
-    assert lines[4] == "[5/5] statistics: not run, since features failed"
+    told = dict(line.split("] ")[1].split(": ", 1) for line in captured.out.splitlines()[:5])
+    assert told["train-nonsense-0"] == "FAILED"
+    assert told["train-meta-sgd-0"].startswith("done in")
+    assert told["alpha"].startswith("done in")
+    assert told["features"] == "not run, since train-nonsense-0 failed"
+    assert told["statistics"] == "not run, since features failed"
     assert "train-nonsense-0 failed: ValueError: method='nonsense': not one of" in captured.err
     copy = out / "train-nonsense-0" / "01_train.ipynb"
     assert str(copy) in captured.err
     assert copy.is_file()
     assert not (out / "train-nonsense-0" / "job.json").exists()
+
+
+def small_notebook(folder, code):
+    """A notebook with the parameters out_dir and number, and one cell of `code`."""
+    cells = [nbformat.v4.new_code_cell("out_dir: str = ''\nnumber: int = 0")]
+    cells[0].metadata["tags"] = ["parameters"]
+    cells.append(nbformat.v4.new_code_cell(code))
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "small.ipynb")
+
+
+def test_kernels_side_by_side_do_not_meet(tmp_path, monkeypatch):
+    """Eight kernels started two by two from one folder, which once shared their sockets' names."""
+    (tmp_path / "notebooks" / "studies").mkdir(parents=True)
+    small_notebook(tmp_path / "notebooks", "open(f'{out_dir}/number', 'w').write(str(number))")
+    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
+    path = write_study(
+        tmp_path / "many.yml", {"n": {"notebook": "small", "grid": {"number": list(range(8))}}}
+    )
+    monkeypatch.chdir(tmp_path)
+    jobs = study.plan(study.read_study(path, {}), tmp_path / "out")
+    outcome = study.run_study(jobs, tmp_path / "out", workers=2)
+    assert not outcome.errors
+    assert sorted(outcome.done) == [f"n-{i}" for i in range(8)]
+    for i in range(8):
+        assert (tmp_path / "out" / f"n-{i}" / "number").read_text() == str(i)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["many.yml", "notebooks", "out"]
+
+
+def test_a_kernel_that_dies_fails_its_job_alone(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    small_notebook(tmp_path / "notebooks", "import os\nif number == 0: os._exit(1)")
+    monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
+    path = write_study(tmp_path / "s.yml", {"n": {"notebook": "small", "grid": {"number": [0, 1]}}})
+    jobs = study.plan(study.read_study(path, {}), tmp_path / "out")
+    outcome = study.run_study(jobs, tmp_path / "out")
+    assert outcome.failed == ["n-0"]
+    assert outcome.done == ["n-1"]
+    assert "DeadKernelError" in outcome.errors["n-0"]
 
 
 @pytest.mark.parametrize(
