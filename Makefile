@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-.PHONY: study test lab publish
+.PHONY: study test lab bench publish
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
 
@@ -17,6 +17,9 @@ test: .venv/made
 
 lab: .venv/made
 	$(BIN)/jupyter lab notebooks
+
+bench: .venv/made
+	$(BIN)/python -m negmeta_utils.bench
 
 # For maintainers, after `negmeta study` of both: what of their results the repository keeps.
 KEPT := negmeta_utils/pretrained
