@@ -37,7 +37,7 @@ def _study(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
     path = study.find_study(options.name)
-    steps = study.read_study(path, dict(_override(text) for text in options.overrides))
+    steps = study.read_study(path, dict(parse_override(text) for text in options.overrides))
     out_dir = Path(options.out).resolve() if options.out else runs.ROOT / "runs" / path.stem
     jobs = study.plan(steps, out_dir)
     outcome = study.run_study(jobs, out_dir, options.workers, lambda text: print(text, flush=True))
@@ -52,7 +52,8 @@ def _study(options: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
-def _override(text: str) -> tuple[str, object]:
+def parse_override(text: str) -> tuple[str, object]:
+    """Target and value of a `--set TARGET=VALUE`. Raises ValueError where there is no `=`."""
     target, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set {text}: write NAME=VALUE or STEP.NAME=VALUE")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from negmeta_utils import cli, runs
+from negmeta_utils import cli, runs, study
 
 README = (runs.ROOT / "README.md").read_text()
 COMMANDS = [
@@ -53,7 +53,7 @@ def clone(tmp_path_factory):
 
 
 def make_says(target, clone):
-    shown = run(f"make -n {target}", clone)
+    shown = run(f"make -n --no-print-directory {target}", clone, MAKEFLAGS="", MAKELEVEL="0")
     assert shown.returncode == 0, shown.stderr
     return shown.stdout
 
@@ -115,11 +115,12 @@ def check_study_on_data(command, clone, data):
 
 def check_planned(command, clone, data):
     """Too long to run: read, override and plan it, which refuses what cannot be."""
-    _, _, name, *overrides = shlex.split(command)
-    steps = cli.study.read_study(
-        cli.study.find_study(name), dict(cli._override(text) for text in overrides[1::2])
-    )
-    assert cli.study.plan(steps, clone / "runs" / name)
+    words = shlex.split(command)
+    overrides = [word for flag, word in zip(words, words[1:], strict=False) if flag == "--set"]
+    assert overrides
+    path = study.find_study(words[2])
+    steps = study.read_study(path, dict(cli.parse_override(text) for text in overrides))
+    assert study.plan(steps, clone / "runs" / words[2])
 
 
 def check_export(command, clone, data):
