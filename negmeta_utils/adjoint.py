@@ -182,7 +182,7 @@ def _task_gradients(
         steps.append((None if first_order else forward, backward))
         del forward
     query = _forward(params, layers.prepare(episodes.query))
-    loss, accuracy = _loss_and_accuracy(query.logits, episodes.query_labels)
+    loss, accuracy = loss_and_accuracy(query.logits, episodes.query_labels)
     lam = _gradient(query, episodes.query_labels, keep=False).gradient
     del query
     alpha_gradient = {name: torch.zeros_like(value) for name, value in lam.items()}
@@ -285,10 +285,13 @@ def _hessian_product(forward: Forward, backward: Backward, direction: Params) ->
     return {name: product[name] for name in params}
 
 
-def _loss_and_accuracy(
+def loss_and_accuracy(
     logits: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each task: both [n_tasks]."""
+    """Mean cross-entropy and accuracy of each task, both [n_tasks].
+
+    logits: [n_tasks, n, n_way]; labels: int64 [n], of every task.
+    """
     losses = F.cross_entropy(logits.mT, labels.expand(len(logits), -1), reduction="none")
     return losses.mean(1), (logits.argmax(2) == labels).to(losses.dtype).mean(1)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from negmeta_utils import runs
 from negmeta_utils.bench_peers import ENGINES, EVALUATIONS, OURS, Work
 
 METHODS = ("maml", "meta-sgd")
@@ -166,9 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
     table = bench(options.sizes, options.repetitions, options.evaluations, options.device)
     print(table)
     if options.out:
-        temporary = options.out.with_name(options.out.name + ".part")
-        temporary.write_text(table + "\n")
-        os.replace(temporary, options.out)
+        with runs.replacing(options.out) as temporary:
+            temporary.write_text(table + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 A study file is YAML:
 
-    description: one line
     steps:
       train:                          # a step: one notebook over a grid of parameters
         notebook: 01_train
@@ -46,14 +45,13 @@ NOTEBOOKS = runs.ROOT / "notebooks"
 class Job:
     """One notebook with one set of parameters.
 
-    point: its place in the step's grid; needs: names of the jobs whose folders it reads; key:
-    digest of notebook, parameters and the keys of `needs`.
+    needs: names of the jobs whose folders it reads; key: digest of notebook, parameters and the
+    keys of `needs`.
     """
 
     step: str
     name: str
     notebook: Path
-    point: dict
     parameters: dict
     needs: tuple[str, ...]
     key: str
@@ -117,9 +115,9 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
     jobs: dict[str, Job] = {}
     for step_name, step in steps.items():
         for values in itertools.product(*step["grid"].values()):
-            point = dict(zip(step["grid"], values, strict=True))
             name = "-".join([step_name, *map(str, values)])
-            parameters, needs = {**step["parameters"], **point}, []
+            parameters = {**step["parameters"], **dict(zip(step["grid"], values, strict=True))}
+            needs = []
             for key, value in parameters.items():
                 if isinstance(value, dict):
                     sources = _select(jobs.values(), value)
@@ -129,7 +127,7 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
             content = [step["notebook"], parameters, [jobs[n].key for n in needs]]
             key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
             notebook = NOTEBOOKS / f"{step['notebook']}.ipynb"
-            jobs[name] = Job(step_name, name, notebook, point, parameters, tuple(needs), key)
+            jobs[name] = Job(step_name, name, notebook, parameters, tuple(needs), key)
     return list(jobs.values())
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from negmeta_utils import adaptation, adjoint, data, runs
 from negmeta_utils.adaptation import METHODS, init_alpha
@@ -77,9 +76,9 @@ def evaluate(
             params, alpha, episodes.support, episodes.support_labels, config.inner_steps
         )
         logits = adjoint.logits(adapted, episodes.query)
-        labels = episodes.query_labels.expand(len(indices), -1)
-        losses.append(F.cross_entropy(logits.mT, labels, reduction="none").mean(1))
-        accuracies.append((logits.argmax(2) == labels).float().mean(1))
+        loss, accuracy = adjoint.loss_and_accuracy(logits, episodes.query_labels)
+        losses.append(loss)
+        accuracies.append(accuracy)
     return torch.cat(losses).cpu().numpy(), torch.cat(accuracies).cpu().numpy()
 
 
