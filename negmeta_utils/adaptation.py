@@ -1,9 +1,10 @@
 """The inner loop: MAML, first-order MAML, Meta-SGD, ANIL and BOIL, by nested automatic
 differentiation.
 
-All five are one update, theta' = theta - alpha * grad L(theta) (paper, eqs. 1 and 3), and differ
-in `alpha` alone: one number, one rate for every single parameter, or zero for a part of the
-network. `alpha` is a dictionary with the parameters' names, its tensors broadcastable to theirs.
+All are one update, theta' = theta - alpha * grad L(theta) (paper, eqs. 1 and 3), and differ in
+`alpha` alone: one number, one rate for every single parameter, or zero for a part of the network.
+`alpha` is a dictionary with the parameters' names, its tensors broadcastable to theirs. A
+prototypical network has no inner loop: all its rates are zero, and its objective is `protonet`'s.
 
 This is the readable reference. `adjoint` computes the same meta-gradient faster and is tested
 against this.
@@ -19,16 +20,22 @@ from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import LAYERS, Params, forward, layer_and_group
 
 META_SGD_RANGE = (0.005, 0.1)  # Li et al. 2017, section 4.1
+# Sharpness of the softplus that keeps rates positive: its bend is at about 1/100, the usual rate,
+# so that a step of the outer loop moves such a rate about as far as a free one.
+SOFTPLUS_BETA = 100
 
 
 @dataclass(frozen=True)
 class Method:
-    """What sets one method apart: whether its rates are learned, whether the meta-gradient sees
-    through the inner gradients, and which layers the inner loop moves."""
+    """What sets one method apart: whether its rates are learned, and kept positive; whether the
+    meta-gradient sees through the inner gradients; which layers the inner loop moves; and whether
+    classes are prototypes instead of rows of the linear layer."""
 
     learns_alpha: bool = False
+    positive: bool = False
     first_order: bool = False
     adapts: tuple[str, ...] = LAYERS
+    prototypes: bool = False
 
 
 METHODS = {
@@ -37,6 +44,8 @@ METHODS = {
     "meta-sgd": Method(learns_alpha=True),  # Li et al. 2017
     "anil": Method(adapts=("logits",)),  # Raghu et al. 2020: the head alone
     "boil": Method(adapts=LAYERS[:-1]),  # Oh et al. 2021: the body alone
+    "meta-sgd-positive": Method(learns_alpha=True, positive=True),  # a control: no negative rates
+    "protonet": Method(adapts=(), prototypes=True),  # Snell et al. 2017
 }
 
 
@@ -82,6 +91,24 @@ def init_alpha(
         rate = inner_lr if layer_and_group(name)[0] in settings.adapts else 0.0
         alpha[name] = torch.full(value.shape if settings.learns_alpha else (), rate)
     return alpha
+
+
+def rates(method: str, free: Params) -> Params:
+    """The inner rates that the outer loop's unconstrained `free` stands for: itself, or for a
+    method whose rates stay positive softplus(free)."""
+    if not METHODS[method].positive:
+        return free
+    return {name: F.softplus(value, beta=SOFTPLUS_BETA) for name, value in free.items()}
+
+
+def free_rates(method: str, alpha: Params) -> Params:
+    """The inverse of `rates`."""
+    if not METHODS[method].positive:
+        return alpha
+    return {
+        name: value + torch.log(-torch.expm1(-SOFTPLUS_BETA * value)) / SOFTPLUS_BETA
+        for name, value in alpha.items()
+    }
 
 
 def support_loss(params: Params, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -12,9 +12,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import adjoint, data
-from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_episodes, episodes_at_once
+from negmeta_utils import adjoint, data, protonet
+from negmeta_utils.adaptation import METHODS
+from negmeta_utils.episodes import ImageSet, draw_classes, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params
+from negmeta_utils.protonet import prototypes
 from negmeta_utils.runs import Run
 
 
@@ -47,9 +49,8 @@ def prototype_accuracy(
     support: [n_tasks, n_way * n_shot, n_features], classes in order; query: [n_tasks, n_queries,
     n_features]; query_labels: int64 [n_queries]. Returns [n_tasks], values in 0..1.
     """
-    n_tasks, n_support, n_features = support.shape
-    centroids = support.view(n_tasks, n_way, n_support // n_way, n_features).mean(2)
-    similarity = F.normalize(query, dim=-1) @ F.normalize(centroids, dim=-1).mT
+    centroids = F.normalize(prototypes(support, n_way), dim=-1)
+    similarity = F.normalize(query, dim=-1) @ centroids.mT
     return (similarity.argmax(-1) == query_labels).float().mean(-1)
 
 
@@ -110,7 +111,12 @@ def _evaluate_batch(
         f"{which}_{when}": prototype_accuracy(support, query, n_way, task.query_labels)
         for (when, which), (support, query) in embedded.items()
     }
-    columns["ordinary"] = _ordinary_accuracy(adapted, embedded["after", "same"][1], task)
+    support, query = embedded["after", "same"]
+    if METHODS[settings["method"]].prototypes:
+        logits = protonet.logits(support, query, n_way)
+    else:
+        logits = query @ adapted["logits.weight"].mT + adapted["logits.bias"].unsqueeze(1)
+    columns["ordinary"] = (logits.argmax(-1) == task.query_labels).float().mean(-1)
     return pd.DataFrame(
         {
             "episode": np.arange(indices.start, indices.stop),
@@ -118,12 +124,6 @@ def _evaluate_batch(
             "shared_classes": _shared_classes(images, eval_seed, indices, n_way),
         }
     )
-
-
-def _ordinary_accuracy(adapted: Params, query: torch.Tensor, task: Episodes) -> torch.Tensor:
-    """Accuracy [n_tasks] of the adapted linear layers on embedded query images."""
-    logits = query @ adapted["logits.weight"].mT + adapted["logits.bias"].unsqueeze(1)
-    return (logits.argmax(-1) == task.query_labels).float().mean(-1)
 
 
 def _shared_classes(images: ImageSet, eval_seed: int, indices: range, n_way: int) -> list[int]:

@@ -16,6 +16,8 @@ COLOURS = {
     "fomaml": _PALETTE[9],
     "anil": _PALETTE[2],
     "boil": _PALETTE[4],
+    "meta-sgd-positive": _PALETTE[5],
+    "protonet": _PALETTE[7],
     "meta-sgd - maml": _PALETTE[3],
 }
 LABELS = {
@@ -24,6 +26,8 @@ LABELS = {
     "fomaml": "first-order MAML",
     "anil": "ANIL",
     "boil": "BOIL",
+    "meta-sgd-positive": "Meta-SGD, positive rates",
+    "protonet": "prototypical network",
     "meta-sgd - maml": "Meta-SGD − MAML",
 }
 NEGATIVE, POSITIVE, PAPER = _PALETTE[3], _PALETTE[7], "black"

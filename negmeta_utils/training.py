@@ -8,17 +8,18 @@ from a running generator, and the checkpoint holds the optimiser's state.
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import adaptation, adjoint, data, runs
-from negmeta_utils.adaptation import METHODS, init_alpha
+from negmeta_utils import adaptation, adjoint, data, protonet, runs
+from negmeta_utils.adaptation import METHODS, MetaGradient, free_rates, init_alpha, rates
 from negmeta_utils.checkpoints import State, resume, save
 from negmeta_utils.config import TrainConfig
-from negmeta_utils.episodes import ImageSet, draw_episodes, episodes_at_once
+from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params, init_params
 from negmeta_utils.rates import summarise_rates
 
@@ -72,10 +73,17 @@ def evaluate(
         episodes = draw_episodes(
             images, config.seed, stream, indices, config.n_way, config.n_shot, config.n_query
         )
-        adapted = adjoint.adapt(
-            params, alpha, episodes.support, episodes.support_labels, config.inner_steps
-        )
-        logits = adjoint.logits(adapted, episodes.query)
+        if METHODS[config.method].prototypes:
+            logits = protonet.logits(
+                adjoint.embed(params, episodes.support),
+                adjoint.embed(params, episodes.query),
+                config.n_way,
+            )
+        else:
+            adapted = adjoint.adapt(
+                params, alpha, episodes.support, episodes.support_labels, config.inner_steps
+            )
+            logits = adjoint.logits(adapted, episodes.query)
         loss, accuracy = adjoint.loss_and_accuracy(logits, episodes.query_labels)
         losses.append(loss)
         accuracies.append(accuracy)
@@ -86,7 +94,7 @@ def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> St
     params = init_params(config.seed, channels, config.image_size, config.n_way, config.n_filters)
     alpha = init_alpha(config.method, params, config.inner_lr, config.alpha_init, config.seed)
     params = {name: value.to(device) for name, value in params.items()}
-    alpha = {name: value.to(device) for name, value in alpha.items()}
+    alpha = {n: value.to(device) for n, value in free_rates(config.method, alpha).items()}
     learned = list(params.values())
     if METHODS[config.method].learns_alpha:
         learned += list(alpha.values())
@@ -96,13 +104,15 @@ def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> St
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=0.5, patience=max(1, PLATEAU_UPDATES // config.val_every)
         )
-    rates = summarise_rates(_full(alpha, params), config.seed, 0)
-    return State(params, alpha, optimizer, scheduler, rates=[rates])
+    state = State(params, alpha, optimizer, scheduler)
+    state.rates.append(_rates_summary(config, state))
+    return state
 
 
-def _full(alpha: Params, params: Params) -> Params:
-    """Rates at the parameters' shapes, also where one number stands for many."""
-    return {name: alpha[name].expand(params[name].shape) for name in params}
+def _rates_summary(config: TrainConfig, state: State) -> pd.DataFrame:
+    alpha = rates(config.method, state.alpha)
+    full = {name: alpha[name].expand(value.shape) for name, value in state.params.items()}
+    return summarise_rates(full, config.seed, state.update)
 
 
 def _run_updates(
@@ -140,13 +150,10 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
         config.n_shot,
         config.n_query,
     )
-    settings = METHODS[config.method]
-    gradient = META_GRADIENT[config.engine](
-        state.params, state.alpha, episodes, config.inner_steps, settings.first_order
-    )
+    gradient = _meta_gradient(config, state, episodes)
     for name, value in state.params.items():
         value.grad = gradient.params[name]
-        if settings.learns_alpha:
+        if METHODS[config.method].learns_alpha:
             state.alpha[name].grad = gradient.alpha[name]
     state.optimizer.step()
     state.update += 1
@@ -163,14 +170,26 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
     )
 
 
+def _meta_gradient(config: TrainConfig, state: State, episodes: Episodes) -> MetaGradient:
+    """By the method's objective; of the unconstrained rates where the rates are constrained."""
+    settings = METHODS[config.method]
+    if settings.prototypes:
+        return protonet.meta_gradient(state.params, episodes)
+    alpha, pull_back = torch.func.vjp(partial(rates, config.method), state.alpha)
+    gradient = META_GRADIENT[config.engine](
+        state.params, alpha, episodes, config.inner_steps, settings.first_order
+    )
+    return gradient._replace(alpha=pull_back(gradient.alpha)[0])
+
+
 def _validate(config: TrainConfig, state: State, images: ImageSet) -> None:
     # The same episodes every time, so that the curve moves with the model and not with the draw.
-    loss, accuracy = evaluate(config, state.params, state.alpha, images, "val", config.val_episodes)
+    alpha = rates(config.method, state.alpha)
+    loss, accuracy = evaluate(config, state.params, alpha, images, "val", config.val_episodes)
     state.rows[-1].update(val_loss=float(loss.mean()), val_accuracy=float(accuracy.mean()))
     if state.scheduler is not None:
         state.scheduler.step(loss.mean())
-    summary = summarise_rates(_full(state.alpha, state.params), config.seed, state.update)
-    state.rates.append(summary)
+    state.rates.append(_rates_summary(config, state))
 
 
 def _progress(state: State, n_updates: int, seconds_each: float) -> str:
@@ -229,9 +248,10 @@ def _finish(
     """Final accuracy on the meta-test classes, the model, and last of all the manifest."""
     started = time.monotonic()
     results = {"seconds_training": round(state.seconds, 1)}
+    alpha = rates(config.method, state.alpha)
     if config.test_episodes:
         loss, accuracy = evaluate(
-            config, state.params, state.alpha, images, "final", config.test_episodes
+            config, state.params, alpha, images, "final", config.test_episodes
         )
         runs.write_table(
             directory / "accuracy.parquet", pd.DataFrame({"loss": loss, "accuracy": accuracy})
@@ -240,7 +260,7 @@ def _finish(
         results["test_episodes"] = config.test_episodes
         results["seconds_testing"] = round(time.monotonic() - started, 1)
     runs.write_tensors(
-        directory / "model.safetensors", {"params": state.params, "alpha": state.alpha}, {}
+        directory / "model.safetensors", {"params": state.params, "alpha": alpha}, {}
     )
     runs.write_json(
         directory / "manifest.json", {**manifest, "status": "complete", "results": results}

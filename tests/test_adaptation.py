@@ -5,7 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils.adaptation import METHODS, adapt, init_alpha, meta_gradient, task_loss
+from negmeta_utils.adaptation import (
+    METHODS,
+    adapt,
+    free_rates,
+    init_alpha,
+    meta_gradient,
+    rates,
+    task_loss,
+)
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import LAYERS, embed, forward, init_params, layer_and_group
 
@@ -152,6 +160,17 @@ def test_a_method_moves_its_own_layers_alone(params, episodes, method):
     adapted = adapt(params, alpha, episodes.support[0], episodes.support_labels, 2)
     moved = {layer_and_group(n)[0] for n in params if (adapted[n] - params[n]).abs().max() > 1e-12}
     assert moved == set(METHODS[method].adapts)
+
+
+def test_positive_rates_are_the_softplus_of_what_is_learned(params):
+    alpha = init_alpha("meta-sgd-positive", params, 0.01)
+    free = free_rates("meta-sgd-positive", alpha)
+    there_and_back = rates("meta-sgd-positive", free)
+    for name, value in alpha.items():
+        torch.testing.assert_close(there_and_back[name], value)
+    lowered = rates("meta-sgd-positive", {name: value - 0.5 for name, value in free.items()})
+    assert all((value > 0).all() for value in lowered.values())
+    assert rates("meta-sgd", free) is free
 
 
 def test_uniform_rates_are_within_meta_sgds_range_and_seeded(params):

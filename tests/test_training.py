@@ -96,6 +96,23 @@ def test_only_meta_sgd_changes_its_rates(tiny_config, tmp_path, method):
     assert changed == METHODS[method].learns_alpha
 
 
+def test_positive_rates_stay_positive_where_free_ones_do_not(tiny_config, tmp_path):
+    least = {}
+    for method in ("meta-sgd", "meta-sgd-positive"):
+        config = replace(tiny_config, method=method, outer_lr=0.01, n_updates=12)
+        alpha = train(config, tmp_path / method).alpha
+        least[method] = min(float(value.min()) for value in alpha.values())
+    assert least["meta-sgd"] < 0 < least["meta-sgd-positive"]
+
+
+def test_a_prototypical_network_learns_without_its_linear_layer(tiny_config, tmp_path):
+    config = replace(tiny_config, method="protonet", n_updates=40, n_filters=8, test_episodes=60)
+    run = train(config, tmp_path / "run")
+    fresh = init_params(config.seed, 3, run.parameters["image_size"], config.n_way, 8)
+    torch.testing.assert_close(run.params["logits.weight"], fresh["logits.weight"])
+    assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
+
+
 def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     lines = []
     run = train(tiny_config, tmp_path / "run", lines.append)
