@@ -123,23 +123,34 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     params: shared by all tasks, or one set a task with a leading dimension as `adapt` returns.
     Each task is normalised by its own statistics.
     """
-    return _outputs(params, images, "features")
-
-
-def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
-    """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
-    return _outputs(params, images, "logits")
-
-
-def _outputs(params: Params, images: torch.Tensor, which: str) -> torch.Tensor:
     params = _with_task_dimension(params)
 
     def of_tasks(images: torch.Tensor, *own: torch.Tensor) -> torch.Tensor:
         tasks = dict(zip(params, own, strict=True)) if own else params
-        return getattr(_forward(tasks, layers.channels_last(images)), which)
+        of_each = [value.expand(len(images), *value.shape[1:]) for value in tasks.values()]
+        return torch.stack(
+            [
+                _embed_task(dict(zip(params, values, strict=True)), x)
+                for x, *values in zip(images, *of_each, strict=True)
+            ]
+        )
 
     own = () if len(params["norm1.bias"]) == 1 else params.values()
     return torch.cat(_each_task(of_tasks, _pixels(images), images, *own))
+
+
+def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
+    """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
+    params = _with_task_dimension(params)
+    return embed(params, images) @ params["logits.weight"].mT + params["logits.bias"][:, None]
+
+
+def _embed_task(params: Params, images: torch.Tensor) -> torch.Tensor:
+    a = layers.channels_last(images[None])[0].permute(0, 3, 1, 2)
+    for block in BLOCKS:
+        norm = params[f"norm{block}.weight"], params[f"norm{block}.bias"]
+        a = layers.output(a, params[f"conv{block}.weight"], *norm)
+    return a.flatten(1)
 
 
 def _each_task(function: Callable, pixels: int, *tensors: torch.Tensor) -> list:
@@ -197,11 +208,10 @@ def _task_gradients(
     return MetaGradient(loss, accuracy, lam, alpha_gradient)
 
 
-def _forward(params: Params, images: layers.Images | torch.Tensor) -> Forward:
-    """images: `Images`, or where no gradient is wanted [n_tasks, n, height, width, channels]."""
+def _forward(params: Params, images: layers.Images) -> Forward:
     a, blocks, outputs = images, {}, {}
     for block in BLOCKS:
-        normalise = layers.normalise_images if isinstance(a, layers.Images) else layers.normalise
+        normalise = layers.normalise_images if block == 1 else layers.normalise
         gamma = _gamma(params, block)
         s = blocks[block] = normalise(a, params[f"conv{block}.weight"], gamma)
         p = torch.addcmul(_beta(params, block), gamma, s.pooled)

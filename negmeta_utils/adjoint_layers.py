@@ -73,6 +73,16 @@ class Spread(NamedTuple):
     dz: torch.Tensor  # in block 1, the sum of X q instead [n_tasks, filters, 9 * channels]
 
 
+def output(x: torch.Tensor, weight, gamma, beta) -> torch.Tensor:
+    """a of one task where no gradient follows, by torch's own operations: nothing is kept.
+
+    x: [n, channels, height, width] with channels last in memory, and so is a.
+    """
+    z = F.conv2d(x, weight, padding=1)
+    z = F.batch_norm(z, None, None, gamma, beta, training=True, eps=BATCH_NORM_EPS)
+    return F.max_pool2d(z, 2).relu_()
+
+
 def normalise(x: torch.Tensor, weight: torch.Tensor, gamma: torch.Tensor) -> Normalised:
     z = _convolve(x, weight)
     sign = _sign(gamma)
