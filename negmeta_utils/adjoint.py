@@ -99,11 +99,12 @@ def adapt(
 ) -> Params:
     """Parameters of every task after `n_steps` inner steps: each tensor [n_tasks, ...].
 
+    params: shared by all tasks, or one set a task with a leading dimension as this returns.
     support: [n_tasks, n, channels, height, width]; support_labels: int64 [n], of every task.
     """
-    params, alpha = _with_task_dimension(params), _with_task_dimension(alpha)
+    alpha = _with_task_dimension(alpha)
 
-    def of_tasks(support: torch.Tensor) -> Params:
+    def of_tasks(params: Params, support: torch.Tensor) -> Params:
         adapted, images = params, layers.prepare(support)
         for _ in range(n_steps):
             forward = _forward(adapted, images)
@@ -113,21 +114,18 @@ def adapt(
             name: value.expand(len(support), *value.shape[1:]) for name, value in adapted.items()
         }
 
-    parts = _each_task(of_tasks, _pixels(support), support)
+    parts = _each_task_of(of_tasks, params, support)
     return {name: torch.cat([part[name] for part in parts]) for name in params}
 
 
 def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     """Embeddings [n_tasks, n, n_features] of images [n_tasks, n, channels, height, width].
 
-    params: shared by all tasks, or one set a task with a leading dimension as `adapt` returns.
-    Each task is normalised by its own statistics.
+    params: as for `adapt`. Each task is normalised by its own statistics.
     """
-    params = _with_task_dimension(params)
 
-    def of_tasks(images: torch.Tensor, *own: torch.Tensor) -> torch.Tensor:
-        tasks = dict(zip(params, own, strict=True)) if own else params
-        of_each = [value.expand(len(images), *value.shape[1:]) for value in tasks.values()]
+    def of_tasks(params: Params, images: torch.Tensor) -> torch.Tensor:
+        of_each = [value.expand(len(images), *value.shape[1:]) for value in params.values()]
         return torch.stack(
             [
                 _embed_task(dict(zip(params, values, strict=True)), x)
@@ -135,8 +133,7 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
             ]
         )
 
-    own = () if len(params["norm1.bias"]) == 1 else params.values()
-    return torch.cat(_each_task(of_tasks, _pixels(images), images, *own))
+    return torch.cat(_each_task_of(of_tasks, params, images))
 
 
 def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
@@ -151,6 +148,18 @@ def _embed_task(params: Params, images: torch.Tensor) -> torch.Tensor:
         norm = params[f"norm{block}.weight"], params[f"norm{block}.bias"]
         a = layers.output(a, params[f"conv{block}.weight"], *norm)
     return a.flatten(1)
+
+
+def _each_task_of(function: Callable, params: Params, images: torch.Tensor) -> list:
+    """`_each_task` of a function of parameters, shared or a set a task, and images."""
+    params = _with_task_dimension(params)
+    if len(params["norm1.bias"]) == 1:
+        return _each_task(lambda images: function(params, images), _pixels(images), images)
+
+    def of_own(images: torch.Tensor, *own: torch.Tensor) -> torch.Tensor | Params:
+        return function(dict(zip(params, own, strict=True)), images)
+
+    return _each_task(of_own, _pixels(images), images, *params.values())
 
 
 def _each_task(function: Callable, pixels: int, *tensors: torch.Tensor) -> list:

@@ -6,6 +6,7 @@ classes, and a query image belongs to the class whose centroid is most similar b
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ import torch.nn.functional as F
 
 from negmeta_utils import adjoint, data, protonet
 from negmeta_utils.adaptation import METHODS
-from negmeta_utils.episodes import ImageSet, draw_classes, draw_episodes, episodes_at_once
+from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params
 from negmeta_utils.protonet import prototypes
 from negmeta_utils.runs import Run
+from negmeta_utils.statistics import ACCURACIES
 
 
 def test_images(trained: list[Run], data_dir: str | None) -> ImageSet:
@@ -72,58 +74,128 @@ def evaluate_features(
     same on B (off-task is other_after); ordinary, the adapted model's own accuracy on A;
     shared_classes, how many classes A and B have in common, which the paper leaves to chance.
     """
+    own = {"as learned": run.alpha}
+    table = evaluate_variants(run, images, own, n_episodes, eval_seed, batch, report)
+    return table.drop(columns="variant")
+
+
+def evaluate_variants(
+    run: Run,
+    images: ImageSet,
+    variants: dict[str, Params],
+    n_episodes: int,
+    eval_seed: int = 0,
+    batch: int | None = None,
+    report: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """What `evaluate_features` gives, once with each of several sets of inner rates.
+
+    variants: rates to adapt with, by the name that stands in the column `variant`.
+    """
     settings = run.parameters
     device = images.images.device
-    params = {name: value.to(device) for name, value in run.params.items()}
-    alpha = {name: value.to(device) for name, value in run.alpha.items()}
+    params = to_device(run.params, device)
+    variants = {name: to_device(alpha, device) for name, alpha in variants.items()}
     batch = batch or episodes_at_once(images, settings["n_way"], settings["n_query"])
-    name = f"{settings['method']}, seed {settings['seed']}"
     parts = []
     for first in range(0, n_episodes, batch):
         indices = range(first, min(first + batch, n_episodes))
-        parts.append(_evaluate_batch(params, alpha, images, settings, eval_seed, indices))
-        report(f"{name}: {indices.stop} of {n_episodes} episodes")
+        parts += _evaluate_batch(params, variants, images, settings, eval_seed, indices)
+        report(f"{describe(run)}: {indices.stop} of {n_episodes} episodes")
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "method", settings["method"])
     table.insert(1, "seed", settings["seed"])
     return table
 
 
-def _evaluate_batch(
-    params: Params, alpha: Params, images: ImageSet, settings: dict, eval_seed: int, indices: range
-) -> pd.DataFrame:
-    n_way = settings["n_way"]
+def describe(run: Run) -> str:
+    """Method and seed, for a line of progress."""
+    return f"{run.parameters['method']}, seed {run.parameters['seed']}"
+
+
+def to_device(tensors: Params, device: torch.device) -> Params:
+    return {name: value.to(device) for name, value in tensors.items()}
+
+
+def draw_pairs(
+    images: ImageSet, settings: dict, eval_seed: int, indices: range
+) -> tuple[Episodes, Episodes]:
+    """The tasks A and B of episodes `indices`."""
     task, other = (
         draw_episodes(
-            images, eval_seed, stream, indices, n_way, settings["n_shot"], settings["n_query"]
+            images,
+            eval_seed,
+            stream,
+            indices,
+            settings["n_way"],
+            settings["n_shot"],
+            settings["n_query"],
         )
         for stream in ("test", "other")
     )
-    adapted = adjoint.adapt(
-        params, alpha, task.support, task.support_labels, settings["inner_steps"]
-    )
-    embedded = {
-        (when, which): (adjoint.embed(p, e.support), adjoint.embed(p, e.query))
-        for when, p in (("before", params), ("after", adapted))
-        for which, e in (("same", task), ("other", other))
-    }
-    columns = {
-        f"{which}_{when}": prototype_accuracy(support, query, n_way, task.query_labels)
-        for (when, which), (support, query) in embedded.items()
-    }
-    support, query = embedded["after", "same"]
-    if METHODS[settings["method"]].prototypes:
-        logits = protonet.logits(support, query, n_way)
+    return task, other
+
+
+class Embedded(NamedTuple):
+    """Embeddings of a batch of tasks, each [n_tasks, n, n_features]."""
+
+    support: torch.Tensor
+    query: torch.Tensor
+
+
+def embed_tasks(params: Params, episodes: Episodes) -> Embedded:
+    """By `params`, shared or a set a task."""
+    return Embedded(adjoint.embed(params, episodes.support), adjoint.embed(params, episodes.query))
+
+
+def own_accuracy(
+    method: str, adapted: Params, embedded: Embedded, n_way: int, query_labels: torch.Tensor
+) -> torch.Tensor:
+    """Accuracy [n_tasks] of adapted models by their own rule: the linear layer's, or for a
+    prototypical network the nearest centroid's."""
+    if METHODS[method].prototypes:
+        logits = protonet.logits(embedded.support, embedded.query, n_way)
     else:
-        logits = query @ adapted["logits.weight"].mT + adapted["logits.bias"].unsqueeze(1)
-    columns["ordinary"] = (logits.argmax(-1) == task.query_labels).float().mean(-1)
-    return pd.DataFrame(
-        {
-            "episode": np.arange(indices.start, indices.stop),
-            **{name: value.cpu().numpy() for name, value in columns.items()},
-            "shared_classes": _shared_classes(images, eval_seed, indices, n_way),
+        logits = embedded.query @ adapted["logits.weight"].mT
+        logits = logits + adapted["logits.bias"].unsqueeze(1)
+    return (logits.argmax(-1) == query_labels).float().mean(-1)
+
+
+def _evaluate_batch(
+    params: Params,
+    variants: dict[str, Params],
+    images: ImageSet,
+    settings: dict,
+    eval_seed: int,
+    indices: range,
+) -> list[pd.DataFrame]:
+    n_way, n_steps = settings["n_way"], settings["inner_steps"]
+    task, other = draw_pairs(images, settings, eval_seed, indices)
+    labels = task.query_labels
+
+    def judge(of: Embedded) -> torch.Tensor:
+        return prototype_accuracy(of.support, of.query, n_way, labels)
+
+    before = {
+        "same_before": judge(embed_tasks(params, task)),
+        "other_before": judge(embed_tasks(params, other)),
+    }
+    shared = _shared_classes(images, eval_seed, indices, n_way)
+    tables = []
+    for name, alpha in variants.items():
+        adapted = adjoint.adapt(params, alpha, task.support, task.support_labels, n_steps)
+        embedded = embed_tasks(adapted, task)
+        columns = before | {
+            "same_after": judge(embedded),
+            "other_after": judge(embed_tasks(adapted, other)),
+            "ordinary": own_accuracy(settings["method"], adapted, embedded, n_way, labels),
         }
-    )
+        values = {column: columns[column].cpu().numpy() for column in ACCURACIES}
+        episode = np.arange(indices.start, indices.stop)
+        tables.append(
+            pd.DataFrame({"variant": name, "episode": episode, **values, "shared_classes": shared})
+        )
+    return tables
 
 
 def _shared_classes(images: ImageSet, eval_seed: int, indices: range, n_way: int) -> list[int]:

@@ -179,6 +179,15 @@ def test_adapts_many_tasks_at_once():
         torch.testing.assert_close(logits[task], model.forward(expected, query))
 
 
+def test_adapting_goes_on_from_parameters_of_each_tasks_own():
+    params, alpha, episodes = random_setting("meta-sgd", 16, n_tasks=3)
+    support, labels = episodes.support, episodes.support_labels
+    halfway = adjoint.adapt(params, alpha, support, labels, 2)
+    there = adjoint.adapt(halfway, alpha, support, labels, 1)
+    for name, value in adjoint.adapt(params, alpha, support, labels, 3).items():
+        torch.testing.assert_close(there[name], value)
+
+
 def test_embeds_many_tasks_with_shared_parameters():
     params, alpha, episodes = random_setting("maml", 16, n_tasks=3)
     embeddings = adjoint.embed(params, episodes.query)
