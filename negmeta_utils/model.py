@@ -58,9 +58,9 @@ def n_features(image_size: int, n_filters: int = 64) -> int:
     return n_filters * side * side
 
 
-def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
-    """Embeddings [n, n_features] of images [n, channels, height, width]: all but the last layer."""
-    hidden = images
+def activations(params: Params, images: torch.Tensor) -> list[torch.Tensor]:
+    """What each block makes of images [n, channels, height, width], flat: four tensors [n, ...]."""
+    hidden, outputs = images, []
     for block in BLOCKS:
         hidden = F.conv2d(
             hidden, params[f"conv{block}.weight"], params[f"conv{block}.bias"], padding=1
@@ -75,7 +75,13 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
             eps=BATCH_NORM_EPS,
         )
         hidden = F.max_pool2d(F.relu(hidden), 2)
-    return hidden.flatten(1)
+        outputs.append(hidden.flatten(1))
+    return outputs
+
+
+def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
+    """Embeddings [n, n_features] of images [n, channels, height, width]: all but the last layer."""
+    return activations(params, images)[-1]
 
 
 def forward(params: Params, images: torch.Tensor) -> torch.Tensor:

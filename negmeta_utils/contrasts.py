@@ -1,0 +1,84 @@
+"""Several conditions measured on the same seeds and episodes, and set against one of them: tables
+in, tables out. A condition is an intervention on the rates, a number of inner steps, a data set, a
+way of using a model; its values are a grid [seeds, episodes] in percentage points.
+"""
+
+import numpy as np
+import pandas as pd
+
+from negmeta_utils.intervals import interval_over_seeds
+from negmeta_utils.power import in_words, seeds_to_decide
+from negmeta_utils.statistics import grids
+
+UP, DOWN, UNDECIDED = "up", "down", "undecided"
+
+
+def change_grids(features: pd.DataFrame, by: str, quantity: str) -> dict[str, pd.DataFrame]:
+    """One of `statistics.QUANTITIES` for each value of column `by`, in order of appearance.
+
+    features: a features table with the column `by`, of one method.
+    """
+    return {
+        str(value): grids(rows.assign(method=str(value)))[str(value), quantity]
+        for value, rows in features.groupby(by, sort=False, observed=True)
+    }
+
+
+def accuracy_grids(
+    table: pd.DataFrame, by: str, column: str = "accuracy"
+) -> dict[str, pd.DataFrame]:
+    """`column`, between 0 and 1, for each value of column `by`, in order of appearance."""
+    return {
+        str(value): 100 * rows.pivot(index="seed", columns="episode", values=column)
+        for value, rows in table.groupby(by, sort=False, observed=True)
+    }
+
+
+def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> pd.DataFrame:
+    """Each condition with its 95 % interval over seeds and episodes, and against `base` in pairs.
+
+    Columns: condition, points, low, high; minus_base, minus_low, minus_high (NaN for the base and
+    where there is none); seeds, episodes; verdict on the sign of `points` (`UP`, `DOWN`, or
+    `UNDECIDED` where the interval holds 0 or there is one seed); verdict_minus likewise; and
+    needed, in words the seeds that would decide the sign of an effect of this size. Raises
+    ValueError where a condition shares no seed or has not the same episodes as the base.
+    """
+    rows = []
+    for name, grid in conditions.items():
+        mean, low, high = interval_over_seeds(grid)
+        row = {"condition": name, "points": mean, "low": low, "high": high}
+        row |= {"minus_base": np.nan, "minus_low": np.nan, "minus_high": np.nan}
+        if base is not None and name != base:
+            difference = _paired(grid, conditions[base], name, base)
+            row |= dict(
+                zip(["minus_base", "minus_low", "minus_high"], interval_over_seeds(difference))
+            )
+        row |= {"seeds": grid.shape[0], "episodes": grid.shape[1]}
+        row["verdict"] = _verdict(low, high)
+        row["verdict_minus"] = _verdict(row["minus_low"], row["minus_high"])
+        row["needed"] = "" if row["verdict"] != UNDECIDED else in_words(seeds_to_decide(grid))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _paired(grid: pd.DataFrame, base: pd.DataFrame, name: str, base_name: str) -> pd.DataFrame:
+    shared = grid.index.intersection(base.index)
+    if shared.empty or not grid.columns.equals(base.columns):
+        raise ValueError(
+            f"{name!r} and {base_name!r} share no seed, or differ in their episodes; measure both "
+            "on the same"
+        )
+    return grid.loc[shared] - base.loc[shared]
+
+
+def _verdict(low: float, high: float) -> str:
+    return UP if low > 0 else DOWN if high < 0 else UNDECIDED
+
+
+def sentence(row: pd.Series, what: str) -> str:
+    """One condition in words: its change, the interval and what it decides."""
+    if np.isnan(row.low):
+        return f"{what}: {row.points:+.2f} points, one seed, undecided"
+    verdict = {UP: "better", DOWN: "worse", UNDECIDED: "undecided"}[row.verdict]
+    text = f"{what}: {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points, {verdict}"
+    return f"{text} ({row.needed})" if row.verdict == UNDECIDED and row.needed else text
