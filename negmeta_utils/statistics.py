@@ -13,7 +13,12 @@ nested: a lucky draw of episodes is shared by all the seeds and does not average
 import numpy as np
 import pandas as pd
 
-from negmeta_utils.intervals import interval_over_episodes, interval_over_seeds, mean_interval
+from negmeta_utils.intervals import (
+    Interval,
+    interval_over_episodes,
+    interval_over_seeds,
+    mean_interval,
+)
 
 MAML, META_SGD = "maml", "meta-sgd"
 DIFFERENCE = "meta-sgd - maml"
@@ -67,8 +72,8 @@ def grids(features: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
         for quantity, (column, subtracted) in QUANTITIES.items():
             values = rows[column] - rows[subtracted] if subtracted else rows[column]
             # accuracies are ratios of small counts: what rounding removes is no difference
-            points = np.round(100 * values.to_numpy().reshape(len(seeds), len(episodes)), 9)
-            result[method, quantity] = pd.DataFrame(points, index=seeds, columns=episodes)
+            points = 100 * values.to_numpy(float).reshape(len(seeds), len(episodes))
+            result[method, quantity] = pd.DataFrame(points, seeds, episodes).round(9)
     if len({tuple(grid.columns) for grid in result.values()}) > 1:
         raise ValueError("features: methods differ in their episodes; evaluate all on the same")
     return result | _differences(result)
@@ -186,13 +191,29 @@ def hierarchical_bootstrap(
         if drawn not in weights:
             even = np.full(n_seeds, 1 / n_seeds)
             weights[drawn] = rng.multinomial(n_seeds, even, size=n_resamples) / n_seeds
-        resampled = (weights[drawn].T * means[start : start + n_seeds]).sum(axis=0)
+        bounds = _percentiles(means[start : start + n_seeds], weights[drawn], confidence)
         start += n_seeds
-        low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-        bounds = (low, high) if n_seeds > 1 else (np.nan, np.nan)
         rows.append((method, quantity, grid.to_numpy().mean(), *bounds, n_seeds, n_episodes))
     columns = ["method", "quantity", "mean", "low", "high", "n_seeds", "n_episodes"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def bootstrap_interval(
+    grid: pd.DataFrame, n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> Interval:
+    """The interval of `hierarchical_bootstrap` for one grid [seeds, episodes]."""
+    rng, n_seeds = np.random.default_rng(seed), len(grid)
+    means = _resample_episodes(grid.to_numpy(), n_resamples, rng)
+    weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_resamples) / n_seeds
+    return Interval(float(grid.to_numpy().mean()), *_percentiles(means, weights, confidence))
+
+
+def _percentiles(means: np.ndarray, weights: np.ndarray, confidence: float) -> tuple[float, float]:
+    """means: [seeds, draws] over resampled episodes; weights: [draws, seeds] of resampled seeds."""
+    if len(means) < 2:
+        return np.nan, np.nan
+    resampled = (weights.T * means).sum(axis=0)
+    return tuple(np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2]))
 
 
 def _resample_episodes(values: np.ndarray, n_resamples: int, rng: np.random.Generator):
