@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import optimize, special
 
 
 class Interval(NamedTuple):
@@ -46,8 +46,8 @@ class Estimate(NamedTuple):
             return 0.5
         if len(self.errors) == 1:
             ((error, df),) = self.errors
-            return float(stats.t.sf(distance / error, df)) if error > 0 else 0.0
-        smallest = 1e-300
+            return float(special.stdtr(df, -distance / error)) if error > 0 else 0.0
+        smallest = 1e-200
         if self._half_width(smallest) <= distance:
             return 0.0
         # by the logarithm of p: small p-values need their relative precision
@@ -65,7 +65,7 @@ class Estimate(NamedTuple):
         return 2 * min(self.p_above(bound), self.p_below(bound))
 
     def _half_width(self, tail: float) -> float:
-        return math.hypot(*(stats.t.isf(tail, df) * error for error, df in self.errors))
+        return math.hypot(*(special.stdtrit(df, tail) * error for error, df in self.errors))
 
 
 def estimate(values: ArrayLike) -> Estimate:
