@@ -48,7 +48,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from negmeta_utils.intervals import Estimate, Interval, estimate, over_episodes, over_seeds
 from negmeta_utils.paper_test import paper_t_test
@@ -161,10 +160,13 @@ def p_values(features: pd.DataFrame | None, rates: pd.DataFrame | None) -> pd.Da
 
 
 def _holm(one_sided: np.ndarray) -> np.ndarray:
-    """Holm's correction over all of an array; NaN counts as 1 and stays NaN."""
+    """Holm's step-down correction over all of an array; NaN counts as 1 and stays NaN."""
     flat = np.nan_to_num(one_sided.ravel(), nan=1.0)
-    corrected = multipletests(flat, method="holm")[1].reshape(one_sided.shape)
-    return np.where(np.isnan(one_sided), np.nan, corrected)
+    order = np.argsort(flat)
+    steps = np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1))
+    corrected = np.empty_like(flat)
+    corrected[order] = np.minimum(1, steps)
+    return np.where(np.isnan(one_sided), np.nan, corrected.reshape(one_sided.shape))
 
 
 def _findings(features: pd.DataFrame | None, rates: pd.DataFrame | None) -> dict[str, Finding]:

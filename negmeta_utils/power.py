@@ -9,7 +9,7 @@ estimate or many times it, so read a number of seeds as an order of magnitude.
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from negmeta_utils.intervals import over_seeds
 from negmeta_utils.mixed_model import Components, fit
@@ -39,7 +39,7 @@ def power(components: Components, effect: float, n_seeds: int, n_episodes: int) 
     deviation = np.sqrt((seeds + episodes - residual) / n)
     if deviation == 0:
         return float(effect != 0)
-    shown = stats.norm.sf((half_widths - abs(effect)) / deviation)
+    shown = special.ndtr((abs(effect) - half_widths) / deviation)
     return float(weights @ shown @ more_weights)
 
 
@@ -47,8 +47,9 @@ def _half_widths(variance: float, df: int, n_nodes: int) -> tuple[np.ndarray, np
     """Squares of a t half-width whose squared standard error is `variance` times chi-squared / df:
     values at the nodes of Gauss-Legendre in probability, and their weights."""
     nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, df)
-    return t**2 * variance * stats.chi2.ppf((nodes + 1) / 2, df) / df, weights / 2
+    chi_squared = 2 * special.gammaincinv(df / 2, (nodes + 1) / 2)
+    t = special.stdtrit(df, (1 + CONFIDENCE) / 2)
+    return t**2 * variance * chi_squared / df, weights / 2
 
 
 def power_table(

@@ -6,7 +6,6 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from negmeta_utils import claims as rule
-
 from negmeta_utils.claims import (
     CONTRADICTED,
     NOT_MEASURED,
@@ -28,22 +27,26 @@ from negmeta_utils.study import NOTEBOOKS
 # What is true, in percentage points (MAML, Meta-SGD), head being before adaptation minus ordinary;
 # and of the layers' mean rates, in the spread between seeds.
 SIGNS = np.array(list(RATE_SIGNS.values()))
-TRUTHS = {
-    "no effect": {"head": (-2, -2), "skill": (0, 0), "on": (0, 0), "off": (0, 0), "rates": 0 * SIGNS},
-    "as the paper": {"head": (2, 2), "skill": (0, 5), "on": (-4, -4), "off": (-4, 4), "rates": 5 * SIGNS},
-    "reversed": {"head": (-6, -6), "skill": (5, 0), "on": (4, 4), "off": (4, -4), "rates": -5 * SIGNS},
-    "half of it": {"head": (9, -2), "skill": (0, 0), "on": (-9, 0), "off": (-9, 0), "rates": SIGNS * (9, 9, 9, 9, 0)},
+NONE = {"head": (-2, -2), "skill": (0, 0), "on": (0, 0), "off": (0, 0), "rates": 0 * SIGNS}
+AS_THE_PAPER = {
+    "head": (2, 2), "skill": (0, 5), "on": (-4, -4), "off": (-4, 4), "rates": 6 * SIGNS
 }  # fmt: skip
-# Definite verdicts that are wrong. Of nothing, and of half a claim whose other half is nothing,
-# both: it does not hold, and is not turned round. The rule is at most 5 % wrong in any case, and
-# these lie on the edge, where it is wrong most often.
-WRONG = {
-    "no effect": (REPRODUCED, CONTRADICTED),
-    "as the paper": (CONTRADICTED,),
-    "reversed": (REPRODUCED,),
-    "half of it": (REPRODUCED, CONTRADICTED),
+REVERSED = {
+    "head": (-6, -6), "skill": (5, 0), "on": (4, 4), "off": (4, -4), "rates": -6 * SIGNS
+}  # fmt: skip
+HALF = {
+    "head": (9, -2), "skill": (0, 0), "on": (-9, 0), "off": (-9, 0),
+    "rates": SIGNS * (9, 9, 9, 9, 0),
+}  # fmt: skip
+# Truth, definite verdicts that are right, tables. Of nothing, and of half a claim whose other half
+# is nothing, no definite verdict is right. There the rule errs most, so there are more tables. Of
+# (f), half the truth of (e) is all.
+TRUTHS = {
+    "no effect": (NONE, dict.fromkeys("abcdef"), 120),
+    "as the paper": (AS_THE_PAPER, dict.fromkeys("abcdef", REPRODUCED), 30),
+    "reversed": (REVERSED, dict.fromkeys("abcdef", CONTRADICTED), 30),
+    "half of it": (HALF, dict.fromkeys("abcde") | {"f": REPRODUCED}, 120),
 }
-NONE, AS_THE_PAPER, REVERSED, HALF = TRUTHS.values()
 
 
 def synthetic(rng, truth, n_seeds=4, n_episodes=30, between_seeds=0.6, centred=False):
@@ -99,36 +102,39 @@ def tables(truth, n, seed=0, **settings):
         yield features, rates_table(truth["rates"] + rng.standard_normal((n_seeds, len(SIGNS))))
 
 
-def shares(column, truth, verdicts, n, **settings):
-    """For each claim, how many of n synthetic tables get one of `verdicts` in `column`."""
+def errors(column, truth, right, n, **settings):
+    """For each claim, how many of n tables get a wrong definite verdict, and how many the right."""
     found = [claims(*pair).set_index("claim")[column] for pair in tables(truth, n, **settings)]
-    return pd.concat(found, axis=1).isin(verdicts).sum(axis=1)
+    found = pd.concat(found, axis=1)
+    is_right = found.apply(lambda row: row == right.get(row.name), axis=1)
+    wrong = (found != UNDECIDED) & ~is_right
+    return pd.DataFrame({"wrong": wrong.sum(axis=1), "right": is_right.sum(axis=1)})
 
 
 def allowed(n):
-    """Wrong verdicts in n tables that a true rate of 5 % exceeds once in a thousand."""
+    """Wrong verdicts in n tables that a true rate of 5 % exceeds once in a thousand. The tables'
+    seeds are fixed, so no test fails now and then; the margin is for the draw of those seeds.
+    """
     return stats.binom.ppf(0.999, n, 0.05)
 
 
-@pytest.mark.parametrize("truth", TRUTHS)
-@pytest.mark.parametrize("n_seeds", [3, 6])
-def test_verdicts_on_methods_are_wrong_at_most_5_percent(truth, n_seeds):
-    n = 150
-    wrong = shares("methods", TRUTHS[truth], WRONG[truth], n, n_seeds=n_seeds)
-    assert list(wrong.index) == list("abcdef")
-    assert (wrong <= allowed(n)).all(), wrong
+@pytest.mark.parametrize("column", ["networks", "methods"])
+@pytest.mark.parametrize("name", TRUTHS)
+def test_at_most_5_percent_of_definite_verdicts_are_wrong(name, column):
+    truth, right, n = TRUTHS[name]
+    of = errors(column, truth, right, n, centred=column == "networks")
+    if column == "networks":  # their rates are known, not estimated: see the next test
+        of = of.drop(index="a")
+    assert set("bcdef") <= set(of.index)
+    assert (of.wrong <= allowed(n)).all(), of
+    decidable = pd.Series(right)[of.index].notna()
+    assert (of.right[decidable] > 0.8 * n).all(), of
 
 
-@pytest.mark.parametrize("truth", TRUTHS)
-def test_verdicts_on_networks_are_wrong_at_most_5_percent(truth):
-    n = 150
-    wrong = shares("networks", TRUTHS[truth], WRONG[truth], n, centred=True)["b":]
-    assert (wrong <= allowed(n)).all(), wrong
-
-
-@pytest.mark.parametrize("truth", TRUTHS)
-def test_the_verdict_on_the_networks_rates_is_never_wrong(truth):
-    for _, rates in tables(TRUTHS[truth], 40, n_seeds=2, n_episodes=1):
+def test_the_verdict_on_the_networks_rates_is_never_wrong():
+    seen = set()
+    for seed, spread in enumerate((0, 0, 1, 2, 3, 9, -9) * 4):
+        _, rates = next(tables({**NONE, "rates": spread * SIGNS / 2}, 1, seed, n_seeds=2))
         last = rates[(rates["update"] == 10) & (rates.group == "weights+bias")]
         holds = [
             all(row["mean"] * RATE_SIGNS[row.layer] > 0 for _, row in of.iterrows())
@@ -136,20 +142,15 @@ def test_the_verdict_on_the_networks_rates_is_never_wrong(truth):
         ]
         expected = REPRODUCED if all(holds) else UNDECIDED if any(holds) else CONTRADICTED
         assert claims(None, rates).networks[0] == expected
-
-
-@pytest.mark.parametrize("column", ["networks", "methods"])
-def test_strong_effects_are_found(column):
-    n = 30
-    for truth, right in ((AS_THE_PAPER, REPRODUCED), (REVERSED, CONTRADICTED)):
-        assert (shares(column, truth, [right], n) > 0.8 * n).all()
+        seen.add(expected)
+    assert seen == {REPRODUCED, CONTRADICTED, UNDECIDED}
 
 
 def test_the_error_rate_shows_that_episodes_say_nothing_of_methods(monkeypatch):
     monkeypatch.setattr(rule, "over_seeds", over_episodes)
-    n = 60
-    wrong = shares("methods", NONE, WRONG["no effect"], n, n_seeds=3)["b":]
-    assert (wrong > allowed(n)).all(), wrong
+    n = 40
+    of = errors("methods", NONE, {}, n, n_seeds=3, between_seeds=2).drop(index="a")
+    assert (of.wrong > allowed(n)).all(), of
 
 
 def test_the_error_rate_shows_a_rule_without_correction_for_parts(monkeypatch):
@@ -159,16 +160,15 @@ def test_the_error_rate_shows_a_rule_without_correction_for_parts(monkeypatch):
         return rule.Judgement(verdict, np.nan, np.nan)
 
     monkeypatch.setattr(rule, "judge", careless)
-    n = 60
-    assert shares("methods", NONE, WRONG["no effect"], n)["a"] > allowed(n)
-    wrong = shares("methods", HALF, WRONG["half of it"], n)[["a", "b", "d", "e"]]
-    assert (wrong > allowed(n)).all(), wrong
+    n = 40
+    assert errors("methods", NONE, {}, n).wrong["a"] > allowed(n)
+    of = errors("methods", HALF, {}, n).loc[["a", "b", "d", "e"]]
+    assert (of.wrong > allowed(n)).all(), of
 
 
 def test_holm_holds_the_family_at_5_percent():
-    n = 200
-    pairs = tables(NONE, n, between_seeds=0, n_seeds=3)
-    found = [p_values(*pair) for pair in pairs]
+    n = 100
+    found = [p_values(*pair) for pair in tables(NONE, n, between_seeds=0, n_seeds=3)]
     for column in ("networks", "methods"):
         assert sum((t[f"Holm {column}"] <= 0.05).any() for t in found) <= allowed(n)
     # one by one the same verdicts are wrong too often: the correction is needed
@@ -279,15 +279,6 @@ def test_rates_of_known_sign():
     assert (row.networks, row.methods) == (UNDECIDED, UNDECIDED)
     assert "all signs in 3 of 4 networks" in row.measured
     assert claims(None, rates_table(means[:1])).iloc[0].networks == REPRODUCED
-
-
-def test_rates_without_effect_are_undecided_of_methods():
-    rng, n = np.random.default_rng(3), 200
-    wrong = sum(
-        claims(None, rates_table(means)).methods.iloc[0] != UNDECIDED
-        for means in rng.standard_normal((n, 3, 5))
-    )
-    assert wrong <= allowed(n)
 
 
 def test_last_mean_rates_are_the_weights_at_the_last_update():
