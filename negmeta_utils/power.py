@@ -7,18 +7,23 @@ known no better than its few seeds allow: with 3 seeds the true one may be a qua
 estimate or many times it, so read a number of seeds as an order of magnitude.
 """
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from scipy import special, stats
 
 from negmeta_utils.intervals import over_seeds
 from negmeta_utils.mixed_model import Components, fit
+from negmeta_utils.statistics import grids
 
 PAPER_EFFECT = 0.2  # percent of pre-adaptation accuracy: Meta-SGD's off-task change (section 5.3)
 POWER = 0.8
 CONFIDENCE = 0.95
 MIN_SEEDS = 3  # with fewer nothing is said of the methods
 MOST_SEEDS = 10_000  # more than that counts as "no number of seeds"
+
+_gauss_legendre = cache(np.polynomial.legendre.leggauss)
 
 
 def power(components: Components, effect: float, n_seeds: int, n_episodes: int) -> float:
@@ -46,7 +51,7 @@ def power(components: Components, effect: float, n_seeds: int, n_episodes: int) 
 def _half_widths(variance: float, df: int, n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Squares of a t half-width whose squared standard error is `variance` times chi-squared / df:
     values at the nodes of Gauss-Legendre in probability, and their weights."""
-    nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
+    nodes, weights = _gauss_legendre(n_nodes)
     chi_squared = 2 * special.gammaincinv(df / 2, (nodes + 1) / 2)
     t = special.stdtrit(df, (1 + CONFIDENCE) / 2)
     return t**2 * variance * chi_squared / df, weights / 2
@@ -76,7 +81,7 @@ def seeds_needed(grid: pd.DataFrame, effect: float, n_episodes: int) -> int | fl
 def seeds_needed_table(grid: pd.DataFrame, effect: float, n_episodes: list[int]) -> pd.DataFrame:
     """`seeds_needed` for each number of episodes, and how far the grid's own seeds leave it open.
 
-    Columns: n_episodes, n_seeds, low, high: the same at the ends of the 95 % interval of the
+    Columns: n_episodes; n_seeds; low and high, the same at the ends of the 95 % interval of the
     variance between seeds (chi-squared; the other variances are known much better).
     """
     components = fit(grid).components
@@ -104,6 +109,28 @@ def seeds_to_decide(grid: pd.DataFrame) -> int | float | None:
     sign by the 95 % interval over seeds 4 times out of 5. inf and None as for `seeds_needed`.
     """
     return seeds_needed(grid, over_seeds(grid).mean, grid.shape[1])
+
+
+def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:
+    """`seeds_to_decide` of the changes on and off the task, of each method and their difference.
+
+    Columns: method, quantity, points (as measured), n_seeds and n_episodes (at hand), and
+    seeds_to_decide in words.
+    """
+    rows = [
+        (method, quantity, over_seeds(grid).mean, *grid.shape, in_words(seeds_to_decide(grid)))
+        for (method, quantity), grid in grids(features).items()
+        if quantity in ("on-task change", "off-task change")
+    ]
+    columns = ["method", "quantity", "points", "n_seeds", "n_episodes", "seeds_to_decide"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def in_words(n_seeds: int | float | None) -> str:
+    """A number of seeds as the functions above give it, for tables and sentences."""
+    if n_seeds is None:
+        return "unknown from one seed"
+    return "more episodes needed" if np.isinf(n_seeds) else f"{n_seeds:.0f}"
 
 
 def _fewest(components: Components, effect: float, n_episodes: int) -> int | float | None:

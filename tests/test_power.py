@@ -1,18 +1,21 @@
 import numpy as np
 import pytest
 from scipy import stats
-from test_statistics import crossed
+from test_statistics import crossed, table
 
 from negmeta_utils.compared import draw
 from negmeta_utils.intervals import over_seeds
 from negmeta_utils.mixed_model import Components, fit
 from negmeta_utils.power import (
+    in_words,
     power,
     power_table,
     seeds_needed,
     seeds_needed_table,
     seeds_to_decide,
+    seeds_to_decide_table,
 )
+from negmeta_utils.statistics import DIFFERENCE, grids
 
 COMPONENTS = Components(0.25, 1.0, 4.0)
 
@@ -46,12 +49,12 @@ def test_power_at_its_ends():
 
 def test_the_table_grows_with_seeds_and_episodes():
     grid = crossed(np.random.default_rng(1), 6, 100, 0.3, 0.5)
-    table = power_table(grid, 0.5, [3, 6, 12, 24], [50, 200, 1000])
-    assert list(table) == ["n_seeds", "n_episodes", "power"]
-    wide = table.pivot(index="n_seeds", columns="n_episodes", values="power")
+    found = power_table(grid, 0.5, [3, 6, 12, 24], [50, 200, 1000])
+    assert list(found) == ["n_seeds", "n_episodes", "power"]
+    wide = found.pivot(index="n_seeds", columns="n_episodes", values="power")
     assert (wide.diff().iloc[1:] > 0).all(axis=None)
     assert (wide.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)
-    row = table[(table.n_seeds == 12) & (table.n_episodes == 200)]
+    row = found[(found.n_seeds == 12) & (found.n_episodes == 200)]
     assert row.power.item() == power(fit(grid).components, 0.5, 12, 200)
 
 
@@ -89,3 +92,20 @@ def test_the_range_of_seeds_needed_has_that_of_the_variance_between_seeds():
         assert row.low <= row.n_seeds <= row.high
         held += row.low <= needed <= row.high
     assert held >= stats.binom.ppf(0.001, n, 0.95)
+
+
+def test_the_table_of_what_would_decide():
+    features = table(n_seeds=4)
+    rows = seeds_to_decide_table(features).set_index(["method", "quantity"])
+    assert len(rows) == 6
+    row = rows.loc[DIFFERENCE, "off-task change"]
+    grid = grids(features)[DIFFERENCE, "off-task change"]
+    assert row.points == pytest.approx(grid.to_numpy().mean())
+    assert (row.n_seeds, row.n_episodes) == (4, 60)
+    assert row.seeds_to_decide == in_words(seeds_to_decide(grid))
+
+
+def test_numbers_of_seeds_in_words():
+    assert in_words(12) == in_words(12.0) == "12"
+    assert in_words(np.inf) == "more episodes needed"
+    assert in_words(None) == "unknown from one seed"
