@@ -28,32 +28,38 @@ signs, contradicted if none has, otherwise undecided.
 
 Column *methods*: what can be said of the algorithms, from intervals over seeds; always undecided
 with fewer than 3 seeds. For (a) a t interval over seeds; for the others also the spread over
-episodes enters (`interval_over_seeds`).
+episodes enters (`intervals.over_seeds`).
+
+*p*: the smallest error rate at which the rule still gives a definite verdict, so that p is at most
+5 % exactly where the verdict is definite. It is twice the smaller of two one-sided p-values:
+against the claim's being false (the largest over its parts) and against its being true (k times the
+smallest over its parts, towards the other side).
+
+*Holm*: a verdict is at most 5 % likely to be wrong *for each claim*; among six claims one wrong
+verdict is likelier. The verdicts stay what they are, each at 5 %, and Holm's correction says which
+of them survive together: where it is at most 5 %, the probability that any such verdict of the
+column is wrong is at most 5 %, whatever the dependence between the claims. It is over all one-sided
+p-values of the column, two for each claim; what is not measured, or has too few seeds or episodes,
+counts as 1. (a) of these networks has no sampling error, therefore no p, and no place in its
+column's family.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from negmeta_utils.statistics import (
-    DIFFERENCE,
-    MAML,
-    META_SGD,
-    Interval,
-    grids,
-    interval_over_episodes,
-    interval_over_seeds,
-    mean_interval,
-    paper_t_test,
-)
+from negmeta_utils.intervals import Estimate, Interval, estimate, over_episodes, over_seeds
+from negmeta_utils.paper_test import paper_t_test
+from negmeta_utils.power import MIN_SEEDS
+from negmeta_utils.statistics import DIFFERENCE, MAML, META_SGD, grids
 
 RULES = __doc__
 
 REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
 NOT_MEASURED = "not measured"
 ERROR_RATE = 0.05
-MIN_SEEDS, MIN_EPISODES = 3, 30
+MIN_EPISODES = 30
 
 RATES = ["seed", "update", "layer", "group", "mean"]
 RATE_SIGNS = {"conv1": -1, "conv2": -1, "conv3": -1, "conv4": -1, "logits": 1}
@@ -96,6 +102,25 @@ PARTS = {
 }
 
 
+class Judgement(NamedTuple):
+    """A verdict and its one-sided p-values: against the claim's being false, and its being true."""
+
+    verdict: str
+    p_false: float
+    p_true: float
+
+
+class Finding(NamedTuple):
+    """What was measured of one claim: a text, and a judgement for each column of verdicts."""
+
+    measured: str
+    networks: Judgement
+    methods: Judgement
+
+
+NO_JUDGEMENT = Judgement(UNDECIDED, np.nan, np.nan)
+
+
 def claims(features: pd.DataFrame | None, rates: pd.DataFrame | None) -> pd.DataFrame:
     """Verdicts on the paper's claims (a) to (f), by `RULES`; one row a claim.
 
@@ -105,81 +130,119 @@ def claims(features: pd.DataFrame | None, rates: pd.DataFrame | None) -> pd.Data
     interval: over seeds if there are at least 3, otherwise over episodes), networks and methods
     (the verdicts). Raises ValueError for missing columns, values or episodes.
     """
-    tables = {} if features is None or features.empty else grids(features)
-    findings = {"a": _judge_rates(rates)}
-    for claim, parts in PARTS.items():
-        findings[claim] = _judge_parts(parts, tables)
-    measured, *verdicts = findings["f"]
-    if measured != NOT_MEASURED:
-        p_value = paper_t_test(features).p_value
-        findings["f"] = (f"{measured}; the paper's test p = {p_value:.2g}", *verdicts)
-    rows = [(claim, *CLAIMS[claim], *findings[claim]) for claim in CLAIMS]
+    rows = [
+        (claim, *CLAIMS[claim], found.measured, found.networks.verdict, found.methods.verdict)
+        for claim, found in _findings(features, rates).items()
+    ]
     columns = ["claim", "statement", "paper", "measured", "networks", "methods"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def verdict(intervals: list[Callable[[float], Interval]], sides: list[tuple[int, float]]) -> str:
-    """The rule for a conjunction of inequalities, from the intervals of its parts.
+def p_values(features: pd.DataFrame | None, rates: pd.DataFrame | None) -> pd.DataFrame:
+    """How sure the verdicts of `claims` are, one by one and together, by `RULES`; a row a claim.
 
-    intervals: for each part a function from confidence to its interval; sides: for each part
-    (1, bound) where the claim says "above" and (-1, bound) where it says "below". Bounds of NaN,
-    as of a single value, never decide.
+    Columns: claim; for each column of verdicts the verdict, its p-value and Holm's correction of
+    it over the claims: networks, p networks, Holm networks, methods, p methods, Holm methods. NaN
+    where there is nothing to test.
     """
-    parts = list(zip(intervals, sides, strict=True))
-    if all(_beyond(interval(1 - ERROR_RATE), *side) for interval, side in parts):
-        return REPRODUCED
-    corrected = 1 - ERROR_RATE / len(parts)
-    if any(_beyond(interval(corrected), -side, bound) for interval, (side, bound) in parts):
-        return CONTRADICTED
-    return UNDECIDED
+    found = _findings(features, rates)
+    table = {"claim": list(found)}
+    for column in ("networks", "methods"):
+        judged = [getattr(finding, column) for finding in found.values()]
+        one_sided = np.array([(j.p_false, j.p_true) for j in judged])
+        counted = slice(1, None) if column == "networks" else slice(None)  # RULES on (a)
+        corrected = np.full_like(one_sided, np.nan)
+        corrected[counted] = _holm(one_sided[counted])
+        table[column] = [j.verdict for j in judged]
+        table[f"p {column}"] = np.minimum(1, 2 * one_sided.min(axis=1))
+        table[f"Holm {column}"] = corrected.min(axis=1)
+    return pd.DataFrame(table)
 
 
-def _beyond(interval: Interval, side: int, bound: float) -> bool:
-    return interval.low > bound if side > 0 else interval.high < bound
+def _holm(one_sided: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction over all of an array; NaN counts as 1 and stays NaN."""
+    flat = np.nan_to_num(one_sided.ravel(), nan=1.0)
+    order = np.argsort(flat)
+    steps = np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1))
+    corrected = np.empty_like(flat)
+    corrected[order] = np.minimum(1, steps)
+    return np.where(np.isnan(one_sided), np.nan, corrected.reshape(one_sided.shape))
 
 
-def _judge_parts(
-    parts: list[Part], tables: dict[tuple[str, str], pd.DataFrame]
-) -> tuple[str, str, str]:
-    """Measured text, verdict over episodes and verdict over seeds of one claim on features."""
+def _findings(features: pd.DataFrame | None, rates: pd.DataFrame | None) -> dict[str, Finding]:
+    tables = {} if features is None or features.empty else grids(features)
+    found = {"a": _judge_rates(rates)}
+    for claim, parts in PARTS.items():
+        found[claim] = _judge_parts(parts, tables)
+    if found["f"].measured != NOT_MEASURED:
+        p_value = paper_t_test(features).p_value
+        text = f"{found['f'].measured}; the paper's test p = {p_value:.2g}"
+        found["f"] = found["f"]._replace(measured=text)
+    return found
+
+
+def judge(estimates: list[Estimate], sides: list[tuple[int, float]]) -> Judgement:
+    """The rule for a conjunction of inequalities, from the estimates of its parts.
+
+    sides: for each part (1, bound) where the claim says "above" and (-1, bound) where it says
+    "below". An estimate without error, as of a single value, never decides.
+    """
+    parts = list(zip(estimates, sides, strict=True))
+    on_side = np.array([_p_beyond(of, side, bound) for of, (side, bound) in parts])
+    opposite = np.array([_p_beyond(of, -side, bound) for of, (side, bound) in parts])
+    if np.isnan(on_side).any():
+        return NO_JUDGEMENT
+    p_false, p_true = on_side.max(), min(1, len(parts) * opposite.min())
+    if 2 * p_false <= ERROR_RATE:
+        return Judgement(REPRODUCED, p_false, p_true)
+    decided = 2 * p_true <= ERROR_RATE
+    return Judgement(CONTRADICTED if decided else UNDECIDED, p_false, p_true)
+
+
+def _p_beyond(of: Estimate, side: int, bound: float) -> float:
+    return of.p_above(bound) if side > 0 else of.p_below(bound)
+
+
+def _judge_parts(parts: list[Part], tables: dict[tuple[str, str], pd.DataFrame]) -> Finding:
     if any((part.method, part.quantity) not in tables for part in parts):
-        return NOT_MEASURED, UNDECIDED, UNDECIDED
+        return Finding(NOT_MEASURED, NO_JUDGEMENT, NO_JUDGEMENT)
     of = [tables[part.method, part.quantity] for part in parts]
     sides = [(part.side, part.bound) for part in parts]
     n_seeds, n_episodes = min(grid.shape[0] for grid in of), of[0].shape[1]
-    over_episodes = [lambda level, g=grid: interval_over_episodes(g, level) for grid in of]
-    over_seeds = [lambda level, g=grid: interval_over_seeds(g, level) for grid in of]
+    networks, methods = [over_episodes(g) for g in of], [over_seeds(g) for g in of]
     enough = n_episodes >= MIN_EPISODES
-    networks = verdict(over_episodes, sides) if enough else UNDECIDED
-    methods = verdict(over_seeds, sides) if enough and n_seeds >= MIN_SEEDS else UNDECIDED
     if n_seeds >= MIN_SEEDS:
-        shown, count = over_seeds, f"{n_seeds} seeds"
+        shown, count = methods, f"{n_seeds} seeds"
     else:
-        shown, count = over_episodes, f"{n_episodes} episodes"
+        shown, count = networks, f"{n_episodes} episodes"
     texts = [
-        f"{part.method} {_points(interval(1 - ERROR_RATE))}"
-        for part, interval in zip(parts, shown, strict=True)
+        f"{part.method} {_points(one.interval(1 - ERROR_RATE))}"
+        for part, one in zip(parts, shown, strict=True)
     ]
-    return f"{', '.join(texts)} points over {count}", networks, methods
+    return Finding(
+        f"{', '.join(texts)} points over {count}",
+        judge(networks, sides) if enough else NO_JUDGEMENT,
+        judge(methods, sides) if enough and n_seeds >= MIN_SEEDS else NO_JUDGEMENT,
+    )
 
 
 def _points(interval: Interval) -> str:
     return f"{interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
 
 
-def _judge_rates(rates: pd.DataFrame | None) -> tuple[str, str, str]:
-    """Measured text, verdict on these networks and verdict over seeds of claim (a)."""
+def _judge_rates(rates: pd.DataFrame | None) -> Finding:
     if rates is None or rates.empty:
-        return NOT_MEASURED, UNDECIDED, UNDECIDED
+        return Finding(NOT_MEASURED, NO_JUDGEMENT, NO_JUDGEMENT)
     means = last_mean_rates(rates)
     shown = (means * pd.Series(RATE_SIGNS) > 0).all(axis=1)
     networks = REPRODUCED if shown.all() else UNDECIDED if shown.any() else CONTRADICTED
-    methods = UNDECIDED
+    methods = NO_JUDGEMENT
     if len(means) >= MIN_SEEDS:
-        over_seeds = [lambda level, m=means[name]: mean_interval(m, level) for name in means]
-        methods = verdict(over_seeds, [(sign, 0.0) for sign in RATE_SIGNS.values()])
+        sides = [(sign, 0.0) for sign in RATE_SIGNS.values()]
+        methods = judge([estimate(means[name]) for name in means], sides)
     texts = ", ".join(f"{layer} {mean:+.4f}" for layer, mean in means.mean().items())
-    return f"{texts}; all signs in {shown.sum()} of {len(means)} networks", networks, methods
+    measured = f"{texts}; all signs in {shown.sum()} of {len(means)} networks"
+    return Finding(measured, Judgement(networks, np.nan, np.nan), methods)
 
 
 def last_mean_rates(rates: pd.DataFrame) -> pd.DataFrame:

@@ -1,9 +1,11 @@
 """Learned inner-loop rates as tables: the material of table 1 and figure 6."""
 
+import numpy as np
 import pandas as pd
 import torch
 
 from negmeta_utils.adaptation import METHODS
+from negmeta_utils.intervals import estimate
 from negmeta_utils.model import Params, layer_and_group
 from negmeta_utils.runs import Run
 
@@ -75,20 +77,79 @@ def rates_long(alpha: Params, seed: int) -> pd.DataFrame:
 def table_1(rates: pd.DataFrame) -> pd.DataFrame:
     """Table 1 at the last update of each seed, beside the paper's; one row a group and layer.
 
-    rates: as `summarise_rates` gives. Columns: group, layer, mean, std and share_negative
-    (averages over seeds), spread_of_means (standard deviation of the mean between seeds), rates
-    (their number), paper mean, paper std.
+    rates: as `summarise_rates` gives. Columns: group, layer; mean, std and share_negative (averages
+    over seeds); mean_low and mean_high, share_low and share_high (95 % t intervals over seeds, the
+    share's cut off at 0 and 1; NaN with one seed); spread_of_means (standard deviation of the mean
+    between seeds), rates (their number), paper mean, paper std.
     """
-    last = rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
-    table = last.groupby(["group", "layer"], as_index=False).agg(
-        mean=("mean", "mean"),
-        std=("std", "mean"),
-        share_negative=("share_negative", "mean"),
-        spread_of_means=("mean", "std"),
-        rates=("n", "first"),
-    )
+    rows = []
+    for (group, layer), networks in _last(rates).groupby(["group", "layer"]):
+        mean = estimate(networks["mean"]).interval()
+        share = estimate(networks["share_negative"]).interval()
+        rows.append(
+            {
+                "group": group,
+                "layer": layer,
+                "mean": mean.mean,
+                "mean_low": mean.low,
+                "mean_high": mean.high,
+                "std": networks["std"].mean(),
+                "share_negative": share.mean,
+                "share_low": np.maximum(share.low, 0),
+                "share_high": np.minimum(share.high, 1),
+                "spread_of_means": networks["mean"].std(),
+                "rates": networks["n"].iloc[0],
+            }
+        )
     paper = PAPER_TABLE_1.assign(group="weights+bias")
-    table = table.merge(paper, how="left", on=["group", "layer"])
+    return _in_order(pd.DataFrame(rows).merge(paper, how="left", on=["group", "layer"]))
+
+
+def rates_against_start(rates: pd.DataFrame) -> pd.DataFrame:
+    """Have the rates moved, and become negative? t-tests over seeds; one row a group and layer.
+
+    rates: as `summarise_rates` gives, from update 0 on, where training had not begun. Every seed is
+    compared with its own start. Columns: group, layer, seeds; start and change of the mean rate,
+    change_low and change_high (95 %), p_start (two-sided, of a mean rate as at the start), p_zero
+    (of a mean rate of zero); share_start, share_change and p_share (of a share of negative rates as
+    at the start). NaN with one seed. A share near 0 or 1 is skewed between seeds, and its p-value
+    rough. No correction is made for the number of rows. Raises ValueError for a seed without
+    update 0.
+    """
+    first = rates[rates["update"] == 0]
+    if missing := sorted(set(rates["seed"]) - set(first["seed"])):
+        raise ValueError(f"rates: seed {missing[0]} has no row of update 0; pass whole trainings")
+    keys = ["group", "layer", "seed"]
+    both = _last(rates).merge(first, on=keys, suffixes=("", "_start"), validate="one_to_one")
+    rows = []
+    for (group, layer), networks in both.groupby(["group", "layer"]):
+        change = estimate(networks["mean"] - networks["mean_start"])
+        share = estimate(networks["share_negative"] - networks["share_negative_start"])
+        rows.append(
+            {
+                "group": group,
+                "layer": layer,
+                "seeds": len(networks),
+                "start": networks["mean_start"].mean(),
+                "change": change.mean,
+                "change_low": change.interval().low,
+                "change_high": change.interval().high,
+                "p_start": change.p_different(0),
+                "p_zero": estimate(networks["mean"]).p_different(0),
+                "share_start": networks["share_negative_start"].mean(),
+                "share_change": share.mean,
+                "p_share": share.p_different(0),
+            }
+        )
+    return _in_order(pd.DataFrame(rows))
+
+
+def _last(rates: pd.DataFrame) -> pd.DataFrame:
+    return rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Weights first, as in the paper, and layers from the image to the classes."""
     return table.sort_values(["group", "layer"], ascending=[False, True], ignore_index=True)
 
 

@@ -3,6 +3,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from negmeta_utils.intervals import interval_over_episodes, interval_over_seeds, mean_interval
+from negmeta_utils.paper_test import paper_t_test, t_test_readings
 from negmeta_utils.statistics import (
     ACCURACIES,
     DIFFERENCE,
@@ -12,11 +14,6 @@ from negmeta_utils.statistics import (
     effect_sizes,
     grids,
     hierarchical_bootstrap,
-    interval_over_episodes,
-    interval_over_seeds,
-    mean_interval,
-    paper_t_test,
-    t_test_readings,
 )
 
 
