@@ -50,9 +50,8 @@ def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> p
         row |= {"minus_base": np.nan, "minus_low": np.nan, "minus_high": np.nan}
         if base is not None and name != base:
             difference = _paired(grid, conditions[base], name, base)
-            row |= dict(
-                zip(["minus_base", "minus_low", "minus_high"], interval_over_seeds(difference))
-            )
+            names = ("minus_base", "minus_low", "minus_high")
+            row |= dict(zip(names, interval_over_seeds(difference), strict=True))
         row |= {"seeds": grid.shape[0], "episodes": grid.shape[1]}
         row["verdict"] = _verdict(low, high)
         row["verdict_minus"] = _verdict(row["minus_low"], row["minus_high"])
