@@ -60,6 +60,17 @@ def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> p
     return pd.DataFrame(rows)
 
 
+def against_base(table: pd.DataFrame) -> pd.DataFrame:
+    """The differences from the base as the values of a table of `contrasts`, without the base."""
+    rows = table[table["minus_base"].notna()]
+    return rows.assign(
+        points=rows["minus_base"],
+        low=rows["minus_low"],
+        high=rows["minus_high"],
+        verdict=rows["verdict_minus"],
+    )[["condition", "points", "low", "high", "seeds", "episodes", "verdict"]]
+
+
 def _paired(grid: pd.DataFrame, base: pd.DataFrame, name: str, base_name: str) -> pd.DataFrame:
     shared = grid.index.intersection(base.index)
     if shared.empty or not grid.columns.equals(base.columns):
