@@ -1,4 +1,4 @@
-"""Mixed linear regression: the best inner rate in closed form, and found by this package's loops.
+"""Mixed linear regression: the test loss of MAML and its best inner rates in closed form.
 
 The problem is that of A. Bernacchia, "Meta-learning with negative learning rates" (ICLR 2021). A
 task has weights w ~ N(w0, spread^2 / n_params I); its inputs are x ~ N(0, I), its targets
@@ -13,21 +13,18 @@ first order in n_tasks * n_query / n_params (n_support growing with n_params). T
 Bernacchia's theorem for more parameters than query targets.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
-from negmeta_utils.adaptation import task_loss
-from negmeta_utils.episodes import counted_generator
-from negmeta_utils.model import Params
+from negmeta_utils.statistics import mean_interval
 
-AT_ONCE = 50  # repetitions side by side: their tasks fit a cache
+# Which rate a sweep varies: that of meta-training, that of adaptation to new tasks, or one for both
+VARY = ("meta-training", "adaptation", "both")
 
 
 @dataclass(frozen=True)
@@ -126,109 +123,22 @@ class MixedRegression:
         return float(error / (error * (1 + (p + 1) / n) + noise * p / n))
 
 
-class Tasks(NamedTuple):
-    """Tasks of one or more repetitions, float64; w0 is zero.
+def rate_pair(vary: str, rate: ArrayLike, other: float) -> tuple[ArrayLike, ArrayLike]:
+    """Rates of meta-training and of the test where `vary` names the one that is `rate`.
 
-    support: [..., n_tasks, n_support, n_params]; support_targets: [..., n_tasks, n_support];
-    query and query_targets likewise.
+    Raises ValueError for what is not in `VARY`.
     """
-
-    support: torch.Tensor
-    support_targets: torch.Tensor
-    query: torch.Tensor
-    query_targets: torch.Tensor
-
-
-def draw_tasks(
-    problem: MixedRegression, seed: int, stream: str, indices: range, n_tasks: int, n_query: int
-) -> Tasks:
-    """Repetitions `indices` of a stream of `episodes`, each of them `n_tasks` tasks."""
-    n, p = problem.n_support + n_query, problem.n_params
-    inputs, targets = np.empty((len(indices), n_tasks, n, p)), np.empty((len(indices), n_tasks, n))
-    for place, index in enumerate(indices):
-        generator = counted_generator(seed, stream, index)
-        weights = generator.normal(0, problem.spread / np.sqrt(p), (n_tasks, p, 1))
-        inputs[place] = generator.standard_normal((n_tasks, n, p))
-        noise = generator.normal(0, problem.noise, (n_tasks, n))
-        targets[place] = (inputs[place] @ weights)[..., 0] + noise
-    x, y, cut = torch.from_numpy(inputs), torch.from_numpy(targets), problem.n_support
-    return Tasks(x[:, :, :cut], y[:, :, :cut], x[:, :, cut:], y[:, :, cut:])
+    if vary not in VARY:
+        raise ValueError(f"vary={vary!r}: not one of {', '.join(VARY)}")
+    pairs = ((rate, other), (other, rate), (rate, rate))
+    return pairs[VARY.index(vary)]
 
 
-def squared_error(
-    params: Params, inputs: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Half the mean squared error of the linear model on inputs [n, n_params], and its outputs."""
-    outputs = inputs @ params["weight"]
-    return (outputs - targets).square().mean() / 2, outputs
-
-
-def query_loss(params: Params, alpha: Params, tasks: Tasks) -> torch.Tensor:
-    """Mean loss after one inner step over the tasks of one repetition, by `adaptation`."""
-
-    def of_task(*task: torch.Tensor) -> torch.Tensor:
-        return task_loss(params, alpha, *task, n_steps=1, loss=squared_error)[0]
-
-    return torch.vmap(of_task)(*tasks).mean()
-
-
-def meta_train(problem: MixedRegression, rate: torch.Tensor, tasks: Tasks) -> Params:
-    """The initialisation of least query loss, nearest to the start, by conjugate gradients.
-
-    The meta-gradient is affine in theta, so n_targets steps reach the minimum; all of them lie in
-    the span of the meta-gradients, as gradient descent's do. Differentiable in `rate`.
-    """
-    alpha = {"weight": rate}
-
-    def meta_gradient(theta: torch.Tensor) -> torch.Tensor:
-        return torch.func.grad(query_loss)({"weight": theta}, alpha, tasks)["weight"]
-
-    origin = torch.zeros(problem.n_params, dtype=torch.float64)
-    theta = origin.clone()
-    theta[0] = problem.distance
-    offset = meta_gradient(origin)
-    residual = direction = -meta_gradient(theta)
-    for _ in range(problem.n_targets):
-        image = meta_gradient(direction) - offset
-        step = residual.dot(residual) / direction.dot(image)
-        theta = theta + step * direction
-        previous, residual = residual, residual - step * image
-        direction = residual + residual.dot(residual) / previous.dot(previous) * direction
-    return {"weight": theta}
-
-
-def measure(
-    problem: MixedRegression,
-    pairs: Iterable[tuple[float, float]],
-    n_repetitions: int,
-    seed: int,
-    n_test_tasks: int = 20,
-    n_test_points: int = 20,
-) -> pd.DataFrame:
-    """Test loss by the package's loops: train_rate, test_rate, repetition, train_loss, test_loss.
-
-    pairs: of a rate in meta-training and one in the test. A repetition has the same tasks for
-    every pair, so that their losses are paired.
-    """
-
-    def losses(rates: torch.Tensor, tasks: Tasks, new: Tasks) -> torch.Tensor:
-        params = meta_train(problem, rates[0], tasks)
-        by_rate = zip(rates, (tasks, new), strict=True)
-        return torch.stack([query_loss(params, {"weight": r}, which) for r, which in by_rate])
-
-    tables = []
-    for first in range(0, n_repetitions, AT_ONCE):
-        indices = range(first, min(first + AT_ONCE, n_repetitions))
-        tasks = draw_tasks(problem, seed, "train", indices, problem.n_tasks, problem.n_query)
-        new = draw_tasks(problem, seed, "test", indices, n_test_tasks, n_test_points)
-        for pair in pairs:
-            rates = torch.tensor(pair, dtype=torch.float64)
-            train_loss, test_loss = torch.vmap(losses, (None, 0, 0))(rates, tasks, new).numpy().T
-            columns = {"train_rate": pair[0], "test_rate": pair[1], "repetition": list(indices)}
-            tables.append(
-                pd.DataFrame({**columns, "train_loss": train_loss, "test_loss": test_loss})
-            )
-    return pd.concat(tables, ignore_index=True)
+def closed_form(problem: MixedRegression, vary: str, other: float) -> float:
+    """The rate of least test loss along `vary`, the other rate being `other`."""
+    if vary == "meta-training":
+        return problem.best_train_rate()
+    return problem.best_test_rate(other) if vary == "adaptation" else problem.best_shared_rate()
 
 
 class BestRate(NamedTuple):
@@ -239,93 +149,56 @@ class BestRate(NamedTuple):
     high: float
 
 
-def best_measured_rate(
-    losses: pd.DataFrame, column: str, seed: int, n_resamples: int = 2000
-) -> BestRate:
-    """Where the mean test loss is least along `column`, by a spline through the means.
+def best_measured_rate(losses: pd.DataFrame, seed: int, n_resamples: int = 2000) -> BestRate:
+    """Where the mean test loss is least, by a cubic spline through the means.
 
-    losses: of `measure`, along one rate. The interval is a percentile bootstrap of repetitions,
-    each drawn with all its rates.
+    losses: one sweep: repetition, rate, test_loss. The interval is a percentile bootstrap of
+    repetitions, each drawn with all its rates.
     """
-    grid = losses.pivot(index="repetition", columns=column, values="test_loss")
+    grid = losses.pivot(index="repetition", columns="rate", values="test_loss")
     rates, values = grid.columns.to_numpy(), grid.to_numpy()
     n = len(values)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_resamples)
     means = np.vstack([values.mean(0), counts @ values / n])
     fine = np.linspace(rates[0], rates[-1], 2001)
     best = fine[CubicSpline(rates, means, axis=1)(fine).argmin(1)]
-    return BestRate(best[0], *np.quantile(best[1:], [0.025, 0.975]))
+    return BestRate(float(best[0]), *map(float, np.quantile(best[1:], [0.025, 0.975])))
 
 
-def learn_train_rate(
-    problem: MixedRegression,
-    start: float,
-    test_rate: float,
-    n_updates: int,
-    seed: int,
-    outer_lr: float = 0.05,
-    n_problems: int = 20,
-) -> pd.DataFrame:
-    """Descend on the loss of new tasks with respect to the rate of meta-training: update, rate.
+def sweep_rates(problem: MixedRegression, vary: str, other: float, n_rates: int) -> np.ndarray:
+    """Rates to sweep, ascending: from -1 to 2.5 times the closed form."""
+    return np.sort(closed_form(problem, vary, other) * np.linspace(-1, 2.5, n_rates))
 
-    The gradient goes through the whole of `meta_train`. An update is the mean over `n_problems`
-    repetitions that no other update sees.
+
+def curves(problem: MixedRegression, other: float) -> pd.DataFrame:
+    """The closed form along every sweep: vary, rate, test_loss."""
+    tables = []
+    for vary in VARY:
+        rates = sweep_rates(problem, vary, other, 201)
+        loss = problem.test_loss(*rate_pair(vary, rates, other))
+        tables.append(pd.DataFrame({"vary": vary, "rate": rates, "test_loss": loss}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def points(problem: MixedRegression, sweeps: pd.DataFrame, other: float) -> pd.DataFrame:
+    """Mean test loss by rate and its 95 % interval over repetitions, beside the closed form.
+
+    sweeps: vary, rate, repetition, test_loss.
     """
-
-    def new_loss(rate: torch.Tensor, tasks: Tasks, new: Tasks) -> torch.Tensor:
-        params = meta_train(problem, rate, tasks)
-        alpha = {"weight": torch.tensor(test_rate, dtype=torch.float64)}
-        return query_loss(params, alpha, new)
-
-    slope = torch.vmap(torch.func.grad(new_loss), (None, 0, 0))
-
-    def gradient(values: Params, indices: range) -> Params:
-        tasks = draw_tasks(problem, seed, "train", indices, problem.n_tasks, problem.n_query)
-        new = draw_tasks(problem, seed, "val", indices, 20, 20)
-        return {"alpha": slope(values["alpha"], tasks, new).mean()}
-
-    values = {"alpha": torch.tensor(start, dtype=torch.float64)}
-    return _descend(values, gradient, n_updates, n_problems, outer_lr)
+    rows = []
+    for (vary, rate), group in sweeps.groupby(["vary", "rate"], sort=False):
+        measured = mean_interval(group["test_loss"])._asdict()
+        expected = problem.test_loss(*rate_pair(vary, rate, other))
+        rows.append({"vary": vary, "rate": rate, **measured, "closed_form": float(expected)})
+    return pd.DataFrame(rows)
 
 
-def learn_meta_sgd(
-    problem: MixedRegression,
-    start: float,
-    n_updates: int,
-    seed: int,
-    outer_lr: float = 0.05,
-    n_problems: int = 20,
+def best_rates(
+    problem: MixedRegression, sweeps: pd.DataFrame, other: float, seed: int
 ) -> pd.DataFrame:
-    """Meta-SGD: initialisation and one rate a parameter descend together on the query loss of new
-    tasks: update, rate (the mean of all rates)."""
-
-    def gradient(values: Params, indices: range) -> Params:
-        tasks = draw_tasks(problem, seed, "other", indices, problem.n_tasks, problem.n_query)
-        tasks = Tasks(*(part.flatten(0, 1) for part in tasks))
-        theta, alpha = ({"weight": values[name]} for name in ("theta", "alpha"))
-        slopes = torch.func.grad(query_loss, argnums=(0, 1))(theta, alpha, tasks)
-        return {"theta": slopes[0]["weight"], "alpha": slopes[1]["weight"]}
-
-    theta = torch.zeros(problem.n_params, dtype=torch.float64)
-    theta[0] = problem.distance
-    values = {"theta": theta, "alpha": torch.full_like(theta, start)}
-    return _descend(values, gradient, n_updates, n_problems, outer_lr)
-
-
-def _descend(
-    values: Params,
-    gradient: Callable[[Params, range], Params],
-    n_updates: int,
-    n_problems: int,
-    outer_lr: float,
-) -> pd.DataFrame:
-    """Adam from `values`; what became of `alpha`'s mean."""
-    optimizer = torch.optim.Adam(values.values(), outer_lr)
-    rates = [values["alpha"].mean().item()]
-    for update in range(n_updates):
-        indices = range(update * n_problems, (update + 1) * n_problems)
-        for name, slope in gradient(values, indices).items():
-            values[name].grad = slope
-        optimizer.step()
-        rates.append(values["alpha"].mean().item())
-    return pd.DataFrame({"update": range(n_updates + 1), "rate": rates})
+    """Best rates in closed form and as measured: vary, closed_form, rate, low, high."""
+    rows = []
+    for vary, losses in sweeps.groupby("vary", sort=False):
+        best = best_measured_rate(losses, seed)._asdict()
+        rows.append({"vary": vary, "closed_form": closed_form(problem, vary, other), **best})
+    return pd.DataFrame(rows)
