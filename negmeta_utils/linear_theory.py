@@ -202,3 +202,27 @@ def best_rates(
         best = best_measured_rate(losses, seed)._asdict()
         rows.append({"vary": vary, "closed_form": closed_form(problem, vary, other), **best})
     return pd.DataFrame(rows)
+
+
+def summary(
+    problem: MixedRegression, best: pd.DataFrame, learned: pd.DataFrame, n_repetitions: int
+) -> str:
+    """The answer in Markdown, from the tables of `best_rates` and of learned rates."""
+    lines = [
+        f"**{problem.n_params} parameters, {problem.n_tasks} tasks of {problem.n_support} support "
+        f"and {problem.n_query} query points, {n_repetitions} repetitions.** Best rate as measured, "
+        "with its 95 % interval, and in closed form:\n"
+    ]
+    names = ("of meta-training", "of adaptation to new tasks", "one rate for both")
+    for name, row in zip(names, best.itertuples(), strict=True):
+        interval = f"[{row.low:+.3f}, {row.high:+.3f}]"
+        lines.append(f"- {name}: {row.rate:+.3f} {interval}, closed form {row.closed_form:+.3f}")
+    ends = learned[learned["update"] == learned["update"].max()]
+    for objective, rows in ends.groupby("objective", sort=False):
+        end = mean_interval(rows["rate"])
+        interval = f" [{end.low:+.3f}, {end.high:+.3f}]" if len(rows) > 1 else ""
+        lines.append(
+            f"- learned {objective}: {end.mean:+.3f}{interval} over {len(rows)}, closed form "
+            f"{rows['closed_form'].iloc[0]:+.3f}; {rows['negative'].mean():.0%} of rates negative"
+        )
+    return "\n".join(lines) + "\n"

@@ -65,6 +65,16 @@ def test_the_error_of_the_start_is_that_of_linear_algebra(problem, n, tolerance)
     assert problem.start_error(RATES) == pytest.approx(errors, rel=tolerance)
 
 
+def test_at_bernacchias_size_the_minimum_lies_a_twentieth_below_the_closed_form():
+    """What the notebook says of the terms that the closed form leaves out."""
+    rates = np.linspace(-1.5, -0.6, 10)
+    errors = pd.DataFrame(start_errors(PROBLEM, rates, 800), columns=pd.Index(rates, name="rate"))
+    losses = errors.melt(ignore_index=False, value_name="test_loss")
+    best = best_measured_rate(losses.reset_index(names="repetition"), seed=0)
+    assert best.rate == pytest.approx(-1.059, abs=0.015)
+    assert best.high < PROBLEM.best_train_rate() < -1
+
+
 def test_without_an_inner_step_the_error_of_the_start_is_exact():
     """A tiny problem, where terms of the next order would be half of it."""
     tiny = MixedRegression(n_params=12, n_tasks=2, n_support=3, n_query=3, spread=1, distance=2)
@@ -209,7 +219,9 @@ def test_the_interval_of_the_best_rate_misses_it_as_often_as_it_says():
         losses = pd.DataFrame(values, columns=pd.Index(rates, name="rate")).melt(
             ignore_index=False, value_name="test_loss"
         )
-        best = best_measured_rate(losses.reset_index(names="repetition"), seed=data, n_resamples=300)
+        best = best_measured_rate(
+            losses.reset_index(names="repetition"), seed=data, n_resamples=300
+        )
         missed += not best.low <= -0.5 <= best.high
     assert 1 <= missed <= 12
 
