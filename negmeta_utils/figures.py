@@ -238,7 +238,7 @@ def rate_sweeps(
     """Mixed linear regression: test loss along three sweeps of the inner rate, and rates learned.
 
     curves: vary, rate, test_loss in closed form. points: vary, rate, mean, low, high as measured.
-    best: vary, closed_form, rate, low, high. learned: objective, seed, update, rate, closed_form.
+    best: vary, closed_form, rate, low, high. learned: as for `learned_rates`.
     """
     figure, axes = plt.subplots(2, 2, figsize=(9.6, 6.8))
     for axis, (vary, title) in zip(axes.flat, SWEEP_TITLES.items(), strict=False):
@@ -251,7 +251,7 @@ def rate_sweeps(
         errors = [dots["mean"] - dots["low"], dots["high"] - dots["mean"]]
         axis.errorbar(dots["rate"], dots["mean"], errors, fmt="o", ms=4, color=_PALETTE[0])
         axis.set(title=title, xlabel="inner rate", ylabel="test loss")
-    _learned_rates(axes[1, 1], learned)
+    learned_rates(learned, axes[1, 1])
     keys = [
         plt.Line2D([], [], color=PAPER, label="closed form"),
         plt.Line2D([], [], color=PAPER, ls="--", label="its best rate"),
@@ -265,15 +265,20 @@ def rate_sweeps(
     return figure
 
 
-def _learned_rates(axis: plt.Axes, learned: pd.DataFrame) -> None:
-    """One line a seed and the closed form that it should reach, a colour an objective."""
-    for colour, (objective, rows) in zip(
-        (NEGATIVE, _PALETTE[1]), learned.groupby("objective", sort=False), strict=True
-    ):
+def learned_rates(learned: pd.DataFrame, axis: plt.Axes | None = None) -> Figure:
+    """Inner rates along their learning, on `axis` or a figure of its own.
+
+    learned: what, seed, update, rate, closed_form. One line a seed, a colour for each `what`, and
+    dashed where its closed form says that it ends.
+    """
+    if axis is None:
+        _, axis = plt.subplots(figsize=(6.4, 3.4))
+    for colour, (what, rows) in zip(_PALETTE, learned.groupby("what", sort=False), strict=False):
         for number, (_, run) in enumerate(rows.groupby("seed")):
-            label = objective if number == 0 else None
+            label = what if number == 0 else None
             axis.plot(run["update"], run["rate"], color=colour, lw=1.2, label=label)
         axis.axhline(rows["closed_form"].iloc[0], color=PAPER, lw=1, ls="--")
     axis.axhline(0, color="grey", lw=1, ls=":")
     axis.set(title="the rate is learned", xlabel="update of the rate", ylabel="inner rate")
     axis.legend(frameon=False, loc="center right")
+    return axis.figure

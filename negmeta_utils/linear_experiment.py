@@ -17,7 +17,9 @@ from negmeta_utils.linear_theory import MixedRegression, rate_pair
 from negmeta_utils.model import Params
 
 NEW_TASKS, NEW_POINTS = 20, 20  # tasks of a test, and points that each is judged on
-NEW, META_SGD = "for the loss of new tasks", "by Meta-SGD, all its rates' mean"  # objectives
+# What is learned, in the words of the figures.
+NEW, META_SGD = "for the loss of new tasks", "by Meta-SGD, mean of all rates"
+OWN, SHARED = "of parameters that tasks differ in", "of parameters that all tasks share"
 NUMBERS_AT_ONCE = 3_000_000  # of the inputs that a test holds in memory
 
 
@@ -35,16 +37,29 @@ class Tasks(NamedTuple):
 
 
 def draw_tasks(
-    problem: MixedRegression, seed: int, stream: str, indices: range, n_tasks: int, n_query: int
+    problem: MixedRegression,
+    seed: int,
+    stream: str,
+    indices: range,
+    n_tasks: int,
+    n_query: int,
+    correlation: float = 0.0,
+    n_shared: int = 0,
 ) -> Tasks:
-    """Repetitions `indices` of a stream of `episodes`, each of them `n_tasks` tasks."""
+    """Repetitions `indices` of a stream of `episodes`, each of them `n_tasks` tasks.
+
+    correlation: between every two inputs. n_shared: weights, the last ones, that never vary.
+    """
     n, p = problem.n_support + n_query, problem.n_params
     inputs, targets = np.empty((len(indices), n_tasks, n, p)), np.empty((len(indices), n_tasks, n))
     for place, index in enumerate(indices):
         generator = counted_generator(seed, stream, index)
         weights = generator.normal(0, problem.spread / np.sqrt(p), (n_tasks, p, 1))
-        inputs[place] = generator.standard_normal((n_tasks, n, p))
+        weights[:, p - n_shared :] = 0
+        own = generator.standard_normal((n_tasks, n, p))
         noise = generator.normal(0, problem.noise, (n_tasks, n))
+        common = generator.standard_normal((n_tasks, n, 1))
+        inputs[place] = np.sqrt(1 - correlation) * own + np.sqrt(correlation) * common
         targets[place] = (inputs[place] @ weights)[..., 0] + noise
     x, y, cut = torch.from_numpy(inputs), torch.from_numpy(targets), problem.n_support
     return Tasks(x[:, :, :cut], y[:, :, :cut], x[:, :, cut:], y[:, :, cut:])
@@ -135,18 +150,12 @@ def sweep(
 
 
 def learn_train_rate(
-    problem: MixedRegression,
-    start: float,
-    test_rate: float,
-    n_updates: int,
-    seed: int,
-    outer_lr: float = 0.05,
-    n_problems: int = 10,
-) -> pd.DataFrame:
+    problem: MixedRegression, start: float, test_rate: float, n_updates: int, seed: int
+) -> np.ndarray:
     """Descend on the loss of new tasks with respect to the rate of meta-training.
 
-    The gradient goes through the whole of `meta_train`. An update is the mean over `n_problems`
-    repetitions that no other update sees. Gives update, rate, negative (0 or 1).
+    The gradient goes through the whole of `meta_train`. An update is the mean over repetitions
+    that no other update sees. Gives the rate before every update and at the end: [n_updates + 1].
     """
     slope = torch.vmap(torch.func.grad(losses, has_aux=True), (None, None, None, 0, 0))
 
@@ -156,8 +165,7 @@ def learn_train_rate(
         slopes, _ = slope(values["alpha"], _rate(test_rate), problem, tasks, new)
         return {"alpha": slopes.mean()}
 
-    values = {"alpha": _rate(start)}
-    return _descend(values, gradient, n_updates, n_problems, outer_lr)
+    return _descend({"alpha": _rate(start)}, gradient, n_updates, n_problems=10)
 
 
 def learn_meta_sgd(
@@ -165,17 +173,18 @@ def learn_meta_sgd(
     start: float,
     n_updates: int,
     seed: int,
-    outer_lr: float = 0.05,
-    n_problems: int = 50,
-) -> pd.DataFrame:
+    correlation: float = 0.0,
+    n_shared: int = 0,
+) -> np.ndarray:
     """Meta-SGD: the initialisation and one rate a parameter descend on the query loss.
 
-    An update has `n_problems * n_tasks` tasks that no other update sees. Gives update, rate (the
-    mean of all rates), negative (the share of rates below zero).
+    Every update has tasks that no other sees, drawn as in `draw_tasks`. Gives the rates before
+    every update and at the end: [n_updates + 1, n_params].
     """
+    shape = (problem.n_tasks, problem.n_query, correlation, n_shared)
 
     def gradient(values: Params, indices: range) -> Params:
-        tasks = draw_tasks(problem, seed, "other", indices, problem.n_tasks, problem.n_query)
+        tasks = draw_tasks(problem, seed, "other", indices, *shape)
         tasks = Tasks(*(part.flatten(0, 1) for part in tasks))
         theta, alpha = ({"weight": values[name]} for name in ("theta", "alpha"))
         slopes = torch.func.grad(query_loss, argnums=(0, 1))(theta, alpha, tasks)
@@ -184,22 +193,46 @@ def learn_meta_sgd(
     theta = torch.zeros(problem.n_params, dtype=torch.float64)
     theta[0] = problem.distance
     values = {"theta": theta, "alpha": torch.full_like(theta, start)}
-    return _descend(values, gradient, n_updates, n_problems, outer_lr)
+    return _descend(values, gradient, n_updates, n_problems=50)
 
 
 def learned_rates(
     problem: MixedRegression, test_rate: float, n_updates: int, seeds: range
 ) -> pd.DataFrame:
     """The rate learned for the loss of new tasks, and by Meta-SGD, each from where the other should
-    end: objective, seed, update, rate, negative, closed_form."""
-    down, up = problem.best_train_rate(), problem.learned_rate()
+    end: what, seed, update, rate (the mean of Meta-SGD's), negative (share), closed_form."""
+    down, up = problem.best_train_rate(), problem.meta_sgd_rates().mean()
     tables = []
     for seed in seeds:
-        by_test = learn_train_rate(problem, up, test_rate, n_updates, seed)
-        tables.append(by_test.assign(objective=NEW, seed=seed, closed_form=down))
-        by_meta_sgd = learn_meta_sgd(problem, down, n_updates, seed)
-        tables.append(by_meta_sgd.assign(objective=META_SGD, seed=seed, closed_form=up))
+        path = learn_train_rate(problem, up, test_rate, n_updates, seed)
+        tables.append(_path(NEW, seed, path[:, None], down))
+        tables.append(_path(META_SGD, seed, learn_meta_sgd(problem, down, n_updates, seed), up))
     return pd.concat(tables, ignore_index=True)
+
+
+def shared_and_own_rates(
+    problem: MixedRegression, correlation: float, n_updates: int, seeds: range
+) -> pd.DataFrame:
+    """Meta-SGD's rates where inputs are correlated and half of the parameters are the same in all
+    tasks, from zero: columns as in `learned_rates`, means over either half."""
+    n_own = problem.n_params // 2
+    n_shared = problem.n_params - n_own
+    best = problem.meta_sgd_rates(correlation, n_shared)
+    tables = []
+    for seed in seeds:
+        path = learn_meta_sgd(problem, 0.0, n_updates, seed, correlation, n_shared)
+        tables.append(_path(OWN, seed, path[:, :n_own], best[0]))
+        tables.append(_path(SHARED, seed, path[:, n_own:], best[-1]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _path(what: str, seed: int, rates: np.ndarray, closed_form: float) -> pd.DataFrame:
+    """rates: [n_updates + 1, n]."""
+    means = {"rate": rates.mean(1), "negative": (rates < 0).mean(1)}
+    return pd.DataFrame(
+        {"what": what, "seed": seed, "update": range(len(rates)), **means}
+        | {"closed_form": closed_form}
+    )
 
 
 def _rate(value: float) -> torch.Tensor:
@@ -211,22 +244,18 @@ def _descend(
     gradient: Callable[[Params, range], Params],
     n_updates: int,
     n_problems: int,
-    outer_lr: float,
-) -> pd.DataFrame:
-    """Adam from `values`, its rate falling to zero in a line; what becomes of `alpha`."""
+    outer_lr: float = 0.05,
+) -> np.ndarray:
+    """Adam from `values`, its rate falling to zero in a line: `alpha` before every update and at
+    the end."""
     optimizer = torch.optim.Adam(values.values(), outer_lr)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_updates)
-    rows = [_row(0, values["alpha"])]
+    path = [values["alpha"].clone()]
     for update in range(n_updates):
         indices = range(update * n_problems, (update + 1) * n_problems)
         for name, slope in gradient(values, indices).items():
             values[name].grad = slope
         optimizer.step()
         schedule.step()
-        rows.append(_row(update + 1, values["alpha"]))
-    return pd.DataFrame(rows)
-
-
-def _row(update: int, alpha: torch.Tensor) -> dict[str, float]:
-    negative = (alpha < 0).double().mean().item()
-    return {"update": update, "rate": alpha.mean().item(), "negative": negative}
+        path.append(values["alpha"].clone())
+    return torch.stack(path).numpy()

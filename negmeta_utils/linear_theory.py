@@ -109,13 +109,36 @@ class MixedRegression:
         error = self.spread**2 + self.start_error(0.0) - noise
         return self._best_step(error, self.noise**2 + noise)
 
-    def learned_rate(self) -> float:
-        """Where Meta-SGD's rates end, all of them, given ever new tasks: positive.
+    def meta_sgd_rates(self, correlation: float = 0.0, n_shared: int = 0) -> np.ndarray:
+        """The rates of least meta-training loss over all tasks, one a parameter: [n_params].
 
-        With theta = w0 the meta-training loss is a sum over parameters, of which each is a
-        parabola in its own rate.
+        correlation: between every two inputs. n_shared: the last parameters, which are the same
+        in all tasks. Exact for theta = w0. Without correlation no rate is negative; with it the
+        rates of shared parameters can be.
         """
-        return self._best_step(self.spread**2, self.noise**2)
+        return np.linalg.solve(*self._parabola(correlation, n_shared))
+
+    def changes(
+        self, rates: np.ndarray, correlation: float = 0.0, n_shared: int = 0
+    ) -> tuple[float, float]:
+        """What a step from w0 with `rates` [n_params] adds to the loss of the task itself, and to
+        that of another task: never less than nothing, since the step knows nothing of it."""
+        moved, signal = self._parabola(correlation, n_shared)
+        off_task = rates @ moved @ rates / 2
+        return float(off_task - rates @ signal), float(off_task)
+
+    def _parabola(self, correlation: float, n_shared: int) -> tuple[np.ndarray, np.ndarray]:
+        """A and b of the task's own loss after a step with rates a: a'Aa / 2 - a'b + constant.
+
+        With covariance S of the inputs, V of the weights and Q of the support gradient, A is S * Q
+        (elementwise) and b the diagonal of SVS.
+        """
+        p, n = self.n_params, self.n_support
+        inputs = (1 - correlation) * np.eye(p) + correlation
+        weights = np.where(np.arange(p) < p - n_shared, self.spread**2 / p, 0.0)
+        signal = inputs * weights @ inputs
+        gradient = (1 + 1 / n) * signal + (weights.sum() + self.noise**2) / n * inputs
+        return inputs * gradient, np.diag(signal)
 
     def _best_step(self, error: float, noise: float) -> float:
         """The minimum over a of contraction(a) * error + amplification(a) * noise."""
@@ -210,19 +233,31 @@ def summary(
     """The answer in Markdown, from the tables of `best_rates` and of learned rates."""
     lines = [
         f"**{problem.n_params} parameters, {problem.n_tasks} tasks of {problem.n_support} support "
-        f"and {problem.n_query} query points, {n_repetitions} repetitions.** Best rate as measured, "
-        "with its 95 % interval, and in closed form:\n"
+        f"and {problem.n_query} query points, {n_repetitions} repetitions.** Best rate as "
+        "measured, with its 95 % interval, and in closed form:\n"
     ]
     names = ("of meta-training", "of adaptation to new tasks", "one rate for both")
     for name, row in zip(names, best.itertuples(), strict=True):
         interval = f"[{row.low:+.3f}, {row.high:+.3f}]"
         lines.append(f"- {name}: {row.rate:+.3f} {interval}, closed form {row.closed_form:+.3f}")
     ends = learned[learned["update"] == learned["update"].max()]
-    for objective, rows in ends.groupby("objective", sort=False):
+    for what, rows in ends.groupby("what", sort=False):
         end = mean_interval(rows["rate"])
         interval = f" [{end.low:+.3f}, {end.high:+.3f}]" if len(rows) > 1 else ""
         lines.append(
-            f"- learned {objective}: {end.mean:+.3f}{interval} over {len(rows)}, closed form "
-            f"{rows['closed_form'].iloc[0]:+.3f}; {rows['negative'].mean():.0%} of rates negative"
+            f"- learned {what}: {end.mean:+.3f}{interval} over {len(rows)}, closed form "
+            f"{rows['closed_form'].iloc[0]:+.3f}; negative: {rows['negative'].mean():.0%}"
         )
     return "\n".join(lines) + "\n"
+
+
+def changes_table(problem: MixedRegression, correlation: float, n_shared: int) -> pd.DataFrame:
+    """`changes` in closed form by Meta-SGD's rates, and without their negative ones: rates, own,
+    shared, on_task, off_task."""
+    best = problem.meta_sgd_rates(correlation, n_shared)
+    rows = []
+    for name, rates in (("as learned", best), ("negative set to zero", best.clip(0))):
+        on_task, off_task = problem.changes(rates, correlation, n_shared)
+        changes = {"on_task": on_task, "off_task": off_task}
+        rows.append({"rates": name, "own": rates[0], "shared": rates[-1], **changes})
+    return pd.DataFrame(rows)

@@ -53,16 +53,19 @@ def start_errors(problem, rates, n, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("problem", "n", "tolerance"),
+    ("problem", "rates", "n", "tolerance"),
     [
-        (PROBLEM, 300, 0.05),
-        (replace(PROBLEM, n_tasks=10, distance=1.0), 60, 0.05),
-        (MixedRegression(n_params=100, n_support=25, n_query=3, noise=0.4, spread=1.0), 150, 0.02),
+        (PROBLEM, RATES, 300, 0.05),
+        (replace(PROBLEM, n_tasks=15, distance=1.0), RATES[:3], 60, 0.03),
+        (
+            MixedRegression(n_params=100, n_support=25, n_query=3, noise=0.4, spread=1.0),
+            RATES, 150, 0.05,
+        ),
     ],
-)
-def test_the_error_of_the_start_is_that_of_linear_algebra(problem, n, tolerance):
-    errors = start_errors(problem, RATES, n).mean(0)
-    assert problem.start_error(RATES) == pytest.approx(errors, rel=tolerance)
+)  # fmt: skip
+def test_the_error_of_the_start_is_that_of_linear_algebra(problem, rates, n, tolerance):
+    errors = start_errors(problem, rates, n).mean(0)
+    assert problem.start_error(rates) == pytest.approx(errors, rel=tolerance)
 
 
 def test_at_bernacchias_size_the_minimum_lies_a_twentieth_below_the_closed_form():
@@ -228,12 +231,52 @@ def test_the_interval_of_the_best_rate_misses_it_as_often_as_it_says():
 
 def test_learned_rates_end_where_their_closed_forms_say():
     learned = experiment.learned_rates(PROBLEM, 0.1, 90, range(1))
-    ends = learned.groupby("objective").last()
-    starts = learned.groupby("objective").first()
+    ends = learned.groupby("what").last()
+    starts = learned.groupby("what").first()
     assert starts.loc[experiment.NEW, "rate"] > 0 > starts.loc[experiment.META_SGD, "rate"]
     assert ends.loc[experiment.NEW, "rate"] == pytest.approx(PROBLEM.best_train_rate(), rel=0.25)
     meta_sgd = ends.loc[experiment.META_SGD]
-    assert meta_sgd["rate"] == pytest.approx(PROBLEM.learned_rate(), rel=0.4)
+    assert meta_sgd["rate"] == pytest.approx(PROBLEM.meta_sgd_rates()[0], rel=0.4)
+
+
+@pytest.mark.parametrize("rates", ["best", "clipped"])
+def test_changes_on_and_off_task_are_those_of_random_tasks(rates):
+    problem, correlation, n_shared = MixedRegression(n_params=8, n_support=6), 0.3, 5
+    alpha = problem.meta_sgd_rates(correlation, n_shared)
+    assert (alpha[-n_shared:] < 0).all()
+    alpha = alpha.clip(0) if rates == "clipped" else alpha
+    drawn = experiment.draw_tasks(problem, 0, "test", range(1), 60_000, 1, correlation, n_shared)
+    x, y, v, u = (part[0].numpy() for part in drawn)
+    step = -alpha * np.einsum("tnp,tn->tp", x, -y) / problem.n_support
+    for number, (seen, target) in enumerate(((v, u), (np.roll(v, 1, 0), np.roll(u, 1, 0)))):
+        error = np.einsum("tqp,tp->tq", seen, step) - target
+        change = (error**2 - target**2).mean(1) / 2
+        standard_error = change.std() / np.sqrt(len(change))
+        expected = problem.changes(alpha, correlation, n_shared)[number]
+        assert abs(change.mean() - expected) < 4 * standard_error
+        assert standard_error < 0.1 * abs(expected)
+
+
+def test_without_correlation_meta_sgd_has_one_positive_rate_for_all():
+    problem = replace(PROBLEM, distance=0.0)
+    rates = problem.meta_sgd_rates()
+
+    # With theta = w0 the test loss of a shared rate is that of the tasks themselves.
+    def loss(rate):
+        noise = problem.noise**2 * problem.amplification(rate)
+        return noise + problem.contraction(rate) * problem.spread**2
+
+    assert rates == pytest.approx(np.full(60, minimize_scalar(loss).x), rel=1e-4)
+    assert (rates > 0).all()
+
+
+def test_meta_sgd_learns_negative_rates_for_what_correlated_tasks_share():
+    problem = MixedRegression(n_params=12, spread=1.0)
+    learned = experiment.shared_and_own_rates(problem, 0.2, 80, range(1))
+    ends = learned.groupby("what").last()
+    for what, negative in ((experiment.OWN, 0), (experiment.SHARED, 1)):
+        assert ends.loc[what, "rate"] == pytest.approx(ends.loc[what, "closed_form"], abs=0.03)
+        assert ends.loc[what, "negative"] == negative
 
 
 def test_the_figure_shows_what_is_in_its_tables():
@@ -242,7 +285,7 @@ def test_the_figure_shows_what_is_in_its_tables():
     dots = pd.DataFrame({"vary": VARY, "rate": 0.1, "mean": 2.0, "low": 1.5, "high": 3.0})
     best = pd.DataFrame({"vary": VARY, "closed_form": 0.2, "rate": 0.3, "low": 0.1, "high": 0.5})
     learned = pd.DataFrame(
-        [{"objective": o, "seed": s, "update": u, "rate": s + u, "closed_form": 7}
+        [{"what": o, "seed": s, "update": u, "rate": s + u, "closed_form": 7}
          for o in ("one", "two") for s in range(2) for u in range(3)]
     )  # fmt: skip
     axes = figures.rate_sweeps(line, dots, best, learned).axes
