@@ -21,7 +21,7 @@ lab: .venv/made
 bench: .venv/made
 	$(BIN)/python -m negmeta_utils.bench
 
-# For maintainers, after `negmeta study` of both: what of their results the repository keeps.
+# For maintainers, after `negmeta study` of each: what of their results the repository keeps.
 KEPT := negmeta_utils/pretrained
 publish:
 	for study in demo mini-imagenet; do \
@@ -31,6 +31,10 @@ publish:
 	    cp $$run/manifest.json figures/$$study/$$(basename $$run).json && \
 	    cp $$run/figure5.png figures/$$study/figure5-$$(basename $$run).png; \
 	  done; \
+	done
+	for job in few-tasks more-tasks; do \
+	  mkdir -p figures/linear-theory/$$job && \
+	  cp runs/linear-theory/$$job/*.{png,csv,md} figures/linear-theory/$$job; \
 	done
 	for method in maml meta-sgd; do \
 	  mkdir -p $(KEPT)/glyphs-$$method-0 && \

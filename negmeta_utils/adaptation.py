@@ -10,6 +10,7 @@ This is the readable reference. `adjoint` computes the same meta-gradient faster
 against this.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ import torch.nn.functional as F
 
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import LAYERS, Params, forward, layer_and_group
+
+# Of parameters, inputs and targets: the loss, and the outputs behind it.
+Loss = Callable[[Params, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 META_SGD_RANGE = (0.005, 0.1)  # Li et al. 2017, section 4.1
 # Sharpness of the softplus that keeps rates positive: its bend is at about 1/100, the usual rate,
@@ -111,9 +115,12 @@ def free_rates(method: str, alpha: Params) -> Params:
     }
 
 
-def support_loss(params: Params, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of `params` on one task's images [n, channels, height, width]."""
-    return F.cross_entropy(forward(params, images), labels)
+def cross_entropy(
+    params: Params, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of Conv4 on one task's images [n, channels, height, width], and its logits."""
+    logits = forward(params, images)
+    return F.cross_entropy(logits, labels), logits
 
 
 def adapt(
@@ -123,6 +130,7 @@ def adapt(
     support_labels: torch.Tensor,
     n_steps: int,
     first_order: bool = False,
+    loss: Loss = cross_entropy,
 ) -> Params:
     """Parameters after `n_steps` inner steps on one task (paper, eqs. 1 and 3).
 
@@ -131,7 +139,7 @@ def adapt(
     constants.
     """
     for _ in range(n_steps):
-        gradient = torch.func.grad(support_loss)(params, support, support_labels)
+        gradient, _ = torch.func.grad(loss, has_aux=True)(params, support, support_labels)
         if first_order:
             gradient = {name: value.detach() for name, value in gradient.items()}
         params = {name: params[name] - alpha[name] * gradient[name] for name in params}
@@ -147,12 +155,12 @@ def task_loss(
     query_labels: torch.Tensor,
     n_steps: int,
     first_order: bool = False,
+    loss: Loss = cross_entropy,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss of one task's query images after adaptation (the summand of paper eqs. 2 and 4), and
     the query logits [n_query_images, n_way] behind it."""
-    adapted = adapt(params, alpha, support, support_labels, n_steps, first_order)
-    logits = forward(adapted, query)
-    return F.cross_entropy(logits, query_labels), logits
+    adapted = adapt(params, alpha, support, support_labels, n_steps, first_order, loss)
+    return loss(adapted, query, query_labels)
 
 
 def meta_gradient(

@@ -83,7 +83,7 @@ def draw_rows(
     Classes are drawn without replacement, and so are the images within a class. Which classes an
     episode holds is row // class for equal class sizes; `draw_classes` gives them directly.
     """
-    generator = _generator(seed, stream, index)
+    generator = counted_generator(seed, stream, index)
     classes = generator.choice(len(class_sizes), n_way, replace=False)
     starts = np.concatenate([[0], np.cumsum(class_sizes)])
     return np.stack(
@@ -95,7 +95,7 @@ def draw_classes(
     class_sizes: np.ndarray, seed: int, stream: str, index: int, n_way: int
 ) -> np.ndarray:
     """The classes of the episode that `draw_rows` gives for the same arguments: int64 [n_way]."""
-    return _generator(seed, stream, index).choice(len(class_sizes), n_way, replace=False)
+    return counted_generator(seed, stream, index).choice(len(class_sizes), n_way, replace=False)
 
 
 def draw_episodes(
@@ -131,7 +131,8 @@ def episodes_at_once(images: ImageSet, n_way: int, n_query: int) -> int:
     return max(1, (10**8 if images.images.is_cuda else 10**6) // pixels)
 
 
-def _generator(seed: int, stream: str, index: int) -> np.random.Generator:
+def counted_generator(seed: int, stream: str, index: int) -> np.random.Generator:
+    """The generator of number `index` of a stream under a seed, and of nothing else."""
     # The index is the counter's highest word, so episodes can never run into one another.
     key = np.array([seed, STREAMS[stream]], dtype=np.uint64)
     counter = np.array([0, 0, 0, index], dtype=np.uint64)
