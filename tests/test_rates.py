@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from negmeta_utils.model import init_params
-from negmeta_utils.rates import rates_long, share_negative, summarise_rates, table_1
+from negmeta_utils.rates import (
+    rates_long,
+    share_negative,
+    summarise_rates,
+    table_1,
+    table_of_rates,
+)
 
 
 @pytest.fixture
@@ -60,3 +66,12 @@ def test_the_share_of_negative_rates_counts_every_weight_and_bias_once(alpha):
     table = table_1(summarise_rates(alpha, 0, 1))
     values = torch.cat([v.flatten() for n, v in alpha.items() if not n.startswith("norm")])
     assert share_negative(table) == pytest.approx((values < 0).double().mean().item())
+
+
+def test_a_table_of_rates_gives_every_tensor_back_rounded(alpha):
+    table = table_of_rates(alpha, update=7, precision=0.01)
+    assert set(table["update"]) == {7}
+    for name, values in table.groupby("name", observed=True)["rate"]:
+        expected = [round(value, 2) for value in alpha[name].flatten().tolist()]
+        assert values.tolist() == pytest.approx(expected, abs=1e-6)
+    assert set(table["name"]) == set(alpha)
