@@ -20,6 +20,7 @@ _PALETTE = sns.color_palette("colorblind")
 _CLASS_COLOURS = [_PALETTE[i] for i in (0, 1, 2, 4, 5, 6, 8, 9)]
 _CLASS_MARKS = "osD^vP<>"
 _RIGHT, _WRONG = "#e3ecf5", _PALETTE[3]
+WIDTH = 9.5  # inches: a hundred pixels each beside an open file browser on a laptop
 
 
 def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int) -> Figure:
@@ -29,9 +30,9 @@ def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int)
     table: as `summarise_rates` gives, of one run. Rows of the heat map are in the order of their
     mean at the end of training, at all updates.
     """
-    figure = Figure(figsize=(10, 5.6))
+    figure = Figure(figsize=(WIDTH, 5.5))
     grid = figure.add_gridspec(
-        2, 5, left=0.07, right=0.97, top=0.94, bottom=0.1, hspace=0.5, wspace=0.42,
+        2, 5, left=0.11, right=0.97, top=0.94, bottom=0.1, hspace=0.5, wspace=0.48,
         height_ratios=(1, 1.5),
     )  # fmt: skip
     update = rates.updates[kept]
@@ -42,7 +43,7 @@ def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int)
         axis.set_title(name, fontweight="bold" if name == layer else "normal")
     figure.axes[0].set_ylabel("mean, middle\n50 % and 90 %")
     figure.axes[2].set_xlabel("meta-update")
-    _histogram(figure.add_subplot(grid[1, :2]), rates.values, kept, f"{layer}, update {update}")
+    _histogram(figure.add_subplot(grid[1, :2]), rates.values, kept, f"{layer} at {update}")
     _heat_map(figure.add_subplot(grid[1, 2:]), rates.filters, kept, layer)
     return figure
 
@@ -55,22 +56,21 @@ def _band(axis: Axes, rows: pd.DataFrame, update: int) -> None:
     axis.plot(rows["update"], rows["mean"], color=_PALETTE[1])
     axis.axhline(0, color="black", lw=1)
     axis.axvline(update, color="black", lw=1, ls="--")
-    axis.locator_params(nbins=4)
+    axis.locator_params(nbins=3)
 
 
 def _histogram(axis: Axes, values: np.ndarray, kept: int, title: str) -> None:
     reach = _reach(values)
-    bins = np.linspace(-reach, reach, 61)
+    bins = np.linspace(-reach, reach, 61)  # 60 bins: zero is an edge
+    counts = [np.histogram(v.clip(-reach, reach), bins)[0] for v in values]
     now = values[kept]
-    for part, colour in ((now[now < 0], NEGATIVE), (now[now >= 0], POSITIVE)):
-        axis.hist(part.clip(-reach, reach), bins=bins, color=colour)
-    # The start is one spike where all rates are equal: it may stick out.
-    later = values[1:] if len(values) > 1 else values
-    tallest = max(np.histogram(v.clip(-reach, reach), bins)[0].max() for v in later)
-    axis.set(xlim=(-reach, reach), ylim=(0, 1.08 * tallest), ylabel="parameters")
+    axis.stairs(counts[kept][:30], bins[:31], fill=True, color=NEGATIVE)
+    axis.stairs(counts[kept][30:], bins[30:], fill=True, color=POSITIVE)
     axis.axvline(now.mean(), color="black", lw=1.3)
+    # The start is one spike where all rates are equal: it may stick out.
+    tallest = max(count.max() for count in counts[1:] or counts)
+    axis.set(xlim=(-reach, reach), ylim=(0, 1.08 * tallest), xlabel="rate", ylabel="parameters")
     axis.set_title(f"{title}: {np.mean(now < 0):.0%} negative, mean {now.mean():+.4f}")
-    axis.set_xlabel("rate")
 
 
 def _heat_map(axis: Axes, filters: np.ndarray, kept: int, layer: str) -> None:
@@ -102,8 +102,8 @@ def answers_picture(answers: Answers) -> Figure:
     n_way, n_shot, _, side, _ = answers.support.shape
     mosaic, corners = _mosaic(answers.support, answers.query)
     height, width = mosaic.shape[:2]
-    inches = 0.8 * 10 * height / width
-    figure = Figure(figsize=(10, inches + 1.2))
+    inches = 0.8 * WIDTH * height / width
+    figure = Figure(figsize=(WIDTH, inches + 1.2))
     axis = figure.add_axes((0.19, 0.5 / (inches + 1.2), 0.8, inches / (inches + 1.2)))
     axis.imshow(mosaic, interpolation="nearest", aspect="auto")
     axis.axis("off")
@@ -183,7 +183,7 @@ def steps_picture(steps: Steps, step: int, trained_steps: int) -> Figure:
 
     trained_steps: how many inner steps training used, marked in the curves.
     """
-    figure = Figure(figsize=(10, 4.7))
+    figure = Figure(figsize=(WIDTH, 4.7))
     grid = figure.add_gridspec(
         2, 2, left=0.07, right=0.98, top=0.93, bottom=0.11, hspace=0.3, wspace=0.22,
         width_ratios=(1, 1.6),

@@ -38,9 +38,7 @@ def browse_rates(trained: dict[str, Run]) -> None:
     _follow(
         picture,
         model=_choice(trained),
-        layer=widgets.ToggleButtons(
-            options=LAYERS, value="conv4", style={"button_width": "4.5em", "description_width": "0"}
-        ),
+        layer=widgets.Dropdown(options=LAYERS, value="conv4", description="layer"),
         update=widgets.SelectionSlider(options=updates, value=updates[-1], description="update"),
     )
 

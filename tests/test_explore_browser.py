@@ -10,7 +10,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -24,6 +23,7 @@ PATIENCE = 240_000  # ms: conditions are waited for, on a machine that may be bu
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # News and updates would be asked of the network.
 QUIET = '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}'
+LOADED = "image => image.complete && image.naturalWidth > 0"
 PIXELS = """image => {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
@@ -31,19 +31,25 @@ PIXELS = """image => {
     return canvas.toDataURL();
 }"""
 
+ERROR = "[data-mime-type='application/vnd.jupyter.error']"
+ALL_RAN = """([n_cells, error]) => {
+    const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
+    const ran = prompts.filter(prompt => /\\[\\d+\\]/.test(prompt.textContent));
+    return ran.length == n_cells || document.querySelector(error);
+}"""
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+
+@pytest.fixture
+def lab(tmp_path):
     """The notebook's address in a JupyterLab on a copy of it, with folders of its own, and how
     many code cells it has."""
-    home = tmp_path_factory.mktemp("lab")
     notebook = nbformat.read(study.NOTEBOOKS / "00_explore.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
         cell.execution_count = None  # so that a number says: run here
-    (home / "notebooks").mkdir()
-    nbformat.write(notebook, home / "notebooks" / "00_explore.ipynb")
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook, tmp_path / "notebooks" / "00_explore.ipynb")
+    settings = tmp_path / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(QUIET)
     token, port = secrets.token_hex(16), free_port()
@@ -53,19 +59,19 @@ def lab(tmp_path_factory):
         "IPYTHONDIR": "ipython",
     }  # fmt: skip
     environment = {
-        **os.environ, **{name: str(home / folder) for name, folder in folders.items()},
+        **os.environ, **{name: str(tmp_path / folder) for name, folder in folders.items()},
         "PYTHONPATH": str(runs.ROOT), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
-        f"--ServerApp.root_dir={home / 'notebooks'}",
+        f"--ServerApp.root_dir={tmp_path / 'notebooks'}",
     ]  # fmt: skip
-    with (home / "log").open("w") as log:
+    with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/api", server, home / "log")
+        wait_for(f"{address}/api", server, tmp_path / "log")
         yield f"{address}/lab/tree/00_explore.ipynb?token={token}", len(code)
     finally:
         server.terminate()
@@ -93,8 +99,8 @@ def wait_for(url, server, log):
     pytest.fail(f"JupyterLab does not answer: {log.read_text()}")
 
 
-@contextmanager
-def browser_page():
+@pytest.fixture
+def chromium():
     """A page of a headless Chromium, and the list of what goes wrong in it and in its kernels."""
     with sync_api.sync_playwright() as playwright:
         own = Path(playwright.chromium.executable_path)
@@ -108,6 +114,7 @@ def browser_page():
         page.set_default_timeout(PATIENCE)
         wrong = []
         page.on("pageerror", lambda error: wrong.append(f"page: {error}"))
+        page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
         page.on("websocket", lambda socket: socket.on("framereceived", watch_kernel(wrong)))
         yield page, wrong
         browser.close()
@@ -128,40 +135,37 @@ def run_all_cells(page, n_cells):
     page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(state="attached")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
-    page.wait_for_function(
-        f"n => {prompts}.length == n && {prompts}.every(p => /\\[\\d+\\]/.test(p.textContent))",
-        arg=n_cells,
-    )
+    page.wait_for_function(ALL_RAN, arg=[n_cells, ERROR])
 
 
 def move(box, name, key):
     """Press `key` on the slider called `name`; what its picture shows before and after."""
     picture = box.locator("img.widget-image")
+    box.page.wait_for_function(LOADED, arg=picture.element_handle())
     before = picture.evaluate(PIXELS)
     box.locator(f".widget-slider:has(.widget-label:text-is('{name}')) .noUi-handle").press(key)
     box.page.wait_for_function(
-        f"([image, before]) => image.complete && ({PIXELS})(image) !== before",
+        f"([image, before]) => ({LOADED})(image) && ({PIXELS})(image) !== before",
         arg=[picture.element_handle(), before],
     )
     return before, picture.evaluate(PIXELS)
 
 
-def test_sliders_move_the_pictures_of_the_notebook(lab):
+def test_sliders_move_the_pictures_of_the_notebook(chromium, lab):
+    page, wrong = chromium
     address, n_cells = lab
-    with browser_page() as (page, wrong):
-        page.goto(address)
-        run_all_cells(page, n_cells)
-        sections = page.locator(".widget-vbox:has(img.widget-image)").all()
-        sliders = (
-            ("update", "ArrowLeft", "ArrowRight"),
-            ("episode", "ArrowRight", "ArrowLeft"),
-            ("step", "ArrowLeft", "ArrowRight"),
-        )
-        for box, (name, there, back) in zip(sections, sliders, strict=True):
-            first, moved = move(box, name, there)
-            again, returned = move(box, name, back)
-            assert moved == again != first
-            assert returned == first, f"{name}: another picture at the same place"
-        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
-        assert wrong == []
+    page.goto(address)
+    run_all_cells(page, n_cells)
+    assert page.locator(ERROR).all_inner_texts() == []
+    sections = page.locator(".widget-vbox:has(img.widget-image)").all()
+    sliders = (
+        ("update", "ArrowLeft", "ArrowRight"),
+        ("episode", "ArrowRight", "ArrowLeft"),
+        ("step", "ArrowLeft", "ArrowRight"),
+    )
+    for box, (name, there, back) in zip(sections, sliders, strict=True):
+        first, moved = move(box, name, there)
+        again, returned = move(box, name, back)
+        assert moved == again != first
+        assert returned == first, f"{name}: another picture at the same place"
+    assert wrong == []
