@@ -132,7 +132,8 @@ def watch_kernel(wrong):
 
 
 def run_all_cells(page, n_cells):
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(state="attached")
+    # Before the kernel is there, JupyterLab would ask which one to take.
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function(ALL_RAN, arg=[n_cells, ERROR])
