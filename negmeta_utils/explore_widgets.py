@@ -35,12 +35,9 @@ def browse_rates(trained: dict[str, Run]) -> None:
         kept = np.searchsorted(rates(model, layer).updates, update, "right") - 1
         return explore_figures.rates_picture(tables[model], rates(model, layer), layer, int(kept))
 
-    _follow(
-        picture,
-        model=_choice(trained),
-        layer=widgets.Dropdown(options=LAYERS, value="conv4", description="layer"),
-        update=widgets.SelectionSlider(options=updates, value=updates[-1], description="update"),
-    )
+    update = widgets.SelectionSlider(options=updates, value=updates[-1], description="update")
+    layer = widgets.Dropdown(options=LAYERS, value="conv4", description="layer")
+    _show(_follow(picture, model=_choice(trained), layer=layer, update=update))
 
 
 def browse_episodes(
@@ -52,7 +49,8 @@ def browse_episodes(
         answers = explore.episode_answers(trained[model], images, episode, eval_seed)
         return explore_figures.answers_picture(answers)
 
-    _follow(picture, model=_choice(trained), episode=_slider("episode", n_episodes - 1))
+    episode = _slider("episode", n_episodes - 1)
+    _show(_follow(picture, model=_choice(trained), episode=episode))
 
 
 def browse_steps(
@@ -69,16 +67,12 @@ def browse_steps(
         trained_steps = trained[model].parameters["inner_steps"]
         return explore_figures.steps_picture(steps(model, episode), step, trained_steps)
 
-    _follow(
-        picture,
-        model=_choice(trained),
-        episode=_slider("episode", n_episodes - 1),
-        step=_slider("step", n_steps, n_steps),
-    )
+    episode, step = _slider("episode", n_episodes - 1), _slider("step", n_steps, n_steps)
+    _show(_follow(picture, model=_choice(trained), episode=episode, step=step))
 
 
-def _follow(picture: Callable[..., Figure], **controls: widgets.ValueWidget) -> None:
-    """Display `controls` above `picture(name=value, ...)`, drawn anew whenever one moves."""
+def _follow(picture: Callable[..., Figure], **controls: widgets.ValueWidget) -> widgets.VBox:
+    """`controls` above the image of `picture(name=value, ...)`, drawn anew whenever one moves."""
     image = widgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
     drawn = cache(lambda *values: _png(picture(**dict(zip(controls, values, strict=True)))))
 
@@ -89,8 +83,12 @@ def _follow(picture: Callable[..., Figure], **controls: widgets.ValueWidget) -> 
     for control in controls.values():
         control.observe(draw, "value")
     row = widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
-    box = widgets.VBox([row, image])
-    still = {"image/png": b64encode(image.value).decode()}
+    return widgets.VBox([row, image])
+
+
+def _show(box: widgets.VBox) -> None:
+    """Display what `_follow` made, its image as it stands beside it for where no widgets are."""
+    still = {"image/png": b64encode(box.children[-1].value).decode()}
     display({**box._repr_mimebundle_(), **still}, raw=True)
 
 
