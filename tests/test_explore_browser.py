@@ -19,7 +19,7 @@ from negmeta_utils import runs, study
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-PATIENCE = 240_000  # ms: conditions are waited for, on a machine that may be busy
+PATIENCE = 180_000  # ms: conditions are waited for, on a machine that may be busy
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # News and updates would be asked of the network.
 QUIET = '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}'
