@@ -115,7 +115,7 @@ def answers_picture(answers: Answers) -> Figure:
         axis.text(-0.2 * side, y, row + 1, ha="center", va="center", fontweight="bold")
     for column, text in ((0, "support"), (n_shot, "query")):
         axis.text(corners[0, column, 0], -0.12 * side, text, fontsize=9)
-    figure.text(0.01, 1 - 0.3 / (inches + 1.2), _score(answers.table), fontsize=11)
+    figure.text(0.01, 1 - 0.3 / (inches + 1.2), _score(answers.table), fontsize=10)
     key = [
         Patch(fc=_RIGHT, label="right"),
         Patch(fc=_WRONG, label="wrong, with the class answered"),
@@ -173,7 +173,7 @@ def _score(table: pd.DataFrame) -> str:
             better, worse = round(len(table) * row.to_right), round(len(table) * row.to_wrong)
             text += f" ({better} flipped to right, {worse} to wrong)"
         parts.append(text)
-    return "      ".join(parts)
+    return "    ".join(parts)
 
 
 def steps_picture(steps: Steps, step: int, trained_steps: int) -> Figure:
