@@ -1,8 +1,9 @@
 """Reproduces and tests *Negative Inner-Loop Learning Rates Learn Universal Features*.
 
 Imports run one way: `episodes`, `model` and `runs` stand on the ground; `data`, `adaptation` and
-`adjoint` on them; then `rates` and `config`; then `training` and `features`. `study` knows
-notebooks only. `statistics`, `claims` and `figures` take pandas tables and know nothing of torch.
+`adjoint` on them; then `rates` and `config`; then `training` and `features`; then `explore`, its
+figures and its widgets, which are notebook 0. `study` knows notebooks only. `statistics`, `claims`
+and `figures` take pandas tables and know nothing of torch.
 """
 
 __version__ = "0.1.0"

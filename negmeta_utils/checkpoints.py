@@ -17,7 +17,7 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")
 class State:
     """A training between two meta-updates.
 
-    history, rates: tables to be joined, as far as they are known.
+    history, rates, every_rate: tables to be joined, as far as they are known.
     rows: the history's rows since the last checkpoint, their losses still on the device.
     """
 
@@ -27,6 +27,7 @@ class State:
     scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau | None
     history: list[pd.DataFrame] = field(default_factory=list)
     rates: list[pd.DataFrame] = field(default_factory=list)
+    every_rate: list[pd.DataFrame] = field(default_factory=list)
     update: int = 0
     seconds: float = 0.0
     rows: list[dict] = field(default_factory=list)
@@ -51,6 +52,7 @@ def save(state: State, directory: Path) -> None:
     state.rows = []
     runs.write_table(directory / "history.parquet", pd.concat(state.history))
     runs.write_table(directory / "rates.parquet", pd.concat(state.rates))
+    runs.write_table(directory / "every_rate.parquet", pd.concat(state.every_rate))
     adam = state.optimizer.state_dict()["state"]
     groups = {"params": state.params, "alpha": state.alpha}
     for key in ADAM:
@@ -82,7 +84,7 @@ def resume(directory: Path, state: State) -> State:
     if state.scheduler is not None:
         state.scheduler.load_state_dict(metadata["scheduler"])
     state.update, state.seconds = metadata["update"], metadata["seconds"]
-    for name in ("history", "rates"):
+    for name in ("history", "rates", "every_rate"):
         table = pd.read_parquet(directory / f"{name}.parquet")
         setattr(state, name, [table[table["update"] <= state.update]])
     return state

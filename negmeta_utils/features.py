@@ -43,17 +43,26 @@ def test_images(trained: list[Run], data_dir: str | None) -> ImageSet:
     return images
 
 
-def prototype_accuracy(
-    support: torch.Tensor, query: torch.Tensor, n_way: int, query_labels: torch.Tensor
-) -> torch.Tensor:
-    """Share of query embeddings nearest by cosine to their own class's centroid (paper, eq. 5).
+def prototype_answers(support: torch.Tensor, query: torch.Tensor, n_way: int) -> torch.Tensor:
+    """The class whose centroid is nearest by cosine to each query embedding (paper, eq. 5).
 
     support: [n_tasks, n_way * n_shot, n_features], classes in order; query: [n_tasks, n_queries,
-    n_features]; query_labels: int64 [n_queries]. Returns [n_tasks], values in 0..1.
+    n_features]. Returns int64 [n_tasks, n_queries].
     """
     centroids = F.normalize(prototypes(support, n_way), dim=-1)
     similarity = F.normalize(query, dim=-1) @ centroids.mT
-    return (similarity.argmax(-1) == query_labels).float().mean(-1)
+    return similarity.argmax(-1)
+
+
+def prototype_accuracy(
+    support: torch.Tensor, query: torch.Tensor, n_way: int, query_labels: torch.Tensor
+) -> torch.Tensor:
+    """Share of query embeddings nearest by cosine to their own class's centroid.
+
+    Arguments as for `prototype_answers`; query_labels: int64 [n_queries]. Returns [n_tasks],
+    values in 0..1.
+    """
+    return (prototype_answers(support, query, n_way) == query_labels).float().mean(-1)
 
 
 def evaluate_features(

@@ -63,6 +63,21 @@ def summarise_rates(alpha: Params, seed: int, update: int) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
+def table_of_rates(alpha: Params, update: int, precision: float) -> pd.DataFrame:
+    """One row a rate, in the order of the parameters' names and of each tensor's elements: update,
+    name, rate. Rounded to multiples of `precision`, which makes a file a third as large."""
+    names = sorted(alpha)
+    flat = torch.cat([alpha[name].flatten() for name in names]).double().cpu()
+    sizes = [alpha[name].numel() for name in names]
+    return pd.DataFrame(
+        {
+            "update": update,
+            "name": pd.Categorical.from_codes(np.repeat(range(len(names)), sizes), names),
+            "rate": ((flat / precision).round() * precision).float().numpy(),
+        }
+    )
+
+
 def rates_long(alpha: Params, seed: int) -> pd.DataFrame:
     """One row a rate: seed, layer, group, rate. For histograms."""
     return pd.concat(

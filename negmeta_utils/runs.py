@@ -5,6 +5,7 @@ A run directory holds
     manifest.json           parameters as resolved, versions, device, data, commit, timings, results
     history.parquet         one row a meta-update
     rates.parquet           the learned rates by layer, along training
+    every_rate.parquet      every single rate, at some twenty of those points
     checkpoint.safetensors  everything that training needs to go on
     model.safetensors       parameters and rates at the end
     accuracy.parquet        loss and accuracy on the test classes, one row an episode
@@ -54,6 +55,9 @@ class Run:
 
     def rates(self) -> pd.DataFrame:
         return pd.read_parquet(self.directory / "rates.parquet")
+
+    def every_rate(self) -> pd.DataFrame:
+        return pd.read_parquet(self.directory / "every_rate.parquet")
 
     def final_accuracy(self) -> pd.Series:
         return pd.read_parquet(self.directory / "accuracy.parquet")["accuracy"]

@@ -5,6 +5,7 @@ checkpoint and ends with exactly the numbers it would have had: episodes are cou
 from a running generator, and the checkpoint holds the optimiser's state.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,11 +22,12 @@ from negmeta_utils.checkpoints import State, resume, save
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params, init_params
-from negmeta_utils.rates import summarise_rates
+from negmeta_utils.rates import summarise_rates, table_of_rates
 
 # A stall of so many meta-updates halves the outer rate, as in the public implementation that the
 # paper's layer names and shapes match.
 PLATEAU_UPDATES = 4000
+SNAPSHOTS = 20  # of every single rate in a training, at most
 META_GRADIENT = {"adjoint": adjoint.meta_gradient, "reference": adaptation.meta_gradient}
 
 
@@ -105,14 +107,8 @@ def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> St
             optimizer, factor=0.5, patience=max(1, PLATEAU_UPDATES // config.val_every)
         )
     state = State(params, alpha, optimizer, scheduler)
-    state.rates.append(_rates_summary(config, state))
+    _record_rates(config, state)
     return state
-
-
-def _rates_summary(config: TrainConfig, state: State) -> pd.DataFrame:
-    alpha = rates(config.method, state.alpha)
-    full = {name: alpha[name].expand(value.shape) for name, value in state.params.items()}
-    return summarise_rates(full, config.seed, state.update)
 
 
 def _run_updates(
@@ -189,7 +185,16 @@ def _validate(config: TrainConfig, state: State, images: ImageSet) -> None:
     state.rows[-1].update(val_loss=float(loss.mean()), val_accuracy=float(accuracy.mean()))
     if state.scheduler is not None:
         state.scheduler.step(loss.mean())
-    state.rates.append(_rates_summary(config, state))
+    _record_rates(config, state)
+
+
+def _record_rates(config: TrainConfig, state: State) -> None:
+    learned = rates(config.method, state.alpha)
+    alpha = {name: learned[name].expand(value.shape) for name, value in state.params.items()}
+    state.rates.append(summarise_rates(alpha, config.seed, state.update))
+    every = config.val_every * math.ceil(config.n_updates / config.val_every / SNAPSHOTS)
+    if state.update % every == 0 or state.update == config.n_updates:
+        state.every_rate.append(table_of_rates(alpha, state.update, config.inner_lr / 100))
 
 
 def _progress(state: State, n_updates: int, seconds_each: float) -> str:

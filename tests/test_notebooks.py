@@ -12,6 +12,7 @@ from negmeta_utils import runs, study
 from negmeta_utils.config import TrainConfig
 
 NOTEBOOKS = sorted(study.NOTEBOOKS.glob("*.ipynb"))
+TRAIN = study.NOTEBOOKS / "01_train.ipynb"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
@@ -75,7 +76,7 @@ def test_papermill_sees_every_parameter_with_type_and_help(path):
 
 def test_the_help_of_papermill_names_the_parameters():
     shown = subprocess.run(
-        [sys.executable, "-m", "papermill", "--help-notebook", str(NOTEBOOKS[0])],
+        [sys.executable, "-m", "papermill", "--help-notebook", str(TRAIN)],
         capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
     assert "n_updates: int (default 60)" in shown
@@ -83,7 +84,7 @@ def test_the_help_of_papermill_names_the_parameters():
 
 
 def test_the_training_notebook_has_every_field_of_the_configuration():
-    inspected = set(papermill.inspect_notebook(str(NOTEBOOKS[0])))
+    inspected = set(papermill.inspect_notebook(str(TRAIN)))
     assert inspected == set(TrainConfig.__dataclass_fields__) | {"out_dir"}
 
 

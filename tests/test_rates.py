@@ -11,6 +11,7 @@ from negmeta_utils.rates import (
     share_negative,
     summarise_rates,
     table_1,
+    table_of_rates,
 )
 
 
@@ -137,3 +138,12 @@ def test_rates_without_their_start_are_refused(four_seeds):
     cut = four_seeds[(four_seeds["seed"] != 2) | (four_seeds["update"] > 0)]
     with pytest.raises(ValueError, match="seed 2 has no row of update 0"):
         rates_against_start(cut)
+
+
+def test_a_table_of_rates_gives_every_tensor_back_rounded(alpha):
+    table = table_of_rates(alpha, update=7, precision=0.01)
+    assert set(table["update"]) == {7}
+    for name, values in table.groupby("name", observed=True)["rate"]:
+        expected = [round(value, 2) for value in alpha[name].flatten().tolist()]
+        assert values.tolist() == pytest.approx(expected, abs=1e-6)
+    assert set(table["name"]) == set(alpha)

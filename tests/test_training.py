@@ -40,6 +40,7 @@ def assert_same_run(a, b):
             assert torch.equal(value, getattr(b, group)[name]), f"{group} {name}"
     pd.testing.assert_frame_equal(a.history(), b.history())
     pd.testing.assert_frame_equal(a.rates(), b.rates())
+    pd.testing.assert_frame_equal(a.every_rate(), b.every_rate())
     assert a.final_accuracy().equals(b.final_accuracy())
 
 
@@ -117,8 +118,8 @@ def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     lines = []
     run = train(tiny_config, tmp_path / "run", lines.append)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "accuracy.parquet", "checkpoint.safetensors", "history.parquet", "manifest.json",
-        "model.safetensors", "rates.parquet",
+        "accuracy.parquet", "checkpoint.safetensors", "every_rate.parquet", "history.parquet",
+        "manifest.json", "model.safetensors", "rates.parquet",
     ]  # fmt: skip
     manifest = run.manifest
     assert manifest["status"] == "complete"
@@ -183,3 +184,13 @@ def test_a_setting_that_cannot_be_is_refused_and_leaves_nothing(
         train(replace(tiny_config, **change), tmp_path / "run")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_every_rate_is_kept_some_twenty_times(tiny_config, tmp_path):
+    config = replace(tiny_config, n_updates=50, val_every=1, val_episodes=1, test_episodes=0)
+    run = train(config, tmp_path)
+    kept = run.every_rate()
+    assert sorted(set(kept["update"])) == [*range(0, 50, 3), 50]
+    end = kept[kept["update"] == 50].groupby("name", observed=True)["rate"]
+    for name, values in end:
+        assert values.tolist() == pytest.approx(run.alpha[name].flatten().tolist(), abs=6e-5)

@@ -1,0 +1,35 @@
+"""Trained models that come with the package, so that there is something to look at without
+training or downloading anything."""
+
+import pandas as pd
+
+from negmeta_utils import runs
+
+LISTED = ("method", "dataset", "seed", "n_updates", "n_filters", "image_size")
+
+
+def load_pretrained(method: str, dataset: str, seed: int = 0) -> runs.Run:
+    """The shipped run of that method, data set and training seed. Raises ValueError where there
+    is none."""
+    name = f"{dataset}-{method}-{seed}"
+    if name not in runs.shipped_runs():
+        raise ValueError(f"{name}: no such shipped run; there are {', '.join(runs.shipped_runs())}")
+    return runs.load_run(name)
+
+
+def list_pretrained() -> pd.DataFrame:
+    """One row a shipped run: name, method, dataset, seed, n_updates, n_filters, image_size (in
+    pixels), test_accuracy (0..1) and size_mb (of all its files). Notebooks take the names."""
+    records = []
+    for name in runs.shipped_runs():
+        run = runs.load_run(name)
+        size = sum(file.stat().st_size for file in run.directory.iterdir())
+        records.append(
+            {
+                "name": name,
+                **{key: run.parameters[key] for key in LISTED},
+                "test_accuracy": run.manifest["results"]["test_accuracy"],
+                "size_mb": size / 1e6,
+            }
+        )
+    return pd.DataFrame(records)
