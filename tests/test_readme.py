@@ -70,11 +70,19 @@ def check_conda(command, clone, data):
 
 
 def check_make_study(command, clone, data):
-    assert make_says("study", clone).strip() == ".venv/bin/negmeta study demo --workers 2"
-    result = run(f".venv/bin/negmeta study demo --workers 2 {TINY}", clone)
+    said = make_says("study", clone).splitlines()
+    assert said == [".venv/bin/negmeta study demo --workers 2", ".venv/bin/negmeta report demo"]
+    result = run(f"{said[0]} {TINY} && {said[1]}", clone)
     assert result.returncode == 0, result.stderr
     assert "Look at the executed notebooks and figures in" in result.stdout
     assert (clone / "runs" / "demo" / "statistics" / "claims.csv").is_file()
+    written = re.search(r"The report is (\S+)\n$", result.stdout)
+    assert Path(written[1]).samefile(clone / "runs" / "demo" / "report.html")
+
+
+def check_report(command, clone, data):
+    check_make_study("make study", clone, data)  # its jobs are complete already
+    check_as_written(command, clone, data)
 
 
 def check_make_test(command, clone, data):
@@ -138,6 +146,7 @@ RUN = {
     "mkdir -p": check_as_written,
     ".venv/bin/papermill": check_as_written,
     ".venv/bin/negmeta study demo": check_planned,
+    ".venv/bin/negmeta report demo": check_report,
     ".venv/bin/negmeta study mini-imagenet": check_study_on_data,
     ".venv/bin/negmeta study paper": check_planned,
 }
