@@ -26,10 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="override a parameter; VALUE is YAML; may be given several times",
     )
     command.set_defaults(run=_study)
-    command = commands.add_parser("report", help="write a study's results as one HTML page")
-    command.add_argument("name", help="demo, mini-imagenet, paper, or a path to a YAML file")
-    command.add_argument("--out", help="folder of the study's results (runs/NAME in the clone)")
-    command.set_defaults(run=_report)
+    _add_report(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -55,6 +52,13 @@ def _study(options: argparse.Namespace) -> int:
         copy = out_dir / job / notebooks[job]
         print(f"negmeta: {job} failed: {error}\n  its executed copy: {copy}", file=sys.stderr)
     return 1 if outcome.failed else 0
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("report", help="write a study's results as one HTML page")
+    command.add_argument("name", help="demo, mini-imagenet, paper, or a path to a YAML file")
+    command.add_argument("--out", help="folder of the study's results (runs/NAME in the clone)")
+    command.set_defaults(run=_report)
 
 
 def _report(options: argparse.Namespace) -> int:

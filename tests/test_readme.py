@@ -1,11 +1,8 @@
 """Every command of the README is run here, as written or with the change that `RUN` states."""
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clones import copy_clone, run
 
 from negmeta_utils import cli, runs, study
 
@@ -30,26 +28,9 @@ TINY = (
 )
 
 
-def run(command, folder, **environment):
-    return subprocess.run(
-        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A copy of what git tracks and of what it does not ignore, its .venv this environment."""
-    folder = tmp_path_factory.mktemp("clone")
-    listed = run("git ls-files -co --exclude-standard", runs.ROOT).stdout.splitlines()
-    for name in listed:
-        if (runs.ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(runs.ROOT / name, folder / name)
-    (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    (folder / ".venv" / "made").touch()
-    return folder
+    return copy_clone(tmp_path_factory.mktemp("clone"))
 
 
 def make_says(target, clone):
