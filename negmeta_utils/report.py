@@ -10,7 +10,6 @@ The page knows no notebook by name. It takes what a complete job left in its fol
     NAME.ipynb      the executed notebook, exported beside the page
 """
 
-import base64
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +20,13 @@ import pyarrow.parquet
 from jinja2 import Environment
 from markupsafe import Markup
 from nbconvert import HTMLExporter
-from nbconvert.filters import markdown2html
-from PIL import Image
 
 from negmeta_utils import runs, study
+from negmeta_utils.report_figures import from_markdown, plots
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 NOTEBOOK_PAGES = "report-notebooks"
-LARGEST_SVG = 1_000_000  # bytes; a larger drawing is shown as pixels
 LONGEST_TABLE = 60  # rows
-DPI = 150 / 96  # pixels of a saved figure to one on the page
 
 
 @dataclass(frozen=True)
@@ -45,12 +41,6 @@ class Job:
     @property
     def name(self) -> str:
         return self.folder.name
-
-
-@dataclass(frozen=True)
-class Caption:
-    title: str
-    text: Markup
 
 
 def write_report(study_file: Path, folder: Path) -> tuple[Path, list[str]]:
@@ -149,7 +139,7 @@ def notebook_section(group: list[Job], jobs: list[Job]) -> dict:
         "key": group[0].record["notebook"],
         "title": notebook_title(group[0]),
         "settings": shared,
-        "plots": plots(group, own),
+        "plots": plots([(job.folder, job.notebook, own[job.name]) for job in group]),
         "tables": [table for job in group for table in small_tables(job)],
         "files": large_tables(group),
     }
@@ -168,60 +158,11 @@ def settings(job: Job, jobs: list[Job]) -> dict[str, str]:
     for link in chain:
         parameters = link.manifest.get("parameters", link.record["parameters"])
         for name, value in parameters.items():
-            is_folders = isinstance(value, list) and link.record["needs"]
+            listed = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+            is_folders = {Path(v).name for v in listed} <= set(link.record["needs"])
             if name not in (*runs.PLACE, "out_dir") and not is_folders:
-                values.setdefault(name, []).append(str(value))
+                values.setdefault(name, []).append(", ".join(listed))
     return {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
-
-
-def plots(group: list[Job], own: dict[str, str]) -> list[dict]:
-    """The figures of one notebook: title, caption, and a picture from each of its jobs."""
-    found: dict[str, dict] = {}
-    for job in group:
-        known = captions(job.notebook)
-        saved = sorted({p.stem for s in ("png", "svg") for p in job.folder.glob(f"*.{s}")})
-        for name in sorted(saved, key=[*known, *saved].index):  # as the notebook saves them
-            caption = known.get(name, Caption(name.replace("_", " "), Markup()))
-            plot = found.setdefault(
-                name, {"title": caption.title, "caption": caption.text, "pictures": []}
-            )
-            plot["pictures"].append(picture(job.folder, name, caption.title, own[job.name]))
-    return list(found.values())
-
-
-def captions(notebook: nbformat.NotebookNode) -> dict[str, Caption]:
-    """Figure's name -> the last heading, and the text, above the cell that saves it."""
-    found, title, text = {}, "", ""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            if headings := re.findall(r"^#+ +(.*)$", cell.source, re.M):
-                title = headings[-1]
-            text = re.sub(r"^.*^#+ [^\n]*$", "", cell.source, flags=re.M | re.S)
-        elif ".save(" in cell.source:
-            for name in re.findall(r"""["']([\w-]+)["']""", cell.source):
-                found[name] = Caption(title, from_markdown(text))
-    return found
-
-
-def picture(folder: Path, name: str, title: str, which: str) -> dict:
-    """One figure as data: the drawing where there is one of sensible size, else its pixels."""
-    drawing, pixels = folder / f"{name}.svg", folder / f"{name}.png"
-    as_drawing = drawing.is_file() and (
-        not pixels.is_file() or drawing.stat().st_size <= LARGEST_SVG
-    )
-    shown, kind = (drawing, "svg+xml") if as_drawing else (pixels, "png")
-    words, width, height = "", None, 1
-    if pixels.is_file():
-        with Image.open(pixels) as image:
-            words, (width, height) = image.info.get("Description", ""), image.size
-    content = base64.b64encode(shown.read_bytes()).decode()
-    return {
-        "src": f"data:image/{kind};base64,{content}",
-        "alt": ". ".join(part for part in (title, which, words) if part),
-        "which": which,
-        "width": width and round(width / DPI),
-        "wide": bool(width) and width / height > 2.4,
-    }
 
 
 def small_tables(job: Job) -> list[dict]:
@@ -297,12 +238,6 @@ def notebook_title(job: Job) -> str:
     texts = [cell.source for cell in job.notebook.cells if cell.cell_type == "markdown"]
     heading = re.search(r"^# +(.*)$", "\n".join(texts), re.M)
     return heading[1] if heading else job.record["notebook"]
-
-
-def from_markdown(text: str) -> Markup:
-    """HTML of a piece of Markdown that stands below a heading of the third level."""
-    below = re.sub(r"^#+ ", "#### ", text, flags=re.M)
-    return Markup(re.sub(r"<th(?=[\s>])", '<th scope="col"', markdown2html(below)))
 
 
 def notebook_page(job: Job) -> str:

@@ -216,6 +216,20 @@ def test_another_notebook_is_reported_by_what_it_leaves(results):
     assert "The first 60 of 100 rows." in text_of(soup.find(id="tables"))
 
 
+def test_a_study_that_trains_nothing_is_reported_too(results):
+    for name in NOTEBOOKS:
+        if name != "alpha":
+            shutil.rmtree(results / name)
+    finish(results / "alpha", NOTEBOOKS["alpha"], {"runs": ["a-shipped-one"], "steps": [1, 2]})
+    write(results)
+    page = page_of(results)
+    assert problems(page) == []
+    soup = BeautifulSoup(page, "html.parser")
+    assert "No network was trained" in text_of(soup.find(id="provenance"))
+    shown = text_of(soup.select_one(".settings"))
+    assert shown == "Settings: runs a-shipped-one; steps 1, 2."
+
+
 def test_without_statistics_it_says_so_and_reports_the_rest(results, capsys):
     shutil.rmtree(results / "statistics")
     write(results)
