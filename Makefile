@@ -11,6 +11,7 @@ BIN := .venv/bin
 .PHONY: study test lab bench publish
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
+	$(BIN)/negmeta report demo
 
 test: .venv/made
 	$(BIN)/python -m pytest -n auto --dist loadfile

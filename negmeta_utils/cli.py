@@ -1,4 +1,4 @@
-"""The command line: `negmeta study NAME`."""
+"""The command line: `negmeta study NAME`, `negmeta report NAME`."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from negmeta_utils import runs, study
+from negmeta_utils import report, runs, study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,9 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         help="override a parameter; VALUE is YAML; may be given several times",
     )
+    command.set_defaults(run=_study)
+    _add_report(commands)
     options = parser.parse_args(arguments)
     try:
-        return _study(options)
+        return options.run(options)
     except (ValueError, OSError) as error:
         print(f"negmeta: {error}", file=sys.stderr)
         return 2
@@ -50,6 +52,23 @@ def _study(options: argparse.Namespace) -> int:
         copy = out_dir / job / notebooks[job]
         print(f"negmeta: {job} failed: {error}\n  its executed copy: {copy}", file=sys.stderr)
     return 1 if outcome.failed else 0
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("report", help="write a study's results as one HTML page")
+    command.add_argument("name", help="demo, mini-imagenet, paper, or a path to a YAML file")
+    command.add_argument("--out", help="folder of the study's results (runs/NAME in the clone)")
+    command.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    path = study.find_study(options.name)
+    out_dir = Path(options.out).resolve() if options.out else runs.ROOT / "runs" / path.stem
+    page, missing = report.write_report(path, out_dir)
+    if missing:
+        print(f"negmeta: not in the report, since not complete: {', '.join(missing)}")
+    print(f"The report is {page}")
+    return 0
 
 
 def parse_override(text: str) -> tuple[str, object]:

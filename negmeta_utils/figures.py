@@ -10,15 +10,16 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 _PALETTE = sns.color_palette("colorblind")
+# At least 20 apart (CAM02-UCS) for any kind of colour blindness; a test measures it.
 COLOURS = {
-    "maml": _PALETTE[0],
-    "meta-sgd": _PALETTE[1],
-    "fomaml": _PALETTE[9],
-    "anil": _PALETTE[2],
-    "boil": _PALETTE[4],
-    "meta-sgd-positive": _PALETTE[5],
-    "protonet": _PALETTE[7],
-    "meta-sgd - maml": _PALETTE[3],
+    "maml": "#0173b2",
+    "meta-sgd": "#de8f05",
+    "fomaml": "#56b4e9",
+    "anil": "#949494",
+    "boil": "#661100",
+    "meta-sgd-positive": "#b14e00",
+    "protonet": "#764e62",
+    "meta-sgd - maml": "#000000",
 }
 LABELS = {
     "maml": "MAML",
@@ -35,7 +36,7 @@ LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
 
 
 def set_style() -> None:
-    """One style for every figure; SVG files come out the same bytes from the same tables."""
+    """One style for every figure."""
     sns.set_theme("notebook", "ticks", font_scale=0.9)
     matplotlib.rcParams.update(
         {
@@ -46,16 +47,35 @@ def set_style() -> None:
             "figure.dpi": 100,
             "savefig.dpi": 150,
             "savefig.bbox": "tight",
-            "svg.hashsalt": "negmeta",
         }
     )
 
 
 def save(figure: Figure, out_dir: Path, name: str) -> None:
-    """`figure` as PNG and SVG in `out_dir`, without the time of day."""
-    for suffix in ("png", "svg"):
-        metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-        figure.savefig(out_dir / f"{name}.{suffix}", metadata=metadata)
+    """`figure` as PNG and SVG in `out_dir`: the same bytes from the same tables. Both carry what
+    the figure shows in words, as their Description."""
+    words = describe(figure)
+    # Without the time of day, matplotlib's version, and random names inside the SVG.
+    with matplotlib.rc_context({"svg.hashsalt": "negmeta"}):
+        for suffix, without in (("png", "Software"), ("svg", "Date")):
+            metadata = {without: None, "Description": words}
+            figure.savefig(out_dir / f"{name}.{suffix}", metadata=metadata)
+
+
+def describe(figure: Figure) -> str:
+    """What a figure shows, for those who do not see it: its panels, axes and marks."""
+    legends = [legend for axis in figure.axes if (legend := axis.get_legend())]
+    parts = {
+        "Panels": [axis.get_title() for axis in figure.axes],
+        "Across": [axis.get_xlabel() for axis in figure.axes],
+        "Up": [axis.get_ylabel() for axis in figure.axes],
+        "Marked": [t.get_text() for legend in legends + figure.legends for t in legend.get_texts()],
+    }
+    sentences = []
+    for what, texts in parts.items():
+        if said := list(dict.fromkeys(" ".join(text.split()) for text in texts if text)):
+            sentences.append(f"{what}: {'; '.join(said)}.")
+    return " ".join(sentences)
 
 
 def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[str]) -> Figure:
@@ -223,7 +243,7 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     return figure
 
 
-def _interval(axis: plt.Axes, row, place: float, colour: tuple) -> None:
+def _interval(axis: plt.Axes, row, place: float, colour: str) -> None:
     over_seeds = row.over == "seeds"
     axis.plot([row.low, row.high], [place] * 2, color=colour, ls="--" if over_seeds else "-")
     axis.plot(row.points, place, "s" if over_seeds else "o", color=colour, ms=5)

@@ -1,9 +1,20 @@
 """Figures show what is in their tables, and come out the same from the same tables."""
 
+import html
+import inspect
+import os
+import subprocess
+import sys
+
+import every_figure
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from colorspacious import cspace_convert
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
 
 from negmeta_utils import figures
 from negmeta_utils.statistics import PAPER_CHANGES, accuracies, effect_sizes
@@ -18,16 +29,7 @@ def style():
 
 @pytest.fixture
 def features():
-    generator = np.random.default_rng(0)
-    names = ["same_before", "same_after", "other_before", "other_after", "ordinary"]
-    return pd.DataFrame(
-        [
-            {"method": method, "seed": seed, "episode": e, **dict(zip(names, row, strict=True))}
-            for method in ("maml", "meta-sgd")
-            for seed in range(3)
-            for e, row in enumerate(generator.uniform(0.4, 0.6, (40, 5)))
-        ]
-    )
+    return every_figure.feature_table()
 
 
 def test_figure_6_colours_exactly_the_negative_rates():
@@ -79,13 +81,56 @@ def test_changes_are_drawn_with_their_intervals_and_the_papers_numbers(features)
         assert round(value, 6) in drawn
 
 
-def test_files_are_the_same_bytes_from_the_same_table(features, tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        figures.save(figures.feature_accuracy(accuracies(features)), tmp_path / name, "figure7")
-    for suffix in ("png", "svg"):
-        first, second = ((tmp_path / n / f"figure7.{suffix}").read_bytes() for n in ("a", "b"))
-        assert first == second
+def test_files_are_the_same_bytes_from_the_same_tables(tmp_path):
+    """In processes of their own, which hash strings differently, and at other times."""
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        subprocess.run(
+            [sys.executable, every_figure.__file__, str(tmp_path / number)],
+            env={**os.environ, "PYTHONHASHSEED": number}, check=True,
+        )  # fmt: skip
+    files = sorted(path.name for path in (tmp_path / "1").iterdir())
+    assert files == sorted(f"{n}.{s}" for n in every_figure.FIGURES for s in ("png", "svg"))
+    for name in files:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
+def test_every_figure_is_among_those_compared():
+    drawing = {
+        name
+        for name, function in inspect.getmembers(figures, inspect.isfunction)
+        if function.__annotations__.get("return") is Figure
+    }
+    assert drawing == set(every_figure.FIGURES)
+
+
+def test_a_saved_figure_says_what_it_shows(tmp_path):
+    figures.save(every_figure.FIGURES["rates_histogram"](), tmp_path, "figure6")
+    with Image.open(tmp_path / "figure6.png") as image:
+        words = image.info["Description"]
+    for said in ("conv1: ", "% negative", "Across: learned rate.", "mean; start of training."):
+        assert said in words
+    assert words in html.unescape((tmp_path / "figure6.svg").read_text())
+
+
+def distances(colours, kind):
+    """Differences [n, n] between colours as seen with one kind of colour blindness: Machado et al.
+    2009 for what is seen, CAM02-UCS for how different it is."""
+    seen = np.array([to_rgb(colour) for colour in colours])
+    if kind != "none":
+        space = {"name": "sRGB1+CVD", "cvd_type": kind, "severity": 100}
+        seen = cspace_convert(seen, space, "sRGB1").clip(0, 1)
+    seen = cspace_convert(seen, "sRGB1", "CAM02-UCS")
+    return np.linalg.norm(seen[:, None] - seen, axis=-1)
+
+
+@pytest.mark.parametrize("kind", ["none", "deuteranomaly", "protanomaly", "tritanomaly"])
+def test_colours_differ_for_the_colour_blind(kind):
+    between = distances(figures.COLOURS.values(), kind)[np.triu_indices(len(figures.COLOURS), 1)]
+    assert between.min() >= 20
+    assert distances([figures.NEGATIVE, figures.POSITIVE], kind)[0, 1] >= 20
+    red_and_green = distances(["tab:red", "tab:green"], "deuteranomaly")[0, 1]
+    assert red_and_green < 20, "the measure sees what the colour-blind do not"
 
 
 def test_an_episode_shows_every_image_once():

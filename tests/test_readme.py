@@ -1,11 +1,8 @@
 """Every command of the README is run here, as written or with the change that `RUN` states."""
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clones import copy_clone, run
 
 from negmeta_utils import cli, runs, study
 
@@ -30,26 +28,9 @@ TINY = (
 )
 
 
-def run(command, folder, **environment):
-    return subprocess.run(
-        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A copy of what git tracks and of what it does not ignore, its .venv this environment."""
-    folder = tmp_path_factory.mktemp("clone")
-    listed = run("git ls-files -co --exclude-standard", runs.ROOT).stdout.splitlines()
-    for name in listed:
-        if (runs.ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(runs.ROOT / name, folder / name)
-    (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    (folder / ".venv" / "made").touch()
-    return folder
+    return copy_clone(tmp_path_factory.mktemp("clone"))
 
 
 def make_says(target, clone):
@@ -70,11 +51,19 @@ def check_conda(command, clone, data):
 
 
 def check_make_study(command, clone, data):
-    assert make_says("study", clone).strip() == ".venv/bin/negmeta study demo --workers 2"
-    result = run(f".venv/bin/negmeta study demo --workers 2 {TINY}", clone)
+    said = make_says("study", clone).splitlines()
+    assert said == [".venv/bin/negmeta study demo --workers 2", ".venv/bin/negmeta report demo"]
+    result = run(f"{said[0]} {TINY} && {said[1]}", clone)
     assert result.returncode == 0, result.stderr
     assert "Look at the executed notebooks and figures in" in result.stdout
     assert (clone / "runs" / "demo" / "statistics" / "claims.csv").is_file()
+    written = re.search(r"The report is (\S+)\n$", result.stdout)
+    assert Path(written[1]).samefile(clone / "runs" / "demo" / "report.html")
+
+
+def check_report(command, clone, data):
+    check_make_study("make study", clone, data)  # its jobs are complete already
+    check_as_written(command, clone, data)
 
 
 def check_make_test(command, clone, data):
@@ -138,6 +127,7 @@ RUN = {
     "mkdir -p": check_as_written,
     ".venv/bin/papermill": check_as_written,
     ".venv/bin/negmeta study demo": check_planned,
+    ".venv/bin/negmeta report demo": check_report,
     ".venv/bin/negmeta study mini-imagenet": check_study_on_data,
     ".venv/bin/negmeta study paper": check_planned,
 }

@@ -1,0 +1,30 @@
+"""Fresh clones of this project, for tests of what its pages tell people to type."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from negmeta_utils import runs
+
+
+def run(command, folder, **environment):
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+def copy_clone(folder):
+    """Copy what git tracks and what it does not ignore; `.venv` is this environment."""
+    for name in run("git ls-files -co --exclude-standard", runs.ROOT).stdout.splitlines():
+        if (runs.ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(runs.ROOT / name, folder / name)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    for part in ("lib", "pyvenv.cfg"):
+        (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
+    (folder / ".venv" / "made").touch()
+    return folder
