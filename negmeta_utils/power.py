@@ -128,7 +128,7 @@ def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:
 
 def in_words(n_seeds: int | float | None) -> str:
     """A number of seeds as the functions above give it, for tables and sentences."""
-    if n_seeds is None:
+    if pd.isna(n_seeds):
         return "unknown from one seed"
     return "more episodes needed" if np.isinf(n_seeds) else f"{n_seeds:,.0f}"
 
