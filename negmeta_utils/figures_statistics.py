@@ -59,6 +59,7 @@ def power_curves(table: pd.DataFrame, wanted: float) -> Figure:
             axis.plot(rows["n_seeds"], rows["power"], color=colour, label=label)
         axis.axhline(wanted, color="black", ls=":", lw=1)
         axis.set(title=LABELS[method], xlabel="training seeds of each method", ylim=(0, 1.02))
+        axis.set_xlim(table["n_seeds"].min(), table["n_seeds"].max())
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:.0f}")
     axes[0, 0].set_ylabel("probability of a verdict")

@@ -7,7 +7,7 @@ difference of two methods this is the model of both methods with random slopes o
 and by episode. A grid is balanced, so the estimate by restricted maximum likelihood (REML) has a
 closed form: the likelihood depends on the data through the three mean squares of a two-way
 analysis of variance, and its maximum where no variance is negative is their isotonic regression
-(Robertson, Wright and Dykstra 1988, chapter 1.5: gamma likelihoods under a simple tree order).
+(Robertson, Wright and Dykstra 1988: gamma likelihoods under a simple tree order).
 It is what statsmodels' `MixedLM` looks for numerically (tests compare the two on small grids),
 without its dense matrices, which at 10 seeds and 40,000 episodes would have 16 billion entries.
 """

@@ -21,7 +21,7 @@ PAPER_EFFECT = 0.2  # percent of pre-adaptation accuracy: Meta-SGD's off-task ch
 POWER = 0.8
 CONFIDENCE = 0.95
 MIN_SEEDS = 3  # with fewer nothing is said of the methods
-MOST_SEEDS = 10_000  # more than that counts as "no number of seeds"
+MOST_SEEDS = 10_000_000  # where these do not suffice, the episodes are too few
 
 _gauss_legendre = cache(np.polynomial.legendre.leggauss)
 
@@ -128,9 +128,9 @@ def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:
 
 def in_words(n_seeds: int | float | None) -> str:
     """A number of seeds as the functions above give it, for tables and sentences."""
-    if n_seeds is None:
+    if pd.isna(n_seeds):
         return "unknown from one seed"
-    return "more episodes needed" if np.isinf(n_seeds) else f"{n_seeds:.0f}"
+    return "more episodes needed" if np.isinf(n_seeds) else f"{n_seeds:,.0f}"
 
 
 def _fewest(components: Components, effect: float, n_episodes: int) -> int | float | None:

@@ -94,8 +94,7 @@ def table_1(rates: pd.DataFrame) -> pd.DataFrame:
 
     rates: as `summarise_rates` gives. Columns: group, layer; mean, std and share_negative (averages
     over seeds); mean_low and mean_high, share_low and share_high (95 % t intervals over seeds, the
-    share's cut off at 0 and 1; NaN with one seed); spread_of_means (standard deviation of the mean
-    between seeds), rates (their number), paper mean, paper std.
+    share's cut off at 0 and 1; NaN with one seed); rates (their number), paper mean, paper std.
     """
     rows = []
     for (group, layer), networks in _last(rates).groupby(["group", "layer"]):
@@ -112,7 +111,6 @@ def table_1(rates: pd.DataFrame) -> pd.DataFrame:
                 "share_negative": share.mean,
                 "share_low": np.maximum(share.low, 0),
                 "share_high": np.minimum(share.high, 1),
-                "spread_of_means": networks["mean"].std(),
                 "rates": networks["n"].iloc[0],
             }
         )

@@ -50,3 +50,9 @@ def test_power_curves_have_a_line_for_every_number_of_episodes():
     assert list(many.get_ydata()) == [row[3] for row in rows[3:]]
     assert list(many.get_xdata()) == [3, 9, 81]
     assert set(wanted.get_ydata()) == {0.8}
+
+
+def test_power_that_one_seed_leaves_unknown_is_an_empty_panel(tmp_path):
+    table = pd.DataFrame({"method": "maml", "n_seeds": [3, 30], "n_episodes": 99, "power": np.nan})
+    figures.save(power_curves(table, 0.8), tmp_path, "power")
+    assert (tmp_path / "power.png").is_file()

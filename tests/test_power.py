@@ -107,5 +107,6 @@ def test_the_table_of_what_would_decide():
 
 def test_numbers_of_seeds_in_words():
     assert in_words(12) == in_words(12.0) == "12"
+    assert in_words(1234) == "1,234"
     assert in_words(np.inf) == "more episodes needed"
-    assert in_words(None) == "unknown from one seed"
+    assert in_words(None) == in_words(np.nan) == "unknown from one seed"  # pandas makes None NaN
