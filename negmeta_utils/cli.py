@@ -1,4 +1,4 @@
-"""The command line: `negmeta study NAME`."""
+"""The command line: `negmeta study NAME` and `negmeta data`."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from negmeta_utils import runs, study
+from negmeta_utils import data_cli, runs, study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,9 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         help="override a parameter; VALUE is YAML; may be given several times",
     )
+    data_cli.add_command(commands)
     options = parser.parse_args(arguments)
     try:
-        return _study(options)
+        return data_cli.run(options) if options.command == "data" else _study(options)
     except (ValueError, OSError) as error:
         print(f"negmeta: {error}", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from negmeta_utils import data
+from negmeta_utils import data, decoding
 
 REAL = os.environ.get("NEGMETA_DATA")
 needs = {
@@ -61,7 +61,7 @@ def test_the_folder_itself_serves_as_well_as_its_parent(tiny_data, tmp_path, mon
     monkeypatch.setenv("NEGMETA_DATA", str(tiny_data))
     by_variable = data.load("mini-imagenet", "test", 16, cache_dir=tmp_path)
     assert by_parent.fingerprint == by_folder.fingerprint == by_variable.fingerprint
-    assert len(list(tmp_path.iterdir())) == 1, "one source, one cache file"
+    assert len(list(tmp_path.iterdir())) == 3, "one source, one cache file a split"
 
 
 def test_omniglot_is_bright_ink_by_character_and_splits_share_none(omniglot, tmp_path):
@@ -80,7 +80,7 @@ def test_omniglot_is_bright_ink_by_character_and_splits_share_none(omniglot, tmp
 
 def test_a_cached_split_is_not_decoded_again(tiny_data, tmp_path, monkeypatch):
     first = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
-    monkeypatch.setattr(data, "_read_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
     again = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
     assert (first.images == again.images).all()
     assert again.class_names == first.class_names
@@ -93,14 +93,15 @@ def test_a_changed_source_is_another_cache_file(omniglot, tmp_path):
     Image.fromarray(np.zeros((105, 105), np.uint8)).save(file)
     after = data.load("omniglot", "val", 28, str(omniglot), cache)
     assert before.fingerprint != after.fingerprint
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.glob("omniglot-val-*"))) == 2
+    assert len(list(cache.glob("omniglot-train-*"))) == 1, "it has not changed"
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5000])
 def test_a_cache_file_cut_short_is_made_again(tiny_data, tmp_path, kept):
     first = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
     whole = first.images.clone()
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*-val-*")
     content = path.read_bytes()
     del first
     path.unlink()
@@ -111,7 +112,11 @@ def test_a_cache_file_cut_short_is_made_again(tiny_data, tmp_path, kept):
 @pytest.mark.parametrize(
     ("break_it", "error", "message"),
     [
-        (lambda f: (f / "val.csv").unlink(), FileNotFoundError, "has no val.csv beside images/"),
+        (
+            lambda f: (f / "val.csv").unlink(),
+            FileNotFoundError,
+            "no val split beside train and test",
+        ),
         (lambda f: (f / "val.csv").write_text("a,b\n1,2\n"), ValueError, "without filename or"),
         (lambda f: next(f.glob("images/n1*")).unlink(), FileNotFoundError, "listed, but not there"),
         (
@@ -138,9 +143,11 @@ def test_absent_data_and_unknown_names_are_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("NEGMETA_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match="set data_dir, or the variable NEGMETA_DATA"):
         data.load("mini-imagenet", "train")
-    with pytest.raises(FileNotFoundError, match="is not a folder; correct data_dir"):
+    with pytest.raises(FileNotFoundError, match="does not exist; correct data_dir"):
         data.load("omniglot", "train", data_dir=str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="holds no alphabets"):
+    with pytest.raises(
+        FileNotFoundError, match="no omniglot here .found nothing.; expected images_background"
+    ):
         data.load("omniglot", "train", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="dataset='cifar': not one of glyphs"):
         data.load("cifar", "train")
