@@ -94,7 +94,10 @@ def _extract_tar(archive: Path, folder: Path) -> None:
         for member in tar:
             _refuse(archive, member.name, member.issym() or member.islnk())
             if not (member.isfile() or member.isdir()):
-                raise ValueError(f"{archive}: {member.name} is neither a file nor a folder")
+                raise ValueError(
+                    f"{archive}: refused, for {member.name} in it is neither a file nor a folder; pack "
+                    "the images alone"
+                )
             tar.extract(member, folder, filter="data")
 
 

@@ -20,7 +20,8 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Decomp
 def decode(split: Split, mode: str, size: int, label: str = "reading images") -> np.ndarray:
     """The images of `split`: uint8 [n_images, channels, size, size].
 
-    mode: Pillow's "RGB" or "L". Raises ValueError for an image that cannot be read.
+    mode: Pillow's "RGB" or "L". Raises ValueError for an image that cannot be read,
+    FileNotFoundError for one that is not there.
     """
     channels = len(Image.new(mode, (1, 1)).getbands())
     images = np.empty((len(split.images), channels, size, size), dtype=np.uint8)
@@ -58,6 +59,8 @@ def _each(split: Split, use: Callable[[int, Image.Image], object], label: str) -
         try:
             with _open(given) as image:
                 return use(row, image)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{given}: listed, but not there; complete the data") from error
         except BROKEN as error:
             name = given if isinstance(given, str) else f"{split.origin}: image {row}"
             raise ValueError(f"{name}: not a readable image ({error}); replace it") from error

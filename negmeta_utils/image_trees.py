@@ -22,16 +22,23 @@ def _read_csv(parts: list[Path], split: str) -> Split:
     (table,) = parts
     folder = str(table.parent / "images")
     names: dict[str, list[str]] = {}
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        for row in csv.DictReader(lines):
-            if not row.get("filename") or not row.get("label"):
-                raise ValueError(f"{table}: a row without filename or label: {row}; correct it")
-            names.setdefault(row["label"], []).append(row["filename"])
+    for row in _rows(table):
+        if not row.get("filename") or not row.get("label"):
+            raise ValueError(f"{table}: a row without filename or label: {row}; correct it")
+        names.setdefault(row["label"], []).append(row["filename"])
     for label, files in names.items():
         if len(set(files)) < len(files):
             raise ValueError(f"{table}: class {label} names a file twice; correct it")
     images = {c: [os.path.join(folder, f) for f in sorted(of)] for c, of in names.items()}
     return split_of(images, table)
+
+
+def _rows(table: Path) -> list[dict]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            return list(csv.DictReader(lines))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table}: not a table in UTF-8 ({error}); correct it") from error
 
 
 def _class_folders(accepted: Callable[[str], object]) -> Callable[[Path], dict[str, list[Path]]]:
