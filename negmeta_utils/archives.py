@@ -95,8 +95,8 @@ def _extract_tar(archive: Path, folder: Path) -> None:
             _refuse(archive, member.name, member.issym() or member.islnk())
             if not (member.isfile() or member.isdir()):
                 raise ValueError(
-                    f"{archive}: refused, for {member.name} in it is neither a file nor a folder; pack "
-                    "the images alone"
+                    f"{archive}: refused, for {member.name} in it is neither a file nor a folder; "
+                    "pack the images alone"
                 )
             tar.extract(member, folder, filter="data")
 

@@ -17,7 +17,7 @@ changes is another file, and a file that does not read back whole is made again.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +96,9 @@ def load(
     dataset = find_dataset(name)
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: not one of {', '.join(SPLITS)}")
-    size = image_size or dataset.image_size
+    size = dataset.image_size if image_size is None else image_size
+    if size < 1:
+        raise ValueError(f"image_size={image_size}: must be at least 1, or None")
     cache = cache_folder(cache_dir)
     source = locate(name, data_dir) if dataset.layouts else None
     path = _cache_path(cache, name, split, size, source)
@@ -122,9 +124,10 @@ def find_dataset(name: str) -> Dataset:
 
 def locate(name: str, data_dir: str | None = None) -> Path:
     """The folder or archive of data set `name`. Raises FileNotFoundError, saying what to set."""
-    parameter = "dataset" if name.startswith(FOLDER) else "data_dir"
-    given = name.removeprefix(FOLDER) if name.startswith(FOLDER) else data_dir
-    given = given or os.environ.get("NEGMETA_DATA")
+    if name.startswith(FOLDER):
+        parameter, given = f"dataset={name!r}", name.removeprefix(FOLDER)
+    else:
+        parameter, given = "data_dir", data_dir or os.environ.get("NEGMETA_DATA")
     if not given:
         raise FileNotFoundError(
             f"{name}: set data_dir, or the variable NEGMETA_DATA, to the folder that holds "
@@ -150,7 +153,7 @@ def _cache_path(cache: Path, name: str, split: str, size: int, source: Path | No
     if source is None:
         made_from = glyphs.source_fingerprint()
     elif archives.is_archive(source):
-        made_from = _stamps([source])
+        made_from = _stamps([str(source)])
     else:
         found = layouts.find(name, find_dataset(name).layouts, source)
         made_from = _source_key(found, split)
@@ -160,26 +163,25 @@ def _cache_path(cache: Path, name: str, split: str, size: int, source: Path | No
 
 
 def _source_key(found: Found, split: str) -> str:
-    """Digest of what a split is made from: names and sizes of image files, for reading them all
-    would cost a minute; of a file with many images the time of its last change too."""
+    """Digest of what a split is made from: its classes, where they are told by files alone, and
+    its files."""
     if not found.layout.of_files:
-        return _stamps(found.parts[split])
+        return _stamps(map(str, found.parts[split]))
     content = found.read(split)
-    digest = hashlib.sha256(
-        json.dumps([content.class_names, content.class_sizes.tolist()]).encode()
-    )
-    for file in content.images:
+    return f"{content.class_names} {content.class_sizes.tolist()} {_stamps(content.images)}"
+
+
+def _stamps(files: Iterable[str]) -> str:
+    """Digest of the files' names, sizes and times of last change: reading them all would take as
+    long as to decode them."""
+    digest = hashlib.sha256()
+    for file in files:
         try:
-            folder, name = file.split(os.sep)[-2:]
-            digest.update(f"{folder}/{name} {os.stat(file).st_size}\n".encode())
+            stat = os.stat(file)
         except OSError as error:
             raise FileNotFoundError(f"{file}: listed, but not there; complete the data") from error
+        digest.update(f"{os.path.basename(file)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def _stamps(files: list[Path]) -> str:
-    stats = [(file.name, file.stat()) for file in files]
-    return json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def _fill_cache(paths: dict[str, Path], found: Found, dataset: Dataset, size: int) -> None:
