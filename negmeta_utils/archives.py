@@ -4,6 +4,7 @@ Only plain files and folders are taken out. An archive that holds a link, or a n
 of the folder it is unpacked into, is refused whole.
 """
 
+import gzip
 import lzma
 import shutil
 import stat
@@ -19,7 +20,10 @@ from negmeta_utils import pickles
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 ELSEWHERE = "make room there, or set NEGMETA_CACHE to another folder"
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
+    NotImplementedError,  # a compression that Python does not know
+)  # fmt: skip
 
 
 def is_archive(path: Path) -> bool:

@@ -137,12 +137,12 @@ def named(folder: Path, *patterns: str) -> dict[str, list[Path]]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in `folder`, by name; those that archivers and desktops hide are left out."""
+    """Folders in `folder`, by name; hidden ones and what macOS puts in archives are left out."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_dir()]
-    return [folder / name for name in sorted(names) if name[0] not in "._"]
+    return [folder / name for name in sorted(names) if name[0] != "." and name != "__MACOSX"]
 
 
 def _missing_split(found: Found) -> Exception:

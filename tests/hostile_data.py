@@ -267,8 +267,6 @@ CASES = [
     Case("an unknown download", "negmeta",
          lambda folder: ["data", "fetch", "imagenet", "--data-dir", str(folder / "new")],
          ("imagenet: cannot be fetched", "NAME is mini-imagenet")),
-    Case("an unknown data set", "papermill", training(lambda f: None, dataset="imagenet"),
-         ("dataset='imagenet'", "not one of glyphs, mini-imagenet")),
     Case("no folder of that name", "papermill",
          training(lambda f: None, dataset="folder:/nowhere"),
          ("/nowhere does not exist", "correct dataset")),

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import threading
+from contextlib import suppress
 from functools import partial
 
 import data_makers as make
@@ -55,7 +56,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if length is not None:
             self.send_header("Content-Length", str(length or len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # the client has had enough
+            self.wfile.write(body)
 
     def log_message(self, *_):
         pass

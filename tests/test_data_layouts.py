@@ -238,3 +238,13 @@ def test_pickled_rows_that_do_not_belong_are_refused(tmp_path):
             path.write_bytes(pickle.dumps(content))
         with pytest.raises(ValueError, match="class n00000001 does not list rows"):
             data.load("mini-imagenet", "train", 8, str(tmp_path), tmp_path / "cache")
+
+
+def test_what_archivers_and_desktops_add_is_not_data(classes, expected, tmp_path):
+    make.write_folders(tmp_path / "unpacked", classes)
+    extra = tmp_path / "unpacked" / "__MACOSX" / "train"
+    extra.mkdir(parents=True)
+    name, files = next(iter(classes["train"].items()))
+    (tmp_path / "unpacked" / "train" / name / f"._{files[0].name}").write_bytes(b"fork")
+    (tmp_path / "unpacked" / "train" / ".Trash").mkdir()
+    check(make.pack(tmp_path / "unpacked", tmp_path / "a.zip"), expected, tmp_path / "cache")
