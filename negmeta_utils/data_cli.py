@@ -115,7 +115,7 @@ def _report(name: str, found: layouts.Found, archive: Path | None) -> Iterator[s
     counts = Counter(size for s, c in splits.items() for size in decoding.sizes(c, f"reading {s}"))
     sizes = ", ".join(f"{w}x{h} ({n})" for (w, h), n in counts.most_common(3))
     yield f"  images   {counts.total()} read, none broken; width x height {sizes}" + (
-        f" and {len(counts) - 3} other sizes" if len(counts) > 3 else ""
+        f" and {len(counts) - 3} more" if len(counts) > 3 else ""
     )
     use = f'dataset="{named}"' + ("" if name == data.FOLDER else f', data_dir="{place}"')
     yield f"  use      {use}"
@@ -126,6 +126,7 @@ def _compared(name: str, splits: dict[str, layouts.Split]) -> str:
     title, known = KNOWN_CLASSES[name]
     same = sum(len(set(known[s]) & set(content.class_names)) for s, content in splits.items())
     total = sum(len(content.class_names) for content in splits.values())
-    if same == total == sum(map(len, known.values())):
+    n_known = sum(map(len, known.values()))
+    if same == total == n_known:
         return f"those of {title}"
-    return f"NOT those of {title}: {same} of {total} classes are where it has them"
+    return f"{same} of the {n_known} of {title}, in their splits; {total - same} others"
