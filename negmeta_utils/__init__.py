@@ -1,8 +1,7 @@
 """Reproduces and tests *Negative Inner-Loop Learning Rates Learn Universal Features*.
 
-Imports run one way: `episodes`, `model` and `runs` stand on the ground, and so do `layouts` and
-`pickles`, by which data sets are recognised and read; `data`, `adaptation` and `adjoint` on them;
-then `rates` and `config`; then `training` and `features`. `study` knows
+Imports run one way: `episodes`, `model` and `runs` stand on the ground; `data`, `adaptation` and
+`adjoint` on them; then `rates` and `config`; then `training` and `features`. `study` knows
 notebooks only. `statistics`, `claims` and `figures` take pandas tables and know nothing of torch.
 """
 
