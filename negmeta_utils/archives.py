@@ -122,7 +122,7 @@ def _refuse(archive: Path, name: str, is_link: bool) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     if is_link:
         raise ValueError(f"{archive}: refused, for {name} in it is a link; pack the files instead")
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
+    if path.is_absolute() or ".." in path.parts:
         raise ValueError(
             f"{archive}: refused, for {name} leads out of the folder it is unpacked into; pack it "
             "again with plain names"

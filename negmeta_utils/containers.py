@@ -10,7 +10,7 @@ import pyarrow.parquet
 
 from negmeta_utils import pickles
 from negmeta_utils.class_lists import CIFAR_FS
-from negmeta_utils.layouts import ALIASES, SPLITS, Layout, Split, grouped, named, split_of
+from negmeta_utils.layouts import SPLITS, Layout, Split, grouped, named, split_of
 
 WNID = re.compile(r"n\d{8}")
 
@@ -59,10 +59,7 @@ def _read_metaoptnet(parts: list[Path], split: str) -> Split:
 
 
 def _parquet_parts(folder: Path) -> dict[str, list[Path]]:
-    parts = {
-        split: sorted(path for a in ALIASES[split] for path in folder.glob(f"{a}[-.]*parquet"))
-        for split in SPLITS
-    }
+    parts = {split: sorted(folder.glob(f"{split}*.parquet")) for split in SPLITS}
     return {split: paths for split, paths in parts.items() if paths}
 
 

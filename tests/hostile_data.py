@@ -1,7 +1,7 @@
 """Bad input that is about data: cases for `test_bad_input`.
 
 Whoever runs them sets NEGMETA_CACHE to the folder `cache` below the temporary folder that
-`prepare` is given; some cases put something there that cannot be written to.
+`prepare` is given (the kernel's too): one case puts something there that cannot be written to.
 """
 
 import io
