@@ -1,4 +1,4 @@
-"""The command line: `negmeta study NAME`, `negmeta report NAME`."""
+"""The command line: `negmeta study NAME`, `negmeta report NAME`, `negmeta data`."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from negmeta_utils import report, runs, study
+from negmeta_utils import data_cli, report, runs, study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.set_defaults(run=_study)
     _add_report(commands)
+    data_cli.add_command(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

@@ -1,5 +1,7 @@
 """What several test files use: a data set of random images on disk, small enough for any test."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,8 @@ def tiny_data(tmp_path_factory):
                 pixels = colour + generator.normal(0, 25, (16, 16, 3))
                 name = f"{label}{i:08d}.jpg"
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "images" / name)
+                # One time of change for ever, so that the cache knows the file again.
+                os.utime(root / "images" / name, (10**9, 10**9))
                 lines.append(f"{name},{label}")
         (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return folder

@@ -2,13 +2,17 @@
 
 import csv
 import os
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
+import data_makers as make
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from negmeta_utils import data
+from negmeta_utils import data, decoding, runs
 
 REAL = os.environ.get("NEGMETA_DATA")
 needs = {
@@ -61,7 +65,7 @@ def test_the_folder_itself_serves_as_well_as_its_parent(tiny_data, tmp_path, mon
     monkeypatch.setenv("NEGMETA_DATA", str(tiny_data))
     by_variable = data.load("mini-imagenet", "test", 16, cache_dir=tmp_path)
     assert by_parent.fingerprint == by_folder.fingerprint == by_variable.fingerprint
-    assert len(list(tmp_path.iterdir())) == 1, "one source, one cache file"
+    assert len(list(tmp_path.iterdir())) == 3, "one source, one cache file a split"
 
 
 def test_omniglot_is_bright_ink_by_character_and_splits_share_none(omniglot, tmp_path):
@@ -80,7 +84,7 @@ def test_omniglot_is_bright_ink_by_character_and_splits_share_none(omniglot, tmp
 
 def test_a_cached_split_is_not_decoded_again(tiny_data, tmp_path, monkeypatch):
     first = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
-    monkeypatch.setattr(data, "_read_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
     again = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
     assert (first.images == again.images).all()
     assert again.class_names == first.class_names
@@ -93,25 +97,121 @@ def test_a_changed_source_is_another_cache_file(omniglot, tmp_path):
     Image.fromarray(np.zeros((105, 105), np.uint8)).save(file)
     after = data.load("omniglot", "val", 28, str(omniglot), cache)
     assert before.fingerprint != after.fingerprint
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.glob("omniglot-val-*"))) == 2
+    assert len(list(cache.glob("omniglot-train-*"))) == 1, "it has not changed"
 
 
-@pytest.mark.parametrize("kept", [0, 100, 5000])
-def test_a_cache_file_cut_short_is_made_again(tiny_data, tmp_path, kept):
-    first = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
-    whole = first.images.clone()
-    (path,) = tmp_path.iterdir()
+def test_an_image_of_the_same_length_changed_in_place_is_noticed(tmp_path):
+    for split in data.SPLITS:
+        (tmp_path / "my" / split / split).mkdir(parents=True)
+        Image.new("L", (8, 8), 100).save(tmp_path / "my" / split / split / "a.png")
+    before = data.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
+    file = tmp_path / "my" / "val" / "val" / "a.png"
+    size = file.stat().st_size
+    Image.new("L", (8, 8), 101).save(file)
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    assert file.stat().st_size == size
+    after = data.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
+    assert before.fingerprint != after.fingerprint
+
+
+def rewritten(**changes):
+    """Writes a cache file again with its metadata or images changed."""
+
+    def rewrite(path):
+        tensors, metadata = runs.read_tensors(path)
+        images = changes.pop("images", lambda x: x)(tensors["data"]["images"].clone())
+        runs.write_tensors(path, {"data": {"images": images}}, metadata | changes)
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: runs.write_tensors(path, {"params": {"w": torch.zeros(3)}}, {}),
+        lambda path: runs.write_tensors(path, {"data": {"images": torch.zeros(3)}}, {}),
+        rewritten(class_sizes=[8] * 5 + [7]),
+        rewritten(class_names=["a"]),
+        rewritten(images=lambda images: images[:-1]),
+        rewritten(images=lambda images: images[:, :, :15, :15]),
+        rewritten(images=lambda images: images.float()),
+    ],
+)
+def test_a_cache_file_that_is_not_whole_is_made_again(tiny_data, tmp_path, spoil):
+    whole = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path).images.clone()
+    (path,) = tmp_path.glob("*-val-*")
     content = path.read_bytes()
-    del first
-    path.unlink()
-    path.write_bytes(content[:kept])
-    assert (data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path).images == whole).all()
+    copy = tmp_path / "copy"
+    copy.write_bytes(content)  # the file itself is mapped, and must not be written to in place
+    spoil(copy)
+    os.replace(copy, path)
+    again = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    assert (again.images == whole).all()
+    assert path.read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_cache_of_another_version_is_left_alone(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "CACHE_FORMAT", data.CACHE_FORMAT + 1)
+    data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    others = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.undo()
+    data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
+    assert {path: path.read_bytes() for path in others} == others
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here")
+def test_images_are_mapped_from_the_cache_not_copied(tiny_data, tmp_path):
+    images = data.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    (path,) = tmp_path.glob("*-val-*")
+    ranges = [
+        [int(end, 16) for end in line.split()[0].split("-")]
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(path))
+    ]
+    assert any(start <= images.images.data_ptr() < end for start, end in ranges)
+
+
+@contextmanager
+def files_limited_to(n_bytes):
+    """Writing beyond fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_disk_that_fills_up_leaves_the_cache_as_it_was(tiny_data, tmp_path, packed):
+    source = tiny_data / "mini-imagenet"
+    if packed:
+        source = make.pack(source, tmp_path / "a.zip")
+    cache = tmp_path / "cache"
+    data.load("mini-imagenet", "val", 8, str(tiny_data), cache)
+    before = {path: path.read_bytes() for path in cache.iterdir()}
+    with files_limited_to(600 if packed else 20_000), pytest.raises(OSError) as raised:
+        data.load("mini-imagenet", "val", 16, str(source), cache)
+    for words in (str(cache), "too large", "make room", "NEGMETA_CACHE to another folder"):
+        assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert {path: path.read_bytes() for path in cache.iterdir()} == before
 
 
 @pytest.mark.parametrize(
     ("break_it", "error", "message"),
     [
-        (lambda f: (f / "val.csv").unlink(), FileNotFoundError, "has no val.csv beside images/"),
+        (
+            lambda f: (f / "val.csv").unlink(),
+            FileNotFoundError,
+            "no val split beside train and test",
+        ),
         (lambda f: (f / "val.csv").write_text("a,b\n1,2\n"), ValueError, "without filename or"),
         (lambda f: next(f.glob("images/n1*")).unlink(), FileNotFoundError, "listed, but not there"),
         (
@@ -138,9 +238,11 @@ def test_absent_data_and_unknown_names_are_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("NEGMETA_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match="set data_dir, or the variable NEGMETA_DATA"):
         data.load("mini-imagenet", "train")
-    with pytest.raises(FileNotFoundError, match="is not a folder; correct data_dir"):
+    with pytest.raises(FileNotFoundError, match="does not exist; correct data_dir"):
         data.load("omniglot", "train", data_dir=str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="holds no alphabets"):
+    with pytest.raises(
+        FileNotFoundError, match="no omniglot here .found nothing.; expected images_background"
+    ):
         data.load("omniglot", "train", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="dataset='cifar': not one of glyphs"):
         data.load("cifar", "train")

@@ -112,6 +112,22 @@ def check_planned(command, clone, data):
     assert study.plan(steps, clone / "runs" / words[2])
 
 
+def check_data(command, clone, data):
+    result = run(command.replace("/path/to/datasets", str(data)), clone, NEGMETA_DATA=str(data))
+    assert result.returncode == 0, result.stderr
+    assert f"{data}/mini-imagenet" in result.stdout
+
+
+def check_fetch(command, clone, data):
+    """Without the network: omniglot is there already, as far as its folders tell."""
+    for part, n_alphabets in (("images_background", 6), ("images_evaluation", 1)):
+        for a in range(n_alphabets):
+            (clone / "datasets" / "omniglot" / part / f"alphabet{a}").mkdir(parents=True)
+    result = run(command.replace("/path/to/datasets", str(clone / "datasets")), clone)
+    assert result.returncode == 0, result.stderr
+    assert "omniglot is in" in result.stdout
+
+
 def check_export(command, clone, data):
     assert re.fullmatch(r"export NEGMETA_DATA=\S+", command)
 
@@ -126,6 +142,9 @@ RUN = {
     "export NEGMETA_DATA": check_export,
     "mkdir -p": check_as_written,
     ".venv/bin/papermill": check_as_written,
+    ".venv/bin/negmeta data list": check_data,
+    ".venv/bin/negmeta data check": check_data,
+    ".venv/bin/negmeta data fetch": check_fetch,
     ".venv/bin/negmeta study demo": check_planned,
     ".venv/bin/negmeta report demo": check_report,
     ".venv/bin/negmeta study mini-imagenet": check_study_on_data,
