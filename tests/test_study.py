@@ -7,7 +7,7 @@ import papermill
 import pytest
 import yaml
 
-from negmeta_utils import cli, runs, study
+from negmeta_utils import cli, runs, scheduling, study
 
 STUDIES = sorted((study.NOTEBOOKS / "studies").glob("*.yml"))
 
@@ -130,7 +130,7 @@ def test_kernels_side_by_side_do_not_meet(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     jobs = study.plan(study.read_study(path, {}), tmp_path / "out")
-    outcome = study.run_study(jobs, tmp_path / "out", workers=2)
+    outcome = scheduling.run_study(jobs, tmp_path / "out", workers=2)
     assert not outcome.errors
     assert sorted(outcome.done) == [f"n-{i}" for i in range(8)]
     for i in range(8):
@@ -144,7 +144,7 @@ def test_a_kernel_that_dies_fails_its_job_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
     path = write_study(tmp_path / "s.yml", {"n": {"notebook": "small", "grid": {"number": [0, 1]}}})
     jobs = study.plan(study.read_study(path, {}), tmp_path / "out")
-    outcome = study.run_study(jobs, tmp_path / "out")
+    outcome = scheduling.run_study(jobs, tmp_path / "out")
     assert outcome.failed == ["n-0"]
     assert outcome.done == ["n-1"]
     assert "DeadKernelError" in outcome.errors["n-0"]
