@@ -7,13 +7,22 @@ and its job given to another one, up to dask's `allowed-failures`.
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed import (
+    Client,
+    Future,
+    KilledWorker,
+    LocalCluster,
+    Worker,
+    WorkerPlugin,
+    as_completed,
+)
 
 from negmeta_utils import runs
 from negmeta_utils.execute import Result, execute, stop_kernels
@@ -47,6 +56,13 @@ class Outcome:
         return words[result.state]
 
 
+class IgnoreInterrupt(WorkerPlugin):
+    """Ctrl-C reaches every process of a terminal; here only the study's own acts on it, in order."""
+
+    def setup(self, worker: Worker) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def run_study(
     jobs: list[Job],
     out_dir: Path,
@@ -78,6 +94,8 @@ def run_study(
         if scheduler is None and any(map(_wants_gpu, waiting)):
             runs.resolve_device("cuda")
         with _cluster(workers, scheduler) as client:
+            if missing := _missing(client, waiting):
+                say(f"waiting for {missing}")
             _run(client, waiting, out_dir, outcome, ended)
     return outcome
 
@@ -126,6 +144,16 @@ def _submit(client: Client, job: Job, out_dir: Path) -> Future:
     )
 
 
+def _missing(client: Client, jobs: list[Job]) -> str:
+    """The workers that these jobs need and that are not there yet, in words; empty for none."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        return "workers: none has joined the scheduler yet"
+    if any(map(_wants_gpu, jobs)) and not any("GPU" in w["resources"] for w in workers):
+        return "a worker with a GPU: start one with --resources GPU=1"
+    return ""
+
+
 def _wants_gpu(job: Job) -> bool:
     return str(job.parameters.get("device")).startswith("cuda")
 
@@ -140,7 +168,13 @@ def _result(future: Future) -> Result:
 @contextmanager
 def _cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
     if scheduler is not None:
-        with Client(scheduler, timeout="10s", set_as_default=False) as client:
+        try:
+            client = Client(scheduler, timeout="10s", set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"--scheduler {scheduler}: {error}; is `dask scheduler` running?"
+            ) from error
+        with client:
             yield client
         return
     with (
@@ -148,6 +182,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,  # one kernel each
             env=_threads(workers),
+            plugins=[IgnoreInterrupt()],
             resources={"GPU": 1} if torch.cuda.is_available() else None,
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
