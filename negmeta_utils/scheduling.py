@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import dask
 import torch
 from distributed import (
     Client,
@@ -57,7 +58,7 @@ class Outcome:
 
 
 class IgnoreInterrupt(WorkerPlugin):
-    """Ctrl-C reaches every process of a terminal; here only the study's own acts on it, in order."""
+    """Ctrl-C reaches every process of a terminal; only the study's own acts on it, in order."""
 
     def setup(self, worker: Worker) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -178,6 +179,8 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
             yield client
         return
     with (
+        # On a busy machine a worker may need longer to come back than dask waits for it.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,  # one kernel each
