@@ -25,7 +25,7 @@ def test_every_study_of_the_project_can_be_planned(path, tmp_path):
         assert all(names.index(need) < names.index(job.name) for need in job.needs)
         unknown = set(job.parameters) - set(papermill.inspect_notebook(str(job.notebook)))
         assert not unknown
-    assert {job.notebook.stem for job in jobs} == {
+    assert path.stem == "scaling" or {job.notebook.stem for job in jobs} == {
         "01_train", "02_alpha_distribution", "03_feature_adaptation", "04_statistics"
     }  # fmt: skip
 
