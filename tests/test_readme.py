@@ -123,6 +123,28 @@ def check_planned(command, clone, data):
     assert study.plan(steps, clone / "runs" / words[2])
 
 
+def check_status(command, clone, data):
+    out = clone / "runs" / "demo"
+    if not (out / study.PLAN).exists():  # where `make study` was not run before
+        study.write_plan(study.plan(study.read_study(study.find_study("demo"), {}), out), out)
+    result = run(command, clone)
+    assert result.returncode == 0, result.stderr
+    assert "statistics" in result.stdout
+
+
+def check_make_scaling(command, clone, data):
+    said = make_says("scaling", clone).strip()
+    assert said == ".venv/bin/python -m negmeta_utils.bench_scaling"
+    assert run(f"{said} --help", clone).returncode == 0
+
+
+def check_dask(command, clone, data):
+    """Runs until it is stopped (test_scheduling does that); its options are known to dask."""
+    result = run(f"{command} --help", clone)
+    assert result.returncode == 0, result.stderr
+    assert run(f"{command} --nonsense 1 --help", clone).returncode != 0
+
+
 def check_export(command, clone, data):
     assert re.fullmatch(r"export NEGMETA_DATA=\S+", command)
 
@@ -135,6 +157,9 @@ RUN = {
     "make test": check_make_test,
     "make lab": check_make_lab,
     "export NEGMETA_DATA": check_export,
+    "make scaling": check_make_scaling,
+    ".venv/bin/negmeta status": check_status,
+    ".venv/bin/dask": check_dask,
     "mkdir -p": check_as_written,
     ".venv/bin/papermill": check_as_written,
     ".venv/bin/negmeta study demo": check_planned,

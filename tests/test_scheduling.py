@@ -139,7 +139,7 @@ def test_an_interrupted_study_says_one_line_and_leaves_no_kernel(logged, tmp_pat
 
 
 def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, tiny_data):
-    settings = {**studies.TINY, "n_updates": 600, "val_every": 100, "checkpoint_every": 5}
+    settings = {**studies.TINY, "n_updates": 200, "val_every": 50, "checkpoint_every": 5}
     settings["data_dir"] = str(tiny_data)
     step = {"notebook": "01_train", "grid": {"seed": [0]}, "parameters": settings}
     path = studies.write_study(tmp_path / "s.yml", {"train": step})
