@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,22 +79,22 @@ def run_study(
     for CUDA and there is none here, OSError where the scheduler does not answer or a folder
     cannot be written to. An interruption leaves no kernel behind.
     """
-    outcome, waiting = Outcome(), []
+    outcome = Outcome()
 
     def ended(job: Job, result: Result) -> None:
         words = outcome.add(job, result)
         count = sum(map(len, (outcome.done, outcome.skipped, outcome.not_run, outcome.failed)))
         say(f"[{count:>{len(str(len(jobs)))}}/{len(jobs)}] {job.name}: {words}")
 
+    waiting = [job for job in jobs if not is_complete(job, out_dir / job.name)]
+    for job in filter(_wants_gpu, waiting if scheduler is None else []):
+        runs.resolve_device(job.parameters["device"])
     write_plan(jobs, out_dir)
+    ahead = {job.name for job in waiting}
     for job in jobs:
-        if is_complete(job, out_dir / job.name):
+        if job.name not in ahead:
             ended(job, Result("skipped"))
-        else:
-            waiting.append(job)
     if waiting:
-        if scheduler is None and any(map(_wants_gpu, waiting)):
-            runs.resolve_device("cuda")
         with _cluster(workers, scheduler) as client:
             if missing := _missing(client, waiting):
                 say(f"waiting for {missing}")
@@ -164,6 +165,8 @@ def _result(future: Future) -> Result:
         return future.result()
     except KilledWorker:
         return Result("failed", error="KilledWorker: every worker that tried it died")
+    except CancelledError as error:
+        raise OSError("the dask scheduler was lost; start it and the study again") from error
 
 
 @contextmanager

@@ -133,16 +133,15 @@ def check_status(command, clone, data):
 
 
 def check_make_scaling(command, clone, data):
-    said = make_says("scaling", clone).strip()
-    assert said == ".venv/bin/python -m negmeta_utils.bench_scaling"
-    assert run(f"{said} --help", clone).returncode == 0
+    assert make_says("scaling", clone).strip() == ".venv/bin/python -m negmeta_utils.bench_scaling"
 
 
 def check_dask(command, clone, data):
     """Runs until it is stopped (test_scheduling does that); its options are known to dask."""
-    result = run(f"{command} --help", clone)
-    assert result.returncode == 0, result.stderr
-    assert run(f"{command} --nonsense 1 --help", clone).returncode != 0
+    program, subcommand, *words = shlex.split(command)
+    known = run(f"{program} {subcommand} --help", clone).stdout
+    for option in (word for word in words if word.startswith("--")):
+        assert f"{option} " in known, option
 
 
 def check_export(command, clone, data):
