@@ -71,16 +71,17 @@ def same(a: Path, b: Path) -> bool:
 def test_side_by_side_gives_the_files_of_in_a_row(tmp_path, tiny_data, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     path = studies.tiny_demo(tmp_path / "small.yml", tiny_data)
+    steps = study.read_study(path, {})
+    steps = {name: steps[name] for name in ("train", "alpha")}
     files = {}
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"
-        jobs = study.plan(study.read_study(path, {}), out)
-        outcome = scheduling.run_study(jobs, out, workers)
-        assert len(outcome.done) == 5, outcome.errors
+        outcome = scheduling.run_study(study.plan(steps, out), out, workers)
+        assert len(outcome.done) == 3, outcome.errors
         paths = (p for p in out.rglob("*") if p.is_file() and p.name != "plan.json")
         files[workers] = sorted(p.relative_to(out) for p in paths)
     assert files[1] == files[2]
-    assert len(files[1]) > 40
+    assert len(files[1]) > 25
     different = [f for f in files[1] if not same(tmp_path / "out1" / f, tmp_path / "out2" / f)]
     assert not different
     # The comparison itself: another seed's model is another file.
