@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-.PHONY: study test lab bench publish
+.PHONY: study test lab bench scaling publish
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
 	$(BIN)/negmeta report demo
@@ -21,6 +21,9 @@ lab: .venv/made
 
 bench: .venv/made
 	$(BIN)/python -m negmeta_utils.bench
+
+scaling: .venv/made
+	$(BIN)/python -m negmeta_utils.bench_scaling
 
 # For maintainers, after `negmeta study` of each: what of their results the repository keeps.
 KEPT := negmeta_utils/pretrained

@@ -140,19 +140,24 @@ def _row(title: str, values: pd.DataFrame, unit: str) -> dict[str, str]:
     return row | {name: f"{value:.3g} {unit}" for name, value in values.median().items()}
 
 
+def hardware(device: str) -> str:
+    """The processor that times hold for, in words."""
+    if device != "cpu":
+        return torch.cuda.get_device_name()
+    cpus = Path("/proc/cpuinfo")
+    models = cpus.read_text().split("model name") if cpus.exists() else []
+    model = models[1].split("\n")[0].strip("\t: ") if len(models) > 1 else platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
+
+
 def _conditions(names: list[str], repetitions: int, device: str) -> str:
-    if device == "cpu":
-        cpus = Path("/proc/cpuinfo")
-        models = cpus.read_text().split("model name") if cpus.exists() else []
-        model = models[1].split("\n")[0].strip("\t: ") if len(models) > 1 else platform.machine()
-        hardware = f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    else:
-        hardware = torch.cuda.get_device_name()
+    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     versions = [f"{name} {version(name)}" for name in ("torch", *names) if name not in OURS]
     return (
-        f"{hardware}; Python {platform.python_version()}, {', '.join(versions)}. Medians of "
-        f"{repetitions} alternating repetitions; ratios are medians of each repetition's ratio to "
-        "the fastest (for memory the leanest) peer. float32; an evaluation is one iteration."
+        f"{hardware(device)}{threads}; Python {platform.python_version()}, {', '.join(versions)}. "
+        f"Medians of {repetitions} alternating repetitions; ratios are medians of each "
+        "repetition's ratio to the fastest (for memory the leanest) peer. float32; an evaluation "
+        "is one iteration."
     )
 
 

@@ -1,22 +1,45 @@
-"""The command line: `negmeta study NAME`, `negmeta report NAME`, `negmeta data`."""
+"""The command line: `negmeta study NAME`, `negmeta status NAME`, `negmeta report NAME` and
+`negmeta data`."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 import yaml
 
-from negmeta_utils import data_cli, report, runs, study
+from negmeta_utils import data_cli, report, runs, scheduling, status, study
+
+STUDY = "a study of this project, such as demo, or a path to a YAML file"
+OUT = "folder for the results (runs/NAME in the clone)"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if all went well, 1 if a notebook failed, 2 if nothing could start."""
     parser = argparse.ArgumentParser(prog="negmeta", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_study(commands)
+    _add_status(commands)
+    _add_report(commands)
+    data_cli.add_command(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("negmeta: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"negmeta: {error}", file=sys.stderr)
+        return 2
+
+
+def _add_study(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("study", help="execute a study's notebooks through papermill")
-    command.add_argument("name", help="demo, mini-imagenet, paper, or a path to a YAML file")
-    command.add_argument("--out", help="folder for the results (runs/NAME in the clone)")
-    command.add_argument("--workers", type=int, default=1, help="notebooks side by side (1)")
+    command.add_argument("name", help=STUDY)
+    command.add_argument("--out", help=OUT)
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, default=1, help="notebooks side by side (1)")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a dask scheduler, to run them there")
     command.add_argument(
         "--set",
         dest="overrides",
@@ -26,24 +49,33 @@ def main(arguments: list[str] | None = None) -> int:
         help="override a parameter; VALUE is YAML; may be given several times",
     )
     command.set_defaults(run=_study)
-    _add_report(commands)
-    data_cli.add_command(commands)
-    options = parser.parse_args(arguments)
-    try:
-        return options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"negmeta: {error}", file=sys.stderr)
-        return 2
+
+
+def _add_status(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("status", help="what of a study is done, running and to come")
+    command.add_argument("name", help=STUDY)
+    command.add_argument("--out", help=OUT)
+    command.set_defaults(run=_status)
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("report", help="write a study's results as one HTML page")
+    command.add_argument("name", help=STUDY)
+    command.add_argument("--out", help=OUT)
+    command.set_defaults(run=_report)
 
 
 def _study(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     path = study.find_study(options.name)
     steps = study.read_study(path, dict(parse_override(text) for text in options.overrides))
-    out_dir = Path(options.out).resolve() if options.out else runs.ROOT / "runs" / path.stem
+    out_dir = _out_dir(options, path)
     jobs = study.plan(steps, out_dir)
-    outcome = study.run_study(jobs, out_dir, options.workers, lambda text: print(text, flush=True))
+    outcome = scheduling.run_study(
+        jobs, out_dir, options.workers, options.scheduler, lambda text: print(text, flush=True)
+    )
     for summary in sorted(out_dir.glob("*/summary.md")):
         if summary.parent.name in outcome.done + outcome.skipped:
             print(f"\n{summary.read_text()}")
@@ -55,21 +87,22 @@ def _study(options: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
-def _add_report(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("report", help="write a study's results as one HTML page")
-    command.add_argument("name", help="demo, mini-imagenet, paper, or a path to a YAML file")
-    command.add_argument("--out", help="folder of the study's results (runs/NAME in the clone)")
-    command.set_defaults(run=_report)
+def _status(options: argparse.Namespace) -> int:
+    print(status.report(_out_dir(options, study.find_study(options.name))))
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:
     path = study.find_study(options.name)
-    out_dir = Path(options.out).resolve() if options.out else runs.ROOT / "runs" / path.stem
-    page, missing = report.write_report(path, out_dir)
+    page, missing = report.write_report(path, _out_dir(options, path))
     if missing:
         print(f"negmeta: not in the report, since not complete: {', '.join(missing)}")
     print(f"The report is {page}")
     return 0
+
+
+def _out_dir(options: argparse.Namespace, path: Path) -> Path:
+    return Path(options.out).resolve() if options.out else runs.ROOT / "runs" / path.stem
 
 
 def parse_override(text: str) -> tuple[str, object]:
@@ -78,3 +111,7 @@ def parse_override(text: str) -> tuple[str, object]:
     if not equals:
         raise ValueError(f"--set {text}: write NAME=VALUE or STEP.NAME=VALUE")
     return target, yaml.safe_load(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

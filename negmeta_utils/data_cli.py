@@ -26,6 +26,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     check.add_argument("path", help="a folder, an archive, or a file of the data set")
     fetched = actions.add_parser("fetch", help="download a public data set")
     fetched.add_argument("name", help="mini-imagenet, cifar-fs or omniglot")
+    command.set_defaults(run=run)
     for parser in (shown, fetched):
         parser.add_argument("--data-dir", help="the folder of data sets (NEGMETA_DATA)")
 

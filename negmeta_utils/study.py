@@ -1,4 +1,4 @@
-"""A study: a grid of notebooks, executed by papermill in order of dependence.
+"""A study: a grid of notebooks, in order of dependence. `scheduling` runs one.
 
 A study file is YAML:
 
@@ -21,23 +21,17 @@ before it.
 import hashlib
 import itertools
 import json
-import os
-import tempfile
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from graphlib import CycleError, TopologicalSorter
-from multiprocessing import get_context
 from pathlib import Path
 
 import papermill
 import yaml
-from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
 from negmeta_utils import runs
 
+PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
 NOTEBOOKS = runs.ROOT / "notebooks"
 
 
@@ -55,18 +49,6 @@ class Job:
     parameters: dict
     needs: tuple[str, ...]
     key: str
-
-
-@dataclass
-class Outcome:
-    """How a study ended: names of the jobs done now, already complete, not run and failed, and the
-    last line of each failed one's error."""
-
-    done: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    not_run: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    errors: dict[str, str] = field(default_factory=dict)
 
 
 def find_study(name: str) -> Path:
@@ -131,98 +113,29 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
     return list(jobs.values())
 
 
-def run_study(
-    jobs: list[Job],
-    out_dir: Path,
-    workers: int = 1,
-    say: Callable[[str], None] = lambda text: None,
-) -> Outcome:
-    """Execute what is not yet complete. A job whose sources failed is not run; the others are.
-
-    workers: how many notebooks run side by side, the cores divided among them.
-    """
-    outcome, waiting, running = Outcome(), list(jobs), {}
-    threads = max(1, (os.cpu_count() or 1) // workers)
-
-    def ended(job: Job, where: list[str], how: str) -> None:
-        where.append(job.name)
-        count = len(jobs) - len(waiting) - len(running)
-        say(f"[{count:>{len(str(len(jobs)))}}/{len(jobs)}] {job.name}: {how}")
-
-    # Processes, each with kernels of its own; spawned, because a fork would share torch's threads.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _limit_threads, (threads,)) as pool:
-        while waiting or running:
-            for job in list(waiting):
-                if lost := [n for n in job.needs if n in outcome.failed or n in outcome.not_run]:
-                    waiting.remove(job)
-                    ended(job, outcome.not_run, f"not run, since {lost[0]} failed")
-                elif set(job.needs) <= {*outcome.done, *outcome.skipped}:
-                    waiting.remove(job)
-                    if is_complete(job, out_dir / job.name):
-                        ended(job, outcome.skipped, "already complete")
-                    else:
-                        running[pool.submit(_execute, job, out_dir / job.name)] = job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                seconds, error = future.result()
-                if error is None:
-                    ended(job, outcome.done, f"done in {seconds:.0f} s")
-                else:
-                    outcome.errors[job.name] = error
-                    ended(job, outcome.failed, "FAILED")
-    return outcome
+def write_plan(jobs: list[Job], out_dir: Path) -> None:
+    """For `negmeta status`, which then needs no overrides to know what was asked for."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    content = [asdict(job) | {"notebook": str(job.notebook)} for job in jobs]
+    runs.write_json(out_dir / PLAN, {"jobs": content})
 
 
-def _limit_threads(threads: int) -> None:
-    """For the kernels that this process starts: more threads than cores are slower than fewer."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+def read_plan(out_dir: Path) -> list[Job]:
+    """Raises FileNotFoundError where no study was started in `out_dir`."""
+    if not (out_dir / PLAN).is_file():
+        raise FileNotFoundError(
+            f"{out_dir}: no study was started there (no {PLAN}); name its --out"
+        )
+    return [
+        Job(**job | {"notebook": Path(job["notebook"]), "needs": tuple(job["needs"])})
+        for job in runs.read_json(out_dir / PLAN)["jobs"]
+    ]
 
 
 def is_complete(job: Job, folder: Path) -> bool:
     """Whether `folder` holds the finished results of exactly this job."""
     record = folder / "job.json"
     return record.is_file() and runs.read_json(record)["key"] == job.key
-
-
-def _execute(job: Job, folder: Path) -> tuple[float, str | None]:
-    """Seconds taken, and the last line of the error if there was one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").unlink(missing_ok=True)
-    started = time.monotonic()
-    try:
-        _papermill(job, folder)
-    except PapermillExecutionError as error:
-        return time.monotonic() - started, f"{error.ename}: {error.evalue}"
-    except Exception as error:  # a kernel that is missing, or died: the other jobs go on
-        return time.monotonic() - started, " ".join(f"{type(error).__name__}: {error}".split())
-    seconds = time.monotonic() - started
-    record = {
-        "key": job.key,
-        "notebook": job.notebook.stem,
-        "parameters": job.parameters,
-        "needs": list(job.needs),
-        "seconds": round(seconds, 1),
-    }
-    runs.write_json(folder / "job.json", record)
-    return seconds, None
-
-
-def _papermill(job: Job, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="negmeta-") as sockets:
-        config = Config()
-        if os.name == "posix":
-            # Kernels that start at once could pick the same TCP port; these addresses are unique.
-            config.KernelManager.transport = "ipc"
-            config.KernelManager.ip = f"{sockets}/kernel"
-        papermill.execute_notebook(
-            str(job.notebook),
-            str(folder / job.notebook.name),
-            parameters=job.parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            log_output=False,
-            config=config,
-        )
 
 
 def _notebook_parameters(path: Path, name: str, step: dict) -> set[str]:

@@ -50,7 +50,6 @@ def printed(path):
 
 
 def test_a_data_set(clone):
-    pytest.importorskip("negmeta_utils.image_trees")
     generator = np.random.default_rng(0)
     for split in ("train", "val", "test"):
         for label in range(6):

@@ -128,6 +128,27 @@ def check_fetch(command, clone, data):
     assert "omniglot is in" in result.stdout
 
 
+def check_status(command, clone, data):
+    out = clone / "runs" / "demo"
+    if not (out / study.PLAN).exists():  # where `make study` was not run before
+        study.write_plan(study.plan(study.read_study(study.find_study("demo"), {}), out), out)
+    result = run(command, clone)
+    assert result.returncode == 0, result.stderr
+    assert "statistics" in result.stdout
+
+
+def check_make_scaling(command, clone, data):
+    assert make_says("scaling", clone).strip() == ".venv/bin/python -m negmeta_utils.bench_scaling"
+
+
+def check_dask(command, clone, data):
+    """Runs until it is stopped (test_scheduling does that); its options are known to dask."""
+    program, subcommand, *words = shlex.split(command)
+    known = run(f"{program} {subcommand} --help", clone).stdout
+    for option in (word for word in words if word.startswith("--")):
+        assert f"{option} " in known, option
+
+
 def check_export(command, clone, data):
     assert re.fullmatch(r"export NEGMETA_DATA=\S+", command)
 
@@ -140,6 +161,9 @@ RUN = {
     "make test": check_make_test,
     "make lab": check_make_lab,
     "export NEGMETA_DATA": check_export,
+    "make scaling": check_make_scaling,
+    ".venv/bin/negmeta status": check_status,
+    ".venv/bin/dask": check_dask,
     "mkdir -p": check_as_written,
     ".venv/bin/papermill": check_as_written,
     ".venv/bin/negmeta data list": check_data,

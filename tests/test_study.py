@@ -2,33 +2,19 @@
 
 import json
 
-import nbformat
 import papermill
 import pytest
+import studies
 import yaml
 
-from negmeta_utils import cli, runs, study
+from negmeta_utils import cli, runs, scheduling, study
 
 STUDIES = sorted((study.NOTEBOOKS / "studies").glob("*.yml"))
 
 
-def write_study(path, steps):
-    path.write_text(yaml.safe_dump({"steps": steps}, sort_keys=False))
-    return path
-
-
 @pytest.fixture
 def small(tmp_path, tiny_data):
-    """Two methods, one seed, then notebooks 2 to 4, on noise: seconds."""
-    steps = yaml.safe_load((study.NOTEBOOKS / "studies" / "demo.yml").read_text())["steps"]
-    steps["train"]["grid"]["seed"] = [0]
-    steps["train"]["parameters"] = {
-        "dataset": "mini-imagenet", "image_size": 16, "n_way": 2, "n_query": 3, "n_filters": 4,
-        "n_updates": 4, "val_every": 2, "val_episodes": 3, "test_episodes": 6,
-        "data_dir": str(tiny_data), "device": "cpu",
-    }  # fmt: skip
-    steps["features"]["parameters"].update(n_episodes=35, data_dir=str(tiny_data), device="cpu")
-    return write_study(tmp_path / "small.yml", steps)
+    return studies.tiny_demo(tmp_path / "small.yml", tiny_data)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
@@ -94,7 +80,7 @@ def test_a_study_runs_end_to_end_and_a_second_time_does_nothing(small, tmp_path,
 def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(small, tmp_path, capsys):
     steps = yaml.safe_load(small.read_text())["steps"]
     steps["train"]["grid"] = {"method": ["nonsense", "meta-sgd"], "seed": [0]}
-    path = write_study(tmp_path / "failing.yml", steps)
+    path = studies.write_study(tmp_path / "failing.yml", steps)
     out = tmp_path / "out"
     assert cli.main(["study", str(path), "--out", str(out)]) == 1
     captured = capsys.readouterr()
@@ -111,27 +97,18 @@ def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(small, tmp_pa
     assert not (out / "train-nonsense-0" / "job.json").exists()
 
 
-def small_notebook(folder, code):
-    """A notebook with the parameters out_dir and number, and one cell of `code`."""
-    cells = [nbformat.v4.new_code_cell("out_dir: str = ''\nnumber: int = 0")]
-    cells[0].metadata["tags"] = ["parameters"]
-    cells.append(nbformat.v4.new_code_cell(code))
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(notebook, folder / "small.ipynb")
-
-
 def test_kernels_side_by_side_do_not_meet(tmp_path, monkeypatch):
     """Eight kernels started two by two from one folder, which once shared their sockets' names."""
-    (tmp_path / "notebooks" / "studies").mkdir(parents=True)
-    small_notebook(tmp_path / "notebooks", "open(f'{out_dir}/number', 'w').write(str(number))")
+    studies.small_notebook(
+        tmp_path / "notebooks", "open(f'{out_dir}/number', 'w').write(str(number))"
+    )
     monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
-    path = write_study(
+    path = studies.write_study(
         tmp_path / "many.yml", {"n": {"notebook": "small", "grid": {"number": list(range(8))}}}
     )
     monkeypatch.chdir(tmp_path)
     jobs = study.plan(study.read_study(path, {}), tmp_path / "out")
-    outcome = study.run_study(jobs, tmp_path / "out", workers=2)
+    outcome = scheduling.run_study(jobs, tmp_path / "out", workers=2)
     assert not outcome.errors
     assert sorted(outcome.done) == [f"n-{i}" for i in range(8)]
     for i in range(8):
@@ -140,12 +117,13 @@ def test_kernels_side_by_side_do_not_meet(tmp_path, monkeypatch):
 
 
 def test_a_kernel_that_dies_fails_its_job_alone(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    small_notebook(tmp_path / "notebooks", "import os\nif number == 0: os._exit(1)")
+    studies.small_notebook(tmp_path / "notebooks", "import os\nif number == 0: os._exit(1)")
     monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
-    path = write_study(tmp_path / "s.yml", {"n": {"notebook": "small", "grid": {"number": [0, 1]}}})
+    path = studies.write_study(
+        tmp_path / "s.yml", {"n": {"notebook": "small", "grid": {"number": [0, 1]}}}
+    )
     jobs = study.plan(study.read_study(path, {}), tmp_path / "out")
-    outcome = study.run_study(jobs, tmp_path / "out")
+    outcome = scheduling.run_study(jobs, tmp_path / "out")
     assert outcome.failed == ["n-0"]
     assert outcome.done == ["n-1"]
     assert "DeadKernelError" in outcome.errors["n-0"]
@@ -179,7 +157,7 @@ def test_a_study_that_cannot_be_is_refused_before_anything_runs(
     change(steps)
     if "steps need one another" in message:
         steps["statistics"]["parameters"]["rates"] = {"from": "alpha"}
-    path = write_study(tmp_path / "wrong.yml", steps)
+    path = studies.write_study(tmp_path / "wrong.yml", steps)
     assert cli.main(["study", str(path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert message in error
