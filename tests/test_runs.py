@@ -85,7 +85,7 @@ def test_cuda_asked_for_and_absent_is_refused():
         assert runs.resolve_device("auto").type == "cuda"
     else:
         assert runs.resolve_device("auto").type == "cpu"
-        with pytest.raises(ValueError, match="no CUDA device here"):
+        with pytest.raises(ValueError, match="no such CUDA device here"):
             runs.resolve_device("cuda")
 
 
