@@ -8,8 +8,8 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,20 +23,17 @@ RESULTS = ("model.safetensors", "history.parquet", "rates.parquet", "accuracy.pa
 
 
 def train_until(event, config, folder):
-    """Train in a process of its own, which kills itself right before the file system call number
-    `event` of those that make a file durable and visible."""
+    """Train in a process of its own, which kills itself at its sync number `event`: every file is
+    synced before it gets its name, and its folder after."""
     torch.set_num_threads(1)
-    count = itertools.count(1)
+    count, sync = itertools.count(1), os.fsync
 
-    def deadly(call):
-        def called(*arguments):
-            if next(count) == event:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments)
+    def deadly(descriptor):
+        if next(count) == event:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(descriptor)
 
-        return called
-
-    os.fsync, os.replace = deadly(os.fsync), deadly(os.replace)
+    os.fsync = deadly
     train(config, folder)
 
 
@@ -57,29 +54,31 @@ def assert_same_results(whole, folder):
 def eventful(tiny_config):
     """A training whose every part of the state matters: learned rates, and an outer rate that
     falls within a few validations."""
-    return replace(tiny_config, lr_schedule="plateau", val_every=2, checkpoint_every=2, outer_lr=0.1)
+    return replace(
+        tiny_config, lr_schedule="plateau", outer_lr=0.1, n_updates=4, n_tasks=1, inner_steps=1,
+        val_every=2, val_episodes=2, test_episodes=4, checkpoint_every=2,
+    )  # fmt: skip
 
 
 def test_a_training_killed_at_any_step_of_writing_ends_the_same(eventful, tmp_path):
-    config = replace(eventful, n_updates=4)
-    train(config, tmp_path / "whole")
+    train(eventful, tmp_path / "whole")
     for event in itertools.count(1):
         folder = tmp_path / str(event)
-        process = start(config, folder, event)
+        process = start(eventful, folder, event)
         process.join()
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
         for path in folder.glob("[!.]*.parquet"):
             runs.read_table(path)
-        train(config, folder)
+        train(eventful, folder)
         assert_same_results(tmp_path / "whole", folder)
-    assert event > 30, "ten files, each synced, renamed, and its folder synced"
+    assert event > 20, "at least ten files were written"
 
 
 def kill_at_random(config, folder, kills, seed=0):
-    """Train into folders below `folder`, killed at random moments, `kills` times in all; each ends
-    as one that is never killed."""
+    """Train in folders below `folder`, killed at random moments, `kills` times in all: each must
+    end as one that is never killed. Returns the number of trainings."""
     whole = folder / "whole"
     started = time.monotonic()
     start(config, whole).join()
@@ -102,3 +101,167 @@ def kill_at_random(config, folder, kills, seed=0):
 
 def test_a_training_killed_at_random_25_times_ends_the_same(eventful, tmp_path):
     kill_at_random(replace(eventful, n_updates=40), tmp_path, kills=25)
+
+
+def signalled_after(monkeypatch, update, number):
+    """Let the training of this process get a signal in the middle of that meta-update."""
+    step = training._meta_update
+
+    def stepping(config, state, images):
+        if state.update == update - 1:
+            os.kill(os.getpid(), number)
+        step(config, state, images)
+
+    monkeypatch.setattr(training, "_meta_update", stepping)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_ends_a_training_with_a_checkpoint(eventful, tmp_path, monkeypatch, number, kind):
+    config = replace(eventful, n_updates=9, checkpoint_every=100)
+    train(config, tmp_path / "whole")
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        signalled_after(patch, 5, number)
+        with pytest.raises(kind, match="stopped after meta-update 5, its checkpoint") as raised:
+            train(config, tmp_path / "run")
+    assert "\n" not in str(raised.value)
+    assert signal.getsignal(number) is handler
+    assert runs.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"] == 5
+    train(config, tmp_path / "run")
+    assert_same_results(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_second_signal_does_not_wait(eventful, tmp_path, monkeypatch):
+    def stuck(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on after two signals")
+
+    monkeypatch.setattr(training, "_meta_update", stuck)
+    with pytest.raises(KeyboardInterrupt):
+        train(eventful, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_off_the_main_thread_signals_are_left_alone(eventful, tmp_path):
+    thread = threading.Thread(target=train, args=(eventful, tmp_path / "run"))
+    thread.start()
+    thread.join()
+    assert runs.load_run(tmp_path / "run").manifest["status"] == "complete"
+
+
+def hold(folder, held):
+    with guards.sole_user(folder):
+        held.set()
+        time.sleep(600)
+
+
+def test_a_folder_has_one_user_until_it_ends_even_by_sigkill(eventful, tmp_path):
+    held = PROCESSES.Event()
+    process = PROCESSES.Process(target=hold, args=(tmp_path / "run", held))
+    process.start()
+    assert held.wait(300)
+    with pytest.raises(BlockingIOError, match="in use by another process; wait") as raised:
+        train(eventful, tmp_path / "run")
+    assert "\n" not in str(raised.value)
+    process.kill()
+    process.join()
+    train(eventful, tmp_path / "run")
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    process = PROCESSES.Process(target=int)  # that has ended: its number belongs to nobody
+    process.start()
+    process.join()
+    name = f".table.{guards.platform.node()}-"
+    dead, living = tmp_path / f"{name}{process.pid}", tmp_path / f"{name}{os.getppid()}"
+    other = tmp_path / ".other.{guards.platform.node()}-1"
+    for path in (dead, living, other):
+        path.touch()
+    with guards.replacing(tmp_path / "table") as temporary:
+        temporary.write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "table", living, other])
+
+
+def broken_after(monkeypatch, update, part):
+    """Let one value of `part` of the state become infinite in that meta-update."""
+    step = training._meta_update
+
+    def stepping(config, state, images):
+        step(config, state, images)
+        if state.update == update:
+            if part == "loss":
+                state.rows[-1]["train_loss"] = torch.tensor(float("nan"))
+            else:
+                getattr(state, part)["logits.bias"][0] = float("inf")
+
+    monkeypatch.setattr(training, "_meta_update", stepping)
+
+
+@pytest.mark.parametrize(
+    ("part", "at", "named", "kept"),
+    [
+        ("loss", 6, 6, 4),  # noticed at the checkpoint after 8
+        ("params", 5, 6, 4),  # the loss shows it one meta-update later
+        ("alpha", 8, 8, 4),  # the last before a checkpoint: no loss has shown it yet
+        ("params", 12, 12, 8),  # the last of all
+    ],
+)
+def test_what_is_not_finite_is_named_and_reaches_no_checkpoint(
+    eventful, tmp_path, monkeypatch, part, at, named, kept
+):
+    config = replace(eventful, n_updates=12, val_every=12, checkpoint_every=4)
+    broken_after(monkeypatch, at, part)
+    folder = tmp_path / "run"
+    with pytest.raises(FloatingPointError, match=f"finite at meta-update {named};") as raised:
+        train(config, folder)
+    assert "\n" not in str(raised.value)
+    groups, metadata = runs.read_tensors(folder / "checkpoint.safetensors")
+    assert metadata["update"] == kept
+    for group in groups.values():
+        assert all(value.isfinite().all() for value in group.values())
+    assert runs.read_table(folder / "history.parquet")["update"].max() == kept
+    assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"), [("val", "at meta-update 8;"), ("final", "episode 1")]
+)
+def test_an_evaluation_that_is_not_finite_hides_nothing(
+    eventful, tmp_path, monkeypatch, stream, words
+):
+    evaluate = training.evaluate
+
+    def breaking(*arguments):
+        loss, accuracy = evaluate(*arguments)
+        if stream in arguments and (stream == "final" or len(validations) == 1):
+            loss[1] = float("inf")
+        validations.append("val" in arguments)
+        return loss, accuracy
+
+    validations = []
+    monkeypatch.setattr(training, "evaluate", breaking)
+    config = replace(eventful, n_updates=12, val_every=4, checkpoint_every=4)
+    with pytest.raises(FloatingPointError, match=words):
+        train(config, tmp_path / "run")
+    assert runs.read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
+    kept = runs.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"]
+    assert kept == (4 if stream == "val" else 12)
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: torch.empty(2**50), lambda: np.empty(2**50), lambda: out_of_memory_on_a_gpu()],
+    ids=["torch", "numpy", "cuda"],
+)
+def test_memory_that_does_not_suffice_names_the_settings(eventful, tmp_path, monkeypatch, allocate):
+    monkeypatch.setattr(training, "_meta_update", lambda *arguments: allocate())
+    with pytest.raises(MemoryError, match="device='cpu': out of memory; lower n_tasks, n_query"):
+        train(eventful, tmp_path / "run")
+
+
+def out_of_memory_on_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory.\nOf the allocated memory ...")
