@@ -45,16 +45,16 @@ def sole_user(folder: Path) -> Iterator[None]:
 
     Raises BlockingIOError where another process has it, OSError where it cannot be written to.
     """
+    make_folder(folder)
+    lock = FileLock(folder / ".lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
         lock.acquire(blocking=False)
     except Timeout:
         raise BlockingIOError(
             f"{folder}: in use by another process; wait for its end or choose another folder"
         ) from None
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise _unwritable(folder, error) from error
     try:
         yield
     finally:
@@ -63,8 +63,15 @@ def sole_user(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def unwritable(folder: Path, error: OSError) -> OSError:
-    """`error` in making or writing to `folder`, said in one line with what to do."""
+def make_folder(folder: Path) -> None:
+    """Make `folder` where missing. Raises OSError, in one line, where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OSError:
     return OSError(f"{folder}: cannot be written to ({error.strerror}); choose another folder")
 
 

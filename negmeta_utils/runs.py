@@ -31,7 +31,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from negmeta_utils.guards import replacing, unwritable
+from negmeta_utils.guards import make_folder, replacing
 from negmeta_utils.parameters import check_folders, check_value
 
 ROOT = Path(__file__).resolve().parents[1]  # the clone: notebooks name files relative to it
@@ -86,10 +86,7 @@ def output_folder(path: str | None) -> Path:
     if path is None:
         return Path(tempfile.mkdtemp(prefix="negmeta-"))
     folder = resolve(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    make_folder(folder)
     return folder
 
 

@@ -80,15 +80,17 @@ def kill_at_random(config, folder, kills, seed=0):
     """Train in folders below `folder`, killed at random moments, `kills` times in all: each must
     end as one that is never killed. Returns the number of trainings."""
     whole = folder / "whole"
+    train(config, whole)
+    start(config, folder / "first").join()  # the server takes seconds to begin with
     started = time.monotonic()
-    start(config, whole).join()
+    start(config, folder / "second").join()
     seconds = time.monotonic() - started
     moments = random.Random(seed)
     for number in itertools.count():
         done = None
         while done is None:
             process = start(config, folder / str(number))
-            process.join(moments.uniform(0, seconds) if kills else None)
+            process.join(moments.uniform(0, seconds / 2) if kills else None)
             done = process.exitcode
             process.kill()
             process.join()
@@ -100,7 +102,7 @@ def kill_at_random(config, folder, kills, seed=0):
 
 
 def test_a_training_killed_at_random_25_times_ends_the_same(eventful, tmp_path):
-    kill_at_random(replace(eventful, n_updates=40), tmp_path, kills=25)
+    kill_at_random(replace(eventful, n_updates=30), tmp_path, kills=25)
 
 
 def signalled_after(monkeypatch, update, number):
