@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-.PHONY: study test lab bench publish
+.PHONY: study test lab bench soak publish
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
 
@@ -20,6 +20,10 @@ lab: .venv/made
 
 bench: .venv/made
 	$(BIN)/python -m negmeta_utils.bench
+
+# Hundreds of kills, and nbval twenty times on a busy machine: half an hour on two cores.
+soak: .venv/made
+	$(BIN)/python tests/soak.py
 
 # For maintainers, after `negmeta study` of both: what of their results the repository keeps.
 KEPT := negmeta_utils/pretrained

@@ -46,10 +46,12 @@ def train(
     memory = runs.memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
     with guards.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
-        manifest = _open_run(directory, config, device, splits)
-        if manifest["status"] != "complete":
+        manifest = _manifest(config, device, splits)
+        found = _find_run(directory, manifest)
+        if found is None or found["status"] != "complete":
             state = _fresh_state(config, splits["train"].channels, device)
             state = resume(directory, state, manifest)
+            manifest = _begin(directory, manifest, found)
             _run_updates(config, state, splits, directory, manifest, report)
             _finish(config, state, splits["test"], directory, manifest)
     return runs.load_run(directory)
@@ -210,12 +212,8 @@ def _progress(state: State, n_updates: int, seconds_each: float) -> str:
     )
 
 
-def _open_run(
-    directory: Path, config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]
-) -> dict:
-    """The manifest in `directory`, written now if there is none. Raises ValueError where it is one
-    of another configuration or of other images."""
-    manifest = {
+def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]) -> dict:
+    return {
         "status": "running",
         "parameters": asdict(config),
         "data": {
@@ -229,19 +227,26 @@ def _open_run(
         "environment": runs.environment(device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _find_run(directory: Path, manifest: dict) -> dict | None:
+    """The manifest in `directory`, if any. Raises ValueError where it is one of another
+    configuration or of other images than `manifest`."""
     path = directory / "manifest.json"
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        runs.write_json(path, manifest)
-        return manifest
+        return None
     found = runs.read_json(path)
     check_same_run(path, identity(found), manifest)
-    if found["status"] == "running":
-        # Another commit or machine may go on with it: say so.
-        continued = {key: manifest[key] for key in ("started", "environment")}
-        found["continued"] = [*found.get("continued", []), continued]
-        runs.write_json(path, found)
     return found
+
+
+def _begin(directory: Path, manifest: dict, found: dict | None) -> dict:
+    """Write the manifest of a run that begins, or goes on: maybe by another commit or machine."""
+    if found is not None:
+        continued = {key: manifest[key] for key in ("started", "environment")}
+        manifest = {**found, "continued": [*found.get("continued", []), continued]}
+    runs.write_json(directory / "manifest.json", manifest)
+    return manifest
 
 
 def _finish(

@@ -5,15 +5,19 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 
+import nbformat
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from negmeta_utils import guards, runs, training
+from negmeta_utils import guards, runs, study, training
 from negmeta_utils.training import train
 
 # One server that has imported torch forks the processes that are killed.
@@ -267,3 +271,57 @@ def test_memory_that_does_not_suffice_names_the_settings(eventful, tmp_path, mon
 
 def out_of_memory_on_a_gpu():
     raise torch.OutOfMemoryError("CUDA out of memory.\nOf the allocated memory ...")
+
+
+FOREVER = {"n_updates": 10**6, "val_every": 10**6, "checkpoint_every": 1}
+SMALL = {"n_filters": 4, "n_way": 2, "n_query": 2, "n_tasks": 1, "inner_steps": 1}
+
+
+def start_papermill(folder, **parameters):
+    given = {**SMALL, **parameters, "out_dir": folder / "run"}
+    options = [word for name, value in given.items() for word in ("-p", name, str(value))]
+    return subprocess.Popen(
+        [sys.executable, "-m", "papermill", str(study.NOTEBOOKS / "01_train.ipynb"),
+         str(folder / "executed.ipynb"), *options],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("receiver", "number", "kind"),
+    [
+        ("papermill", signal.SIGINT, "KeyboardInterrupt"),  # Ctrl-C
+        ("kernel", signal.SIGTERM, "SystemExit"),
+    ],
+)
+def test_a_signal_to_a_notebook_leaves_a_checkpoint(tmp_path, receiver, number, kind):
+    folder = tmp_path / "run"
+    process = start_papermill(tmp_path, **FOREVER)
+    while not (folder / "checkpoint.safetensors").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    (kernel,) = (
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "ipykernel_launcher" in " ".join(child.cmdline())
+    )
+    (process if receiver == "papermill" else kernel).send_signal(number)
+    process.communicate()
+    assert process.returncode > 0
+    cells = nbformat.read(tmp_path / "executed.ipynb", 4).cells
+    (error,) = (o for c in cells for o in c.get("outputs", []) if o.output_type == "error")
+    update = runs.read_tensors(folder / "checkpoint.safetensors")[1]["update"]
+    assert error.ename == kind
+    assert f"{folder}: stopped after meta-update {update}, its checkpoint is kept" in error.evalue
+    assert runs.read_table(folder / "history.parquet")["update"].max() == update
+    assert not kernel.is_running()
+    assert not list(folder.glob(".*"))
+
+
+def test_a_notebook_whose_loss_is_not_finite_fails_and_says_when(tmp_path):
+    process = start_papermill(tmp_path, outer_lr=1e30, n_updates=20, checkpoint_every=1)
+    last = process.communicate()[1].strip().splitlines()[-1]
+    assert process.returncode > 0
+    assert last.startswith("FloatingPointError: ")
+    assert "the loss stopped being finite at meta-update 2; the last checkpoint is from" in last
+    assert runs.read_tensors(tmp_path / "run/checkpoint.safetensors")[1]["update"] == 1
