@@ -9,6 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from negmeta_utils.guards import replacing
+
 _PALETTE = sns.color_palette("colorblind")
 COLOURS = {
     "maml": _PALETTE[0],
@@ -51,7 +53,8 @@ def save(figure: Figure, out_dir: Path, name: str) -> None:
     """`figure` as PNG and SVG in `out_dir`, without the time of day."""
     for suffix in ("png", "svg"):
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-        figure.savefig(out_dir / f"{name}.{suffix}", metadata=metadata)
+        with replacing(out_dir / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, metadata=metadata)
 
 
 def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[str]) -> Figure:

@@ -1,6 +1,7 @@
 """What keeps a folder of results whole: files written to the side, one process at a time, signals
 that wait for a good moment."""
 
+import errno
 import os
 import platform
 import signal
@@ -12,11 +13,16 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; synced and renamed to `path` if all went well,
-    removed if not. What a killed process left on its way to `path` is removed as well."""
+    removed if not. What a killed process left on its way to `path` is removed as well.
+
+    Raises OSError, in one line with the path, where the disk is full.
+    """
     beginning = f".{path.name}.{platform.node()}-"
     for left in path.parent.glob(f"{beginning}*"):
         if not psutil.pid_exists(int(left.name.removeprefix(beginning))):
@@ -27,6 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)  # or the machine could lose the new name in a crash of its own
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(f"{path}: cannot be written ({error.strerror}); make room there") from error
     finally:
         temporary.unlink(missing_ok=True)
 

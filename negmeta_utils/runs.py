@@ -181,7 +181,7 @@ def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metada
         try:
             save_file(flat, temporary, {"json": json.dumps(metadata)})
         except SafetensorError as error:  # what it makes of a full disk, for one
-            raise OSError(f"{path}: cannot be written ({error}); make room and go on") from error
+            raise OSError(f"{path}: cannot be written ({error}); make room there") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
