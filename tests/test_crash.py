@@ -107,7 +107,7 @@ def kill_at_random(config, folder, kills, seed=0):
 
 
 def test_a_training_killed_at_random_25_times_ends_the_same(eventful, tmp_path):
-    kill_at_random(replace(eventful, n_updates=20), tmp_path, kills=25)
+    kill_at_random(replace(eventful, n_updates=10, checkpoint_every=1), tmp_path, kills=25)
 
 
 def signalled_after(monkeypatch, update, number):
