@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-.PHONY: study test lab bench scaling publish
+.PHONY: study test lab bench scaling soak publish
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
 	$(BIN)/negmeta report demo
@@ -24,6 +24,10 @@ bench: .venv/made
 
 scaling: .venv/made
 	$(BIN)/python -m negmeta_utils.bench_scaling
+
+# Hundreds of kills, and nbval twenty times on a busy machine: half an hour on two cores.
+soak: .venv/made
+	$(BIN)/python tests/soak.py
 
 # For maintainers, after `negmeta study` of each: what of their results the repository keeps.
 KEPT := negmeta_utils/pretrained

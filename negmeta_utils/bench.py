@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from negmeta_utils import runs
+from negmeta_utils import guards
 from negmeta_utils.bench_peers import ENGINES, EVALUATIONS, OURS, Work
 
 METHODS = ("maml", "meta-sgd")
@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     table = bench(options.sizes, options.repetitions, options.evaluations, options.device)
     print(table)
     if options.out:
-        with runs.replacing(options.out) as temporary:
+        with guards.replacing(options.out) as temporary:
             temporary.write_text(table + "\n")
 
 

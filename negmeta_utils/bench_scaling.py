@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from negmeta_utils import bench, figures, runs, scheduling, study
+from negmeta_utils import bench, figures, guards, runs, scheduling, study
 
 
 def measure(steps: dict[str, dict], workers: list[int], repetitions: int) -> pd.DataFrame:
@@ -62,9 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
-    with runs.replacing(options.out / "scaling.md") as temporary:
+    with guards.replacing(options.out / "scaling.md") as temporary:
         temporary.write_text(text + "\n")
-    with runs.replacing(options.out / "seconds.csv") as temporary:
+    with guards.replacing(options.out / "seconds.csv") as temporary:
         seconds.round(1).to_csv(temporary, index=False)
     figures.set_style()
     figures.save(figures.scaling(table), options.out, "scaling")

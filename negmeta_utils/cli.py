@@ -5,18 +5,26 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
-from negmeta_utils import data_cli, report, runs, scheduling, status, study
+from negmeta_utils import data_cli, guards, report, runs, scheduling, status, study
 
 STUDY = "a study of this project, such as demo, or a path to a YAML file"
 OUT = "folder for the results (runs/NAME in the clone)"
 
 
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong command line, where argparse prints its usage as well."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help says more\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if all went well, 1 if a notebook failed, 2 if nothing could start."""
-    parser = argparse.ArgumentParser(prog="negmeta", description=__doc__)
+    parser = Parser(prog="negmeta", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_study(commands)
     _add_status(commands)
@@ -73,6 +81,7 @@ def _study(options: argparse.Namespace) -> int:
     steps = study.read_study(path, dict(parse_override(text) for text in options.overrides))
     out_dir = _out_dir(options, path)
     jobs = study.plan(steps, out_dir)
+    guards.make_folder(out_dir)
     outcome = scheduling.run_study(
         jobs, out_dir, options.workers, options.scheduler, lambda text: print(text, flush=True)
     )
@@ -106,11 +115,17 @@ def _out_dir(options: argparse.Namespace, path: Path) -> Path:
 
 
 def parse_override(text: str) -> tuple[str, object]:
-    """Target and value of a `--set TARGET=VALUE`. Raises ValueError where there is no `=`."""
+    """Target and value of a `--set TARGET=VALUE`. Raises ValueError where there is no `=`, and
+    where VALUE is not YAML."""
     target, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set {text}: write NAME=VALUE or STEP.NAME=VALUE")
-    return target, yaml.safe_load(value)
+    try:
+        return target, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"--set {text}: {value!r} is not YAML; close its brackets and quotes"
+        ) from error
 
 
 if __name__ == "__main__":

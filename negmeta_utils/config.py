@@ -1,14 +1,16 @@
 """What a training depends on."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Optional
+from dataclasses import dataclass, replace
+from typing import Optional, get_type_hints
 
 from negmeta_utils import runs
-from negmeta_utils.adaptation import METHODS
+from negmeta_utils.adaptation import init_alpha
 from negmeta_utils.episodes import ImageSet, check_episode_fits
 from negmeta_utils.model import n_features
+from negmeta_utils.parameters import check_value
 
 ENGINES = ("auto", "adjoint", "reference")  # auto is the adjoint; the reference is to be read
+LEAST = {"seed": 0, "test_episodes": 0, "n_way": 2}  # of the others 1
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class TrainConfig:
     """Everything a training depends on; the defaults are the paper's settings.
 
     Fields are the parameters of `01_train.ipynb` under the same names, explained there.
+    Raises ValueError, naming the parameter, for a value that cannot be with any data.
     """
 
     dataset: str = "mini-imagenet"
@@ -41,12 +44,26 @@ class TrainConfig:
     device: str = "auto"
     engine: str = "auto"
 
-    def resolved(self, images: ImageSet) -> "TrainConfig":
-        """With image size, device and engine as they will be, after a check of every value.
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(TrainConfig).items():
+            value = getattr(self, name)
+            check_value(name, value, kind, LEAST.get(name, 1))
+            if kind is float:  # a rate of 1 must not make tensors of whole numbers
+                object.__setattr__(self, name, float(value))
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine={self.engine!r}: not one of {', '.join(ENGINES)}")
+        if self.lr_schedule not in ("constant", "plateau"):
+            raise ValueError(f"lr_schedule={self.lr_schedule!r}: use 'constant' or 'plateau'")
+        init_alpha(self.method, {}, alpha_init=self.alpha_init)  # knows which of them go together
+        if self.image_size is not None:
+            n_features(self.image_size)
 
-        Raises ValueError, naming the parameter, for a value that cannot be.
+    def resolved(self, images: ImageSet) -> "TrainConfig":
+        """With image size, device and engine as they will be.
+
+        Raises ValueError, naming the parameter, for a value that does not go with `images` or
+        with this machine.
         """
-        self._check()
         check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
         n_features(images.image_size)
         return replace(
@@ -55,17 +72,3 @@ class TrainConfig:
             device=str(runs.resolve_device(self.device)),
             engine="adjoint" if self.engine == "auto" else self.engine,
         )
-
-    def _check(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r}: not one of {', '.join(METHODS)}")
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine={self.engine!r}: not one of {', '.join(ENGINES)}")
-        if self.lr_schedule not in ("constant", "plateau"):
-            raise ValueError(f"lr_schedule={self.lr_schedule!r}: use 'constant' or 'plateau'")
-        for name, value in asdict(self).items():
-            least = 0 if name in ("seed", "test_episodes") else 1
-            if isinstance(value, int) and value < least:
-                raise ValueError(f"{name}={value}: must be at least {least}")
-            if isinstance(value, float) and not 0 < value < float("inf"):
-                raise ValueError(f"{name}={value}: must be a positive number")

@@ -28,7 +28,7 @@ from PIL import Image
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
-from negmeta_utils import archives, containers, decoding, glyphs, image_trees, layouts, runs
+from negmeta_utils import archives, containers, decoding, glyphs, guards, image_trees, layouts, runs
 from negmeta_utils.episodes import ImageSet
 from negmeta_utils.layouts import SPLITS, Found, Layout
 
@@ -195,7 +195,7 @@ def _fill_cache(paths: dict[str, Path], found: Found, dataset: Dataset, size: in
             images = decoding.decode(content, dataset.mode, size, f"reading {split}")
             if dataset.invert:
                 np.subtract(255, images, out=images)
-            temporary = files.enter_context(runs.replacing(path))
+            temporary = files.enter_context(guards.replacing(path))
             _write_cache(temporary, images, content.class_names, content.class_sizes)
 
 

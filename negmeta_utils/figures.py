@@ -9,6 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from negmeta_utils.guards import replacing
+
 _PALETTE = sns.color_palette("colorblind")
 # At least 20 apart (CAM02-UCS) for any kind of colour blindness; a test measures it.
 COLOURS = {
@@ -59,7 +61,8 @@ def save(figure: Figure, out_dir: Path, name: str) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "negmeta"}):
         for suffix, without in (("png", "Software"), ("svg", "Date")):
             metadata = {without: None, "Description": words}
-            figure.savefig(out_dir / f"{name}.{suffix}", metadata=metadata)
+            with replacing(out_dir / f"{name}.{suffix}") as temporary:
+                figure.savefig(temporary, format=suffix, metadata=metadata)
 
 
 def describe(figure: Figure) -> str:

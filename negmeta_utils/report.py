@@ -21,7 +21,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 
-from negmeta_utils import runs, study
+from negmeta_utils import guards, runs, study
 from negmeta_utils.report_figures import from_markdown, plots
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -249,7 +249,7 @@ def notebook_page(job: Job) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    with runs.replacing(path) as temporary:
+    with guards.replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -24,17 +24,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Optional
 
 import pandas as pd
+import pyarrow
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from negmeta_utils.guards import make_folder, replacing
+from negmeta_utils.parameters import check_folders, check_value
 
 ROOT = Path(__file__).resolve().parents[1]  # the clone: notebooks name files relative to it
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")
+COLUMNS = {  # that the tables of notebooks 2 and 3 must have
+    "features.parquet": (
+        "method", "seed", "episode", "same_before", "same_after", "other_before", "other_after",
+        "ordinary", "shared_classes",
+    ),
+    "rates.parquet": ("seed", "update", "layer", "group", "mean", "std", "share_negative", "n"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,16 +63,16 @@ class Run:
         return self.manifest["parameters"]
 
     def history(self) -> pd.DataFrame:
-        return pd.read_parquet(self.directory / "history.parquet")
+        return read_table(self.directory / "history.parquet")
 
     def rates(self) -> pd.DataFrame:
-        return pd.read_parquet(self.directory / "rates.parquet")
+        return read_table(self.directory / "rates.parquet")
 
     def every_rate(self) -> pd.DataFrame:
         return pd.read_parquet(self.directory / "every_rate.parquet")
 
     def final_accuracy(self) -> pd.Series:
-        return pd.read_parquet(self.directory / "accuracy.parquet")["accuracy"]
+        return read_table(self.directory / "accuracy.parquet")["accuracy"]
 
 
 def resolve(path: str | Path) -> Path:
@@ -70,21 +82,40 @@ def resolve(path: str | Path) -> Path:
 
 
 def output_folder(path: str | None) -> Path:
-    """The folder a notebook writes to, made where missing; a temporary one for None."""
+    """The folder a notebook writes to, made where missing; a temporary one for None.
+
+    Raises ValueError for a path that is no text, OSError for one that cannot be written to.
+    """
+    check_value("out_dir", path, Optional[str])
     if path is None:
         return Path(tempfile.mkdtemp(prefix="negmeta-"))
     folder = resolve(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder
 
 
 def read_tables(folders: list[str], name: str) -> pd.DataFrame:
-    """The tables `name` of several folders, one below the other. Raises FileNotFoundError."""
-    paths = [resolve(folder) / name for folder in folders]
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such table; name a folder that holds one")
-    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    """The tables `name` of several folders, one below the other.
+
+    Raises FileNotFoundError, and ValueError for a file that is no table or lacks `COLUMNS`.
+    """
+    check_folders(Path(name).stem, folders)
+    tables = []
+    for path in (resolve(folder) / name for folder in folders):
+        tables.append(read_table(path))
+        missing = set(COLUMNS.get(name, ())) - set(tables[-1])
+        if missing:
+            raise ValueError(
+                f"{path}: no column {sorted(missing)[0]!r}; name a folder that notebook 2 or 3 "
+                "wrote"
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def load_runs(names: list[str]) -> list[Run]:
+    """Finished runs, as `load_run`. Raises ValueError for what is no list."""
+    check_folders("runs", names)
+    return [load_run(name) for name in names]
 
 
 def load_run(name: str | Path) -> Run:
@@ -95,34 +126,21 @@ def load_run(name: str | Path) -> Run:
     """
     shipped = PRETRAINED / str(name)
     directory = shipped if shipped.is_dir() else resolve(name)
-    if not (directory / "model.safetensors").is_file():
+    path = directory / "manifest.json"
+    manifest = read_json(path) if path.is_file() else {}
+    if manifest.get("status") != "complete":
+        why = "it has begun, but not ended" if manifest else "no manifest.json"
         raise FileNotFoundError(
-            f"{directory}: no finished run there (no model.safetensors); train one with "
-            f"01_train.ipynb, or name a shipped one: {', '.join(shipped_runs())}"
+            f"{directory}: no finished run there ({why}); train one with 01_train.ipynb, or name "
+            f"a shipped one: {', '.join(shipped_runs())}"
         )
     tensors, _ = read_tensors(directory / "model.safetensors")
-    return Run(
-        directory, read_json(directory / "manifest.json"), tensors["params"], tensors["alpha"]
-    )
+    return Run(directory, manifest, tensors["params"], tensors["alpha"])
 
 
 def shipped_runs() -> list[str]:
     """Names of the runs that come with the package."""
     return sorted(p.name for p in PRETRAINED.iterdir()) if PRETRAINED.is_dir() else []
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; synced and renamed to `path` if all went well,
-    removed if not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -131,16 +149,29 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Raises ValueError where `path` is not JSON."""
+    """Raises ValueError where `path` is not a JSON object."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_text())
+    except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); delete the run and start again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object; delete the run and start again")
+    return content
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     with replacing(path) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Raises FileNotFoundError, or ValueError where `path` is no Parquet file or is cut short."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table; name a folder that holds one")
+    try:
+        return pd.read_parquet(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a table ({error}); delete it and make it again") from error
 
 
 def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metadata: dict) -> None:
@@ -151,7 +182,10 @@ def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metada
         for name, tensor in tensors.items()
     }
     with replacing(path) as temporary:
-        save_file(flat, temporary, {"json": json.dumps(metadata)})
+        try:
+            save_file(flat, temporary, {"json": json.dumps(metadata)})
+        except SafetensorError as error:  # what it makes of a full disk, for one
+            raise OSError(f"{path}: cannot be written ({error}); make room there") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
@@ -168,7 +202,9 @@ def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
                 group, name = key.split("/", 1)
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
     except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a checkpoint of this package ({error})") from error
+        raise ValueError(
+            f"{path}: not a checkpoint of this package ({error}); delete it to start again"
+        ) from error
     return groups, metadata
 
 
@@ -194,13 +230,32 @@ def device_name(device: torch.device) -> str:
 def resolve_device(name: str) -> torch.device:
     """The device of that name; auto is CUDA where there is one, else the CPU.
 
-    Raises ValueError for CUDA that is absent.
+    Raises ValueError for another kind of device, and for CUDA that is absent.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name!r}: no CUDA device here; use device='auto' or 'cpu'")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name!r}: use 'auto', 'cpu' or 'cuda'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={name!r}: no such CUDA device here; use device='auto' or 'cpu'")
+    return device
+
+
+@contextmanager
+def memory_named(device: torch.device, lower: str) -> Iterator[None]:
+    """MemoryError with the settings to `lower`, for whatever torch or NumPy says when memory on
+    `device` does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if known or "can't allocate memory" in str(error):  # the CPU's is a plain RuntimeError
+            raise MemoryError(f"device={str(device)!r}: out of memory; lower {lower}") from error
+        raise
 
 
 def _git_commit() -> str | None:

@@ -21,6 +21,7 @@ before it.
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -68,21 +69,19 @@ def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
     A list for a name of the grid replaces its values. Raises ValueError for whatever the file, or
     a notebook, does not have; nothing has run by then.
     """
-    try:
-        steps = yaml.safe_load(path.read_text())["steps"]
-    except (yaml.YAMLError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: not a study file with `steps:` ({error})") from error
+    steps = _read_steps(path)
     known = {}
     for name, step in steps.items():
-        unknown = set(step) - {"notebook", "grid", "parameters"}
-        if unknown:
-            raise ValueError(f"{path}: step {name!r}: unknown key {sorted(unknown)[0]!r}")
         known[name] = _notebook_parameters(path, name, step)
-        step.setdefault("grid", {})
-        step.setdefault("parameters", {})
     for target, value in overrides.items():
         _override(steps, known, target, value)
     for name, step in steps.items():
+        for parameter, values in step["grid"].items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(
+                    f"{path}: step {name!r}: grid: {parameter}: {values!r} is no list of values; "
+                    "write it as [1, 2], or move it to parameters"
+                )
         for parameter in [*step["grid"], *step["parameters"]]:
             if parameter not in known[name]:
                 raise ValueError(
@@ -97,7 +96,12 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
     jobs: dict[str, Job] = {}
     for step_name, step in steps.items():
         for values in itertools.product(*step["grid"].values()):
-            name = "-".join([step_name, *map(str, values)])
+            name = "-".join([step_name, *(re.sub(r"[^\w.+-]+", "_", str(v)) for v in values)])
+            if name in jobs:
+                raise ValueError(
+                    f"step {step_name!r}: two jobs would be called {name}; make the values of the "
+                    "grid differ, or rename the step"
+                )
             parameters = {**step["parameters"], **dict(zip(step["grid"], values, strict=True))}
             needs = []
             for key, value in parameters.items():
@@ -107,7 +111,10 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
                     parameters[key] = [str(out_dir / job.name) for job in sources]
             parameters["out_dir"] = str(out_dir / name)
             content = [step["notebook"], parameters, [jobs[n].key for n in needs]]
-            key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            try:
+                key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            except TypeError as error:  # YAML makes a date of what looks like one
+                raise ValueError(f"step {step_name!r}: {error}; put it in quotes") from error
             notebook = NOTEBOOKS / f"{step['notebook']}.ipynb"
             jobs[name] = Job(step_name, name, notebook, parameters, tuple(needs), key)
     return list(jobs.values())
@@ -136,6 +143,37 @@ def is_complete(job: Job, folder: Path) -> bool:
     """Whether `folder` holds the finished results of exactly this job."""
     record = folder / "job.json"
     return record.is_file() and runs.read_json(record)["key"] == job.key
+
+
+def _read_steps(path: Path) -> dict[str, dict]:
+    """The steps as they stand in the file, each with a grid and parameters, if empty ones."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path}: not YAML ({' '.join(str(error).split())}); correct it"
+        ) from error
+    steps = content.get("steps") if isinstance(content, dict) else None
+    if not isinstance(steps, dict) or not steps:
+        raise ValueError(f"{path}: not a study: it needs `steps:` and at least one step below")
+    if unknown := set(content) - {"steps"}:
+        raise ValueError(
+            f"{path}: unknown key {min(unknown, key=str)!r} beside `steps:`; delete it"
+        )
+    for name, step in steps.items():
+        if not isinstance(step, dict):
+            raise ValueError(f"{path}: step {name!r}: it needs `notebook:`, but is {step!r}")
+        if unknown := set(step) - {"notebook", "grid", "parameters"}:
+            raise ValueError(
+                f"{path}: step {name!r}: unknown key {min(unknown, key=str)!r}; a step has "
+                "notebook, grid and parameters"
+            )
+        for part in ("grid", "parameters"):
+            if not isinstance(step.setdefault(part, {}), dict):
+                raise ValueError(
+                    f"{path}: step {name!r}: {part}: {step[part]!r}: must be names with values"
+                )
+    return steps
 
 
 def _notebook_parameters(path: Path, name: str, step: dict) -> set[str]:
@@ -172,7 +210,7 @@ def _override(
 
 def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
     sources = {
-        name: [v["from"] for v in step["parameters"].values() if isinstance(v, dict)]
+        name: [v.get("from") for v in step["parameters"].values() if isinstance(v, dict)]
         for name, step in steps.items()
     }
     for name, needed in sources.items():

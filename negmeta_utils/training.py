@@ -6,6 +6,7 @@ from a running generator, and the checkpoint holds the optimiser's state.
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,9 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import adaptation, adjoint, data, protonet, runs
+from negmeta_utils import adaptation, adjoint, data, guards, protonet, runs
 from negmeta_utils.adaptation import METHODS, MetaGradient, free_rates, init_alpha, rates
-from negmeta_utils.checkpoints import State, resume, save
+from negmeta_utils.checkpoints import State, check_same_run, identity, resume, save
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params, init_params
@@ -37,8 +38,32 @@ def train(
     """Train to the end, from the last checkpoint in `run_dir` if there is one.
 
     report: called with one line on progress about once a second.
-    Raises ValueError for a parameter that cannot be, for a directory that holds a run of another
-    configuration, and FloatingPointError where the loss stops being finite.
+    Raises ValueError for a parameter that does not go with the data and for a directory that
+    holds a run of another configuration, BlockingIOError for one that another process trains in,
+    FloatingPointError where the loss stops being finite, and MemoryError. SIGINT and SIGTERM end
+    it after the current meta-update, with a checkpoint, as KeyboardInterrupt and SystemExit.
+    """
+    config, splits = load_splits(config)
+    device = torch.device(config.device)
+    directory = runs.resolve(run_dir)
+    memory = runs.memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
+    with guards.sole_user(directory), memory:
+        splits = {split: images.to(device) for split, images in splits.items()}
+        manifest = _manifest(config, device, splits)
+        found = _find_run(directory, manifest)
+        if found is None or found["status"] != "complete":
+            state = _fresh_state(config, splits["train"].channels, device)
+            state = resume(directory, state, manifest)
+            manifest = _begin(directory, manifest, found)
+            _run_updates(config, state, splits, directory, manifest, report)
+            _finish(config, state, splits["test"], directory, manifest)
+    return runs.load_run(directory)
+
+
+def load_splits(config: TrainConfig) -> tuple[TrainConfig, dict[str, ImageSet]]:
+    """`config` as resolved, and the images of each split, on the CPU.
+
+    Raises ValueError for a parameter that does not go with one of them.
     """
     splits = {
         split: data.load(config.dataset, split, config.image_size, config.data_dir)
@@ -46,16 +71,7 @@ def train(
     }
     for images in splits.values():
         config = config.resolved(images)
-    device = torch.device(config.device)
-    splits = {split: images.to(device) for split, images in splits.items()}
-    directory = runs.resolve(run_dir)
-    manifest = _open_run(directory, config, device, splits)
-    if manifest["status"] == "complete":
-        return runs.load_run(directory)
-    state = resume(directory, _fresh_state(config, splits["train"].channels, device))
-    _run_updates(config, state, splits, directory, report)
-    _finish(config, state, splits["test"], directory, manifest)
-    return runs.load_run(directory)
+    return config, splits
 
 
 def evaluate(
@@ -116,22 +132,36 @@ def _run_updates(
     state: State,
     splits: dict[str, ImageSet],
     directory: Path,
+    manifest: dict,
     report: Callable[[str], None],
 ) -> None:
     before, first, started = state.seconds, state.update, time.monotonic()
     reported = started
-    while state.update < config.n_updates:
-        _meta_update(config, state, splits["train"])
-        if state.update % config.val_every == 0 or state.update == config.n_updates:
-            _validate(config, state, splits["val"])
-        state.seconds = before + time.monotonic() - started
-        if state.update % config.checkpoint_every == 0 or state.update == config.n_updates:
-            save(state, directory)
-        if time.monotonic() - reported > 1:
-            reported = time.monotonic()
-            each = (reported - started) / (state.update - first)
-            report(_progress(state, config.n_updates, each))
+    with guards.signals_noted() as signals:
+        while state.update < config.n_updates:
+            _meta_update(config, state, splits["train"])
+            last = state.update == config.n_updates
+            if state.update % config.val_every == 0 or last:
+                _validate(config, state, splits["val"])
+            state.seconds = before + time.monotonic() - started
+            signalled = signals[:1]  # looked at once: one may come at any moment
+            if state.update % config.checkpoint_every == 0 or last or signalled:
+                save(state, directory, manifest)
+            if signalled:
+                raise _stopped(signalled[0], state, directory)
+            if time.monotonic() - reported > 1:
+                reported = time.monotonic()
+                each = (reported - started) / (state.update - first)
+                report(_progress(state, config.n_updates, each))
     report(f"{state.update} meta-updates in {state.seconds:.0f} s")
+
+
+def _stopped(number: int, state: State, directory: Path) -> BaseException:
+    kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    return kind(
+        f"{directory}: stopped after meta-update {state.update}, its checkpoint is kept; train "
+        "again to go on"
+    )
 
 
 def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
@@ -159,8 +189,8 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
             "update": state.update,
             "train_loss": gradient.loss,
             "train_accuracy": gradient.accuracy,
-            "val_loss": float("nan"),
-            "val_accuracy": float("nan"),
+            "val_loss": None,
+            "val_accuracy": None,
             "outer_lr": state.optimizer.param_groups[0]["lr"],
         }
     )
@@ -206,12 +236,8 @@ def _progress(state: State, n_updates: int, seconds_each: float) -> str:
     )
 
 
-def _open_run(
-    directory: Path, config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]
-) -> dict:
-    """The manifest in `directory`, written now if there is none. Raises ValueError where it is one
-    of another configuration or of other images."""
-    manifest = {
+def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]) -> dict:
+    return {
         "status": "running",
         "parameters": asdict(config),
         "data": {
@@ -225,26 +251,26 @@ def _open_run(
         "environment": runs.environment(device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _find_run(directory: Path, manifest: dict) -> dict | None:
+    """The manifest in `directory`, if any. Raises ValueError where it is one of another
+    configuration or of other images than `manifest`."""
     path = directory / "manifest.json"
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        runs.write_json(path, manifest)
-        return manifest
+        return None
     found = runs.read_json(path)
-    for name, value in manifest["parameters"].items():
-        if name not in runs.PLACE and found["parameters"].get(name) != value:
-            raise ValueError(
-                f"{directory}: holds a run with {name}={found['parameters'].get(name)!r}, not "
-                f"{value!r}; choose another run_dir or delete that one"
-            )
-    if found["data"] != manifest["data"]:
-        raise ValueError(f"{directory}: holds a run on other images; choose another run_dir")
-    if found["status"] == "running":
-        # Another commit or machine may go on with it: say so.
-        continued = {key: manifest[key] for key in ("started", "environment")}
-        found["continued"] = [*found.get("continued", []), continued]
-        runs.write_json(path, found)
+    check_same_run(path, identity(found), manifest)
     return found
+
+
+def _begin(directory: Path, manifest: dict, found: dict | None) -> dict:
+    """Write the manifest of a run that begins, or goes on: maybe by another commit or machine."""
+    if found is not None:
+        continued = {key: manifest[key] for key in ("started", "environment")}
+        manifest = {**found, "continued": [*found.get("continued", []), continued]}
+    runs.write_json(directory / "manifest.json", manifest)
+    return manifest
 
 
 def _finish(
@@ -258,6 +284,11 @@ def _finish(
         loss, accuracy = evaluate(
             config, state.params, alpha, images, "final", config.test_episodes
         )
+        if not np.isfinite(loss).all():
+            raise FloatingPointError(
+                f"{directory}: the loss of test episode {np.isfinite(loss).argmin()} is not finite "
+                f"after meta-update {state.update}; lower outer_lr or inner_lr, in another folder"
+            )
         runs.write_table(
             directory / "accuracy.parquet", pd.DataFrame({"loss": loss, "accuracy": accuracy})
         )

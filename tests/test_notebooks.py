@@ -20,7 +20,8 @@ by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def nbval(*paths):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax",
-         "--nbval-cell-timeout=600", "--rootdir", str(paths[0].parent), *map(str, paths)],
+         "--nbval-cell-timeout=600", "--nbval-kernel-startup-timeout=600",
+         "--rootdir", str(paths[0].parent), *map(str, paths)],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
 

@@ -1,10 +1,12 @@
 import json
+import resource
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import runs
+from negmeta_utils import guards, runs
 
 
 def test_tensors_and_metadata_come_back_as_they_went(tmp_path):
@@ -34,11 +36,45 @@ def test_a_broken_checkpoint_is_named(tmp_path, content):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "table.parquet"
     runs.write_table(path, pd.DataFrame({"a": [1]}))
-    with pytest.raises(RuntimeError), runs.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), guards.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert pd.read_parquet(path)["a"].tolist() == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["table.parquet"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: runs.write_json(path, {"a": "b" * 10_000}),
+        lambda path: runs.write_table(path, pd.DataFrame({"a": np.random.rand(10_000)})),
+        lambda path: runs.write_tensors(path, {"params": {"w": torch.rand(10_000)}}, {}),
+    ],
+    ids=["json", "table", "tensors"],
+)
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, write):
+    path = tmp_path / "file"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # what is beyond fails
+    try:
+        with pytest.raises(OSError, match=r"cannot be written \(.*make room there") as raised:
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "old")]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", None])
+def test_a_broken_table_is_named(tmp_path, content):
+    path = tmp_path / "history.parquet"
+    runs.write_table(path, pd.DataFrame({"a": [1]}))
+    path.write_bytes(path.read_bytes()[:-20] if content is None else content)
+    with pytest.raises(ValueError, match="history.parquet: not a table") as raised:
+        runs.read_table(path)
+    assert "\n" not in str(raised.value)
 
 
 def test_relative_paths_are_relative_to_the_clone(tmp_path, monkeypatch):
@@ -85,13 +121,16 @@ def test_cuda_asked_for_and_absent_is_refused():
         assert runs.resolve_device("auto").type == "cuda"
     else:
         assert runs.resolve_device("auto").type == "cpu"
-        with pytest.raises(ValueError, match="no CUDA device here"):
+        with pytest.raises(ValueError, match="no such CUDA device here"):
             runs.resolve_device("cuda")
 
 
 def test_json_that_is_none_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
+        runs.read_json(tmp_path / "manifest.json")
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(ValueError, match="not a JSON object"):
         runs.read_json(tmp_path / "manifest.json")
     runs.write_json(tmp_path / "manifest.json", {"a": 1})
     assert json.loads((tmp_path / "manifest.json").read_text()) == {"a": 1}

@@ -147,7 +147,7 @@ def test_a_complete_run_is_not_trained_again(tiny_config, tmp_path, monkeypatch)
 
 def test_a_directory_of_another_configuration_is_refused(tiny_config, tmp_path):
     train(replace(tiny_config, n_updates=2), tmp_path / "run")
-    with pytest.raises(ValueError, match="holds a run with n_updates=2, not 12; choose another"):
+    with pytest.raises(ValueError, match="of a run with n_updates=2, not 12; choose another"):
         train(tiny_config, tmp_path / "run")
 
 
@@ -174,6 +174,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
         ({"n_query": 8}, r"n_shot \+ n_query = 9: class"),
         ({"device": "cuda:9"}, "device='cuda:9'"),
         ({"image_size": 8}, "image_size=8"),
+        ({"n_updates": "many"}, "n_updates='many': must be a whole number"),
+        ({"n_way": 2.0}, "n_way=2.0: must be a whole number"),
+        ({"n_way": 1}, "n_way=1: must be at least 2"),
+        ({"n_shot": 0}, "n_shot=0: must be at least 1"),
+        ({"inner_steps": 0}, "inner_steps=0: must be at least 1"),
+        ({"n_filters": 0}, "n_filters=0: must be at least 1"),
+        ({"val_every": 0}, "val_every=0: must be at least 1"),
+        ({"n_tasks": True}, "n_tasks=True: must be a whole number"),
+        ({"n_tasks": [3]}, r"n_tasks=\[3\]: must be a whole number"),
+        ({"image_size": "84"}, "image_size='84': must be a whole number or None"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"seed": 2**63}, "too large"),
+        ({"outer_lr": "1e-3"}, r"outer_lr='1e-3': must be a number \(in YAML 1.0e-3"),
+        ({"outer_lr": float("inf")}, "outer_lr=inf: must be a positive number"),
+        ({"outer_lr": -1}, "outer_lr=-1: must be a positive number"),
+        ({"dataset": None}, "dataset=None: must be text"),
+        ({"data_dir": 5}, "data_dir=5: must be text or None"),
+        ({"alpha_init": "normal"}, "alpha_init='normal'"),
+        ({"alpha_init": "uniform", "method": "maml"}, "alpha_init='uniform'"),
+        ({"device": "gpu"}, "device='gpu': use 'auto', 'cpu' or 'cuda'"),
+        ({"device": "meta"}, "device='meta': use"),
         ({"dataset": "imagenet"}, "imagenet"),
     ],
 )

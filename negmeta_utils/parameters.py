@@ -1,0 +1,52 @@
+"""The parameters of a notebook, held to their names, types and ranges."""
+
+import ast
+import math
+from typing import get_args
+
+IN_WORDS = {
+    int: "a whole number",
+    float: "a number (in YAML 1.0e-3, not 1e-3)",
+    str: "text",
+    type(None): "None",
+}
+
+
+def check_value(name: str, value: object, kind: type, least: int = 1) -> None:
+    """Raise ValueError where parameter `name` cannot have that value.
+
+    kind: int, from `least` on; float, positive and finite, which an int may be too; str; or one
+    of these as Optional.
+    """
+    kinds = get_args(kind) or (kind,)
+    if type(value) not in kinds and not (type(value) is int and float in kinds):
+        raise ValueError(f"{name}={value!r}: must be {' or '.join(IN_WORDS[k] for k in kinds)}")
+    if float in kinds and not 0 < value < math.inf:
+        raise ValueError(f"{name}={value}: must be a positive number")
+    if type(value) is int and value < least and float not in kinds:
+        raise ValueError(f"{name}={value}: must be at least {least}")
+    if type(value) is int and value >= 2**63:
+        raise ValueError(f"{name}={value}: too large; must be below 2^63")
+
+
+def check_folders(name: str, value: object) -> None:
+    """Raise ValueError where parameter `name` is no list of folders, or an empty one."""
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise ValueError(f"{name}={value!r}: must be a list of folders, such as [runs/by-hand]")
+
+
+def refuse_unknown(notebook: dict) -> None:
+    """Raise ValueError where papermill set a parameter that the notebook does not have: papermill
+    itself only warns, and all would run with the default.
+
+    notebook: its globals().
+    """
+    known = notebook["__annotations__"]
+    for cell in notebook["In"]:
+        if cell.startswith("# Parameters\n"):  # so begins what papermill injects
+            for target in [target for line in ast.parse(cell).body for target in line.targets]:
+                if target.id not in known:
+                    raise ValueError(
+                        f"{target.id}: the notebook has no such parameter; it has "
+                        f"{', '.join(known)}"
+                    )
