@@ -219,7 +219,7 @@ def test_a_scheduler_that_is_not_there_is_told_in_one_line(address, tmp_path, ca
 
 
 def test_a_scheduler_that_is_lost_ends_the_study_in_one_line(tmp_path, monkeypatch):
-    studies.small_notebook(tmp_path / "notebooks", "")
+    studies.small_notebook(tmp_path / "notebooks", "import time; time.sleep(600 * number)")
     monkeypatch.setattr(study, "NOTEBOOKS", tmp_path / "notebooks")
     steps = {"n": {"notebook": "small", "grid": {"number": [0, 1]}}}
     path = studies.write_study(tmp_path / "s.yml", steps)
