@@ -10,7 +10,8 @@ A study file is YAML:
       alpha:
         notebook: 02_alpha_distribution
         parameters:
-          runs: {from: train, method: meta-sgd}   # the folders of these jobs, as a list
+          runs: {from: train, method: meta-sgd}   # the folders of these jobs, as a list;
+                                                  # or [{from: one}, {from: another}]
 
 Each point of a grid is a job. It gets a folder of its own below the study's, as its parameter
 `out_dir`, and leaves there what it makes, its executed notebook and `job.json`. A job is complete,
@@ -105,8 +106,8 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
             parameters = {**step["parameters"], **dict(zip(step["grid"], values, strict=True))}
             needs = []
             for key, value in parameters.items():
-                if isinstance(value, dict):
-                    sources = _select(jobs.values(), value)
+                if references := _references(value):
+                    sources = [job for r in references for job in _select(jobs.values(), r)]
                     needs += [job.name for job in sources]
                     parameters[key] = [str(out_dir / job.name) for job in sources]
             parameters["out_dir"] = str(out_dir / name)
@@ -210,7 +211,7 @@ def _override(
 
 def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
     sources = {
-        name: [v.get("from") for v in step["parameters"].values() if isinstance(v, dict)]
+        name: [r.get("from") for v in step["parameters"].values() for r in _references(v)]
         for name, step in steps.items()
     }
     for name, needed in sources.items():
@@ -221,6 +222,12 @@ def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
         return list(TopologicalSorter(sources).static_order())
     except CycleError as error:
         raise ValueError(f"{path}: steps need one another: {' -> '.join(error.args[1])}") from error
+
+
+def _references(value: object) -> list[dict]:
+    """The `{from: STEP, ...}` that a parameter's value is, or is a list of."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, dict)]
 
 
 def _select(jobs: Iterable[Job], reference: dict) -> list[Job]:

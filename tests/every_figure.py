@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from negmeta_utils import figures
+from negmeta_utils import figures, figures_questions, figures_statistics, figures_theory
+from negmeta_utils.compared import INTERVALS
 from negmeta_utils.statistics import PAPER_CHANGES, accuracies, effect_sizes
 
 
@@ -62,6 +63,66 @@ def _feature_changes():
     return figures.feature_changes(effects[chosen], PAPER_CHANGES)
 
 
+def _conditions():
+    rows = [("one", 1.0, 0.5, 1.5, "up"), ("two", 0.1, -0.5, 0.7, "undecided")]
+    table = pd.DataFrame(rows, columns=["condition", "points", "low", "high", "verdict"])
+    return figures_questions.conditions({"on-task change": table, "off-task change": table})
+
+
+def _by_layer():
+    rows = [
+        (method, task, layer, seed, 0.9 - block / 10 + seed / 100)
+        for method in ("maml", "meta-sgd")
+        for task in ("on-task", "off-task")
+        for block, layer in enumerate(figures.LAYERS[:4])
+        for seed in (0, 1)
+    ]
+    table = pd.DataFrame(rows, columns=["method", "task", "layer", "seed", "cka"])
+    return figures_questions.by_layer(table, {"cka": "linear CKA"})
+
+
+def _over_steps():
+    rows = [
+        (f"trained with {k}", x, x / k, x / k - 1, x / k + 1) for k in (1, 5) for x in (0, 5, 10)
+    ]
+    table = pd.DataFrame(rows, columns=["line", "x", "points", "low", "high"])
+    return figures_questions.over_steps({"MAML: on-task change": table}, "inner steps")
+
+
+def _learned():
+    rows = [
+        (what, seed, update, goal * update / 10, goal)
+        for what, goal in (("a rate", -1.0), ("another", 0.5))
+        for seed in (0, 1)
+        for update in range(11)
+    ]
+    return pd.DataFrame(rows, columns=["what", "seed", "update", "rate", "closed_form"])
+
+
+def _rate_sweeps():
+    ways = list(figures_theory.SWEEP_TITLES)
+    line = pd.DataFrame(
+        [(way, rate, rate**2) for way in ways for rate in (-1.0, 0.0, 1.0)],
+        columns=["vary", "rate", "test_loss"],
+    )
+    dots = line.rename(columns={"test_loss": "mean"})
+    dots = dots.assign(low=dots["mean"] - 0.1, high=dots["mean"] + 0.1)
+    best = pd.DataFrame({"vary": ways, "closed_form": 0.0, "rate": 0.0, "low": -0.1, "high": 0.1})
+    return figures_theory.rate_sweeps(line, dots, best, _learned())
+
+
+def _intervals_compared():
+    rows = [("on-task change", name, 0.1, -0.3, 0.5, 0.04) for name in INTERVALS]
+    columns = ["quantity", "interval", "mean", "low", "high", "misses"]
+    return figures_statistics.intervals_compared(pd.DataFrame(rows, columns=columns))
+
+
+def _power_curves():
+    rows = [("maml", n, 100, n / 100) for n in (3, 9, 81)]
+    table = pd.DataFrame(rows, columns=["method", "n_seeds", "n_episodes", "power"])
+    return figures_statistics.power_curves(table, 0.8)
+
+
 FIGURES = {
     "episode_pictures": _episode_pictures,
     "training_curves": _training_curves,
@@ -69,6 +130,14 @@ FIGURES = {
     "rates_over_training": _rates_over_training,
     "feature_accuracy": lambda: figures.feature_accuracy(accuracies(feature_table())),
     "feature_changes": _feature_changes,
+    "scaling": lambda: figures.scaling(pd.DataFrame({"workers": [1, 2], "seconds": [9.0, 5.0]})),
+    "conditions": _conditions,
+    "by_layer": _by_layer,
+    "over_steps": _over_steps,
+    "rate_sweeps": _rate_sweeps,
+    "learned_rates": lambda: figures_theory.learned_rates(_learned()),
+    "intervals_compared": _intervals_compared,
+    "power_curves": _power_curves,
 }
 
 if __name__ == "__main__":

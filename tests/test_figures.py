@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from negmeta_utils import figures
+from negmeta_utils import figures, figures_questions, figures_statistics, figures_theory
 from negmeta_utils.statistics import PAPER_CHANGES, accuracies, effect_sizes
 
 
@@ -98,8 +98,10 @@ def test_files_are_the_same_bytes_from_the_same_tables(tmp_path):
 def test_every_figure_is_among_those_compared():
     drawing = {
         name
-        for name, function in inspect.getmembers(figures, inspect.isfunction)
-        if function.__annotations__.get("return") is Figure
+        for module in (figures, figures_questions, figures_statistics, figures_theory)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+        and function.__annotations__.get("return") is Figure
     }
     assert drawing == set(every_figure.FIGURES)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from negmeta_utils import figures
+from negmeta_utils import figures, figures_theory
 from negmeta_utils import linear_experiment as experiment
 from negmeta_utils.linear_theory import (
     VARY,
@@ -288,7 +288,7 @@ def test_the_figure_shows_what_is_in_its_tables():
         [{"what": o, "seed": s, "update": u, "rate": s + u, "closed_form": 7}
          for o in ("one", "two") for s in range(2) for u in range(3)]
     )  # fmt: skip
-    axes = figures.rate_sweeps(line, dots, best, learned).axes
+    axes = figures_theory.rate_sweeps(line, dots, best, learned).axes
     for axis, vary in zip(axes, VARY, strict=False):
         (shown,) = (drawn for drawn in axis.lines if len(drawn.get_xdata()) == 201)
         expected = line[line["vary"] == vary]

@@ -196,6 +196,22 @@ def test_overrides_reach_the_steps_they_name(small, tmp_path):
     assert features.parameters["runs"] == [str(tmp_path / "train-3"), str(tmp_path / "train-4")]
 
 
+def test_a_parameter_takes_the_folders_of_several_steps(tmp_path):
+    train = {"notebook": "01_train", "grid": {"seed": [0, 1]}}
+    more = {"notebook": "01_train", "grid": {"method": ["anil", "boil"]}}
+    runs_of = [{"from": "train", "seed": 1}, {"from": "more"}]
+    look = {"notebook": "03_feature_adaptation", "parameters": {"runs": runs_of}}
+    path = studies.write_study(tmp_path / "s.yml", {"look": look, "train": train, "more": more})
+    *_, job = study.plan(study.read_study(path, {}), tmp_path)
+    assert job.needs == ("train-1", "more-anil", "more-boil")
+    assert job.parameters["runs"] == [str(tmp_path / name) for name in job.needs]
+    runs_of[1]["from"] = "moer"
+    with pytest.raises(ValueError, match="no step 'moer'"):
+        study.read_study(
+            studies.write_study(path, {"look": look, "train": train, "more": more}), {}
+        )
+
+
 def test_a_job_is_complete_for_its_parameters_and_sources_alone(small, tmp_path):
     def keys(overrides):
         jobs = study.plan(study.read_study(small, overrides), tmp_path)
