@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import yaml
 
-from negmeta_utils import data_cli, guards, report, runs, scheduling, status, study
+from negmeta_utils import data_cli, report, runs, scheduling, status, study
 
 STUDY = "a study of this project, such as demo, or a path to a YAML file"
 OUT = "folder for the results (runs/NAME in the clone)"
@@ -81,7 +81,6 @@ def _study(options: argparse.Namespace) -> int:
     steps = study.read_study(path, dict(parse_override(text) for text in options.overrides))
     out_dir = _out_dir(options, path)
     jobs = study.plan(steps, out_dir)
-    guards.make_folder(out_dir)
     outcome = scheduling.run_study(
         jobs, out_dir, options.workers, options.scheduler, lambda text: print(text, flush=True)
     )

@@ -11,6 +11,8 @@ from negmeta_utils.power import in_words, seeds_to_decide
 from negmeta_utils.statistics import grids
 
 UP, DOWN, UNDECIDED = "up", "down", "undecided"
+MINUS = ("minus_base", "minus_low", "minus_high", "verdict_minus", "needed_minus")
+COLUMNS = ["condition", "points", "low", "high", "verdict", "needed", *MINUS, "seeds", "episodes"]
 
 
 def change_grids(features: pd.DataFrame, by: str, quantity: str) -> dict[str, pd.DataFrame]:
@@ -39,25 +41,27 @@ def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> p
 
     Columns: condition, points, low, high; minus_base, minus_low, minus_high (NaN for the base and
     where there is none); seeds, episodes; verdict on the sign of `points` (`UP`, `DOWN`, or
-    `UNDECIDED` where the interval holds 0 or there is one seed); verdict_minus likewise; and
-    needed, in words the seeds that would decide the sign of an effect of this size. Raises
+    `UNDECIDED` where the interval holds 0 or there is one seed); needed, in words the seeds that
+    would decide the sign of an effect of this size, where it is undecided; verdict_minus and
+    needed_minus likewise, of the difference. Raises
     ValueError where a condition shares no seed or has not the same episodes as the base.
     """
     rows = []
     for name, grid in conditions.items():
-        mean, low, high = interval_over_seeds(grid)
-        row = {"condition": name, "points": mean, "low": low, "high": high}
-        row |= {"minus_base": np.nan, "minus_low": np.nan, "minus_high": np.nan}
+        row = {"condition": name, **_judged(grid, "points", "low", "high", "verdict", "needed")}
         if base is not None and name != base:
             difference = _paired(grid, conditions[base], name, base)
-            names = ("minus_base", "minus_low", "minus_high")
-            row |= dict(zip(names, interval_over_seeds(difference), strict=True))
-        row |= {"seeds": grid.shape[0], "episodes": grid.shape[1]}
-        row["verdict"] = _verdict(low, high)
-        row["verdict_minus"] = _verdict(row["minus_low"], row["minus_high"])
-        row["needed"] = "" if row["verdict"] != UNDECIDED else in_words(seeds_to_decide(grid))
-        rows.append(row)
-    return pd.DataFrame(rows)
+            row |= _judged(difference, *MINUS)
+        rows.append(row | {"seeds": grid.shape[0], "episodes": grid.shape[1]})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _judged(grid: pd.DataFrame, *names: str) -> dict[str, object]:
+    """Mean, bounds, verdict and seeds needed, under these names."""
+    mean, low, high = interval_over_seeds(grid)
+    verdict = UP if low > 0 else DOWN if high < 0 else UNDECIDED
+    needed = in_words(seeds_to_decide(grid)) if verdict == UNDECIDED else ""
+    return dict(zip(names, (mean, low, high, verdict, needed), strict=True))
 
 
 def against_base(table: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +72,8 @@ def against_base(table: pd.DataFrame) -> pd.DataFrame:
         low=rows["minus_low"],
         high=rows["minus_high"],
         verdict=rows["verdict_minus"],
-    )[["condition", "points", "low", "high", "seeds", "episodes", "verdict"]]
+        needed=rows["needed_minus"],
+    )[[column for column in COLUMNS if column not in MINUS]]
 
 
 def _paired(grid: pd.DataFrame, base: pd.DataFrame, name: str, base_name: str) -> pd.DataFrame:
@@ -79,10 +84,6 @@ def _paired(grid: pd.DataFrame, base: pd.DataFrame, name: str, base_name: str) -
             "on the same"
         )
     return grid.loc[shared] - base.loc[shared]
-
-
-def _verdict(low: float, high: float) -> str:
-    return UP if low > 0 else DOWN if high < 0 else UNDECIDED
 
 
 def sentence(row: pd.Series, what: str) -> str:

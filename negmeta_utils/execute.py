@@ -45,11 +45,15 @@ class Result:
 
 
 class LockedKernelManager(AsyncKernelManager):
-    """Starts a kernel that inherits a file descriptor."""
+    """Starts a kernel that inherits a file descriptor, and does not tell the terminal that it was
+    interrupted, which is how Jupyter ends every kernel."""
 
     lock = Integer(config=True)
 
     async def start_kernel(self, **settings: object) -> None:
+        settings["extra_arguments"] = [
+            *settings.get("extra_arguments", ()), "--IPKernelApp.log_level=50"
+        ]  # fmt: skip
         await super().start_kernel(pass_fds=(self.lock,), **settings)
 
 

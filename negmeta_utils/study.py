@@ -31,7 +31,7 @@ from pathlib import Path
 import papermill
 import yaml
 
-from negmeta_utils import runs
+from negmeta_utils import guards, runs
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
 NOTEBOOKS = runs.ROOT / "notebooks"
@@ -123,7 +123,7 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
 
 def write_plan(jobs: list[Job], out_dir: Path) -> None:
     """For `negmeta status`, which then needs no overrides to know what was asked for."""
-    out_dir.mkdir(parents=True, exist_ok=True)
+    guards.make_folder(out_dir)
     content = [asdict(job) | {"notebook": str(job.notebook)} for job in jobs]
     runs.write_json(out_dir / PLAN, {"jobs": content})
 

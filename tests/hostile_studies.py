@@ -73,7 +73,7 @@ CASES = [
         (
             "a step without notebook",
             a_study(lambda steps: steps["train"].pop("notebook") and None),
-            ("'train'", "no notebook None; there are 01_train"),
+            ("'train'", "no notebook None; there are 00_explore"),
         ),
         (
             "parameters as a list",

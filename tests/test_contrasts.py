@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from negmeta_utils.contrasts import accuracy_grids, change_grids, contrasts, sentence
+from negmeta_utils.contrasts import accuracy_grids, against_base, change_grids, contrasts, sentence
 from negmeta_utils.intervals import interval_over_seeds
 
 
@@ -26,8 +26,8 @@ def test_rows_are_the_intervals_of_grids_and_of_paired_differences():
     assert tuple(table.loc["more", ["minus_base", "minus_low", "minus_high"]]) == pytest.approx(
         tuple(difference)
     )
-    assert table["verdict_minus"].to_dict() == {"base": "undecided", "more": "up", "less": "down"}
-    assert table.loc["base", ["minus_base", "minus_low"]].isna().all()
+    assert table["verdict_minus"].dropna().to_dict() == {"more": "up", "less": "down"}
+    assert table.loc["base", ["minus_base", "minus_low", "verdict_minus"]].isna().all()
     assert table.loc["base", "verdict"] == "undecided", "episodes vary by 5 points"
     assert table.loc["base", "needed"]
 
@@ -42,6 +42,15 @@ def test_sentences_say_the_verdict():
     table = contrasts({"up": grid(9.0), "none": grid(0.0)})
     assert sentence(table.iloc[0], "it").endswith("points, better")
     assert "undecided" in sentence(table.iloc[1], "it")
+
+
+def test_differences_from_the_base_make_sentences_of_their_own():
+    conditions = {"base": grid(9.0), "same": grid(9.0, seed=1), "more": grid(12.0, seed=2)}
+    table = against_base(contrasts(conditions, "base"))
+    assert list(table["condition"]) == ["same", "more"]
+    same, more = (sentence(row, "it") for _, row in table.iterrows())
+    assert "undecided (" in same
+    assert more.endswith("points, better")
 
 
 def test_conditions_on_other_episodes_are_refused():

@@ -205,7 +205,7 @@ def test_cuda_that_is_absent_is_refused_before_anything_starts(logged, tmp_path,
     arguments = ["--out", str(tmp_path / "new"), "--set", "train.device=cuda"]
     assert cli.main(["study", "demo", *arguments]) == 2
     error = capsys.readouterr().err
-    assert "device='cuda': no CUDA device here" in error
+    assert "device='cuda': no such CUDA device here" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
