@@ -44,6 +44,12 @@ publish:
 	  mkdir -p figures/linear-theory/$$job && \
 	  cp runs/linear-theory/$$job/*.{png,csv,md} figures/linear-theory/$$job; \
 	done
+	for job in mechanism datasets inner_steps test_time; do \
+	  if [ -f runs/questions/$$job/job.json ]; then \
+	    mkdir -p figures/questions/$$job && \
+	    cp runs/questions/$$job/*.{png,parquet,md} figures/questions/$$job; \
+	  fi; \
+	done
 	for method in maml meta-sgd; do \
 	  mkdir -p $(KEPT)/glyphs-$$method-0 && \
 	  cp runs/demo/train-$$method-0/{manifest.json,*.parquet,model.safetensors} $(KEPT)/glyphs-$$method-0; \

@@ -10,7 +10,7 @@ from negmeta_utils.intervals import interval_over_seeds
 from negmeta_utils.power import in_words, seeds_to_decide
 from negmeta_utils.statistics import grids
 
-UP, DOWN, UNDECIDED = "up", "down", "undecided"
+UP, DOWN, UNCHANGED, UNDECIDED = "up", "down", "unchanged", "undecided"
 MINUS = ("minus_base", "minus_low", "minus_high", "verdict_minus", "needed_minus")
 COLUMNS = ["condition", "points", "low", "high", "verdict", "needed", *MINUS, "seeds", "episodes"]
 
@@ -39,12 +39,12 @@ def accuracy_grids(
 def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> pd.DataFrame:
     """Each condition with its 95 % interval over seeds and episodes, and against `base` in pairs.
 
-    Columns: condition, points, low, high; minus_base, minus_low, minus_high (NaN for the base and
-    where there is none); seeds, episodes; verdict on the sign of `points` (`UP`, `DOWN`, or
-    `UNDECIDED` where the interval holds 0 or there is one seed); needed, in words the seeds that
-    would decide the sign of an effect of this size, where it is undecided; verdict_minus and
-    needed_minus likewise, of the difference. Raises
-    ValueError where a condition shares no seed or has not the same episodes as the base.
+    Columns: condition, points, low, high; verdict on the sign of `points`: `UP`, `DOWN`,
+    `UNCHANGED` where every value is 0, or `UNDECIDED` where the interval holds 0 or there is one
+    seed; needed, in words the seeds that would decide the sign of an effect of this size, where it
+    is undecided; minus_base, minus_low, minus_high, verdict_minus and needed_minus, the same of
+    the difference (NaN for the base and where there is none); seeds, episodes. Raises ValueError
+    where a condition shares no seed or has not the same episodes as the base.
     """
     rows = []
     for name, grid in conditions.items():
@@ -60,6 +60,8 @@ def _judged(grid: pd.DataFrame, *names: str) -> dict[str, object]:
     """Mean, bounds, verdict and seeds needed, under these names."""
     mean, low, high = interval_over_seeds(grid)
     verdict = UP if low > 0 else DOWN if high < 0 else UNDECIDED
+    if (grid == 0).all(axis=None):
+        verdict = UNCHANGED
     needed = in_words(seeds_to_decide(grid)) if verdict == UNDECIDED else ""
     return dict(zip(names, (mean, low, high, verdict, needed), strict=True))
 
@@ -90,6 +92,8 @@ def sentence(row: pd.Series, what: str) -> str:
     """One condition in words: its change, the interval and what it decides."""
     if np.isnan(row.low):
         return f"{what}: {row.points:+.2f} points, one seed, undecided"
-    verdict = {UP: "better", DOWN: "worse", UNDECIDED: "undecided"}[row.verdict]
-    text = f"{what}: {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points, {verdict}"
-    return f"{text} ({row.needed})" if row.verdict == UNDECIDED and row.needed else text
+    text = f"{what}: {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points, "
+    if row.verdict != UNDECIDED:
+        return text + {UP: "better", DOWN: "worse", UNCHANGED: "nothing changes"}[row.verdict]
+    seeds = f"{row.needed} seeds would decide" if row.needed.isdigit() else row.needed
+    return f"{text}undecided ({seeds})"

@@ -49,8 +49,14 @@ def test_differences_from_the_base_make_sentences_of_their_own():
     table = against_base(contrasts(conditions, "base"))
     assert list(table["condition"]) == ["same", "more"]
     same, more = (sentence(row, "it") for _, row in table.iterrows())
-    assert "undecided (" in same
+    assert same.endswith(" seeds would decide)") or same.endswith("(more episodes needed)")
     assert more.endswith("points, better")
+
+
+def test_what_cannot_change_is_unchanged():
+    table = contrasts({"still": 0 * grid(0.0)})
+    assert table["verdict"].item() == "unchanged"
+    assert sentence(table.iloc[0], "it") == "it: +0.00 [+0.00, +0.00] points, nothing changes"
 
 
 def test_conditions_on_other_episodes_are_refused():
