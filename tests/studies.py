@@ -13,10 +13,13 @@ from negmeta_utils import study
 
 # `negmeta ARGUMENTS` on notebooks of the test's own.
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 from negmeta_utils import cli, study
 study.NOTEBOOKS = Path(sys.argv[1])
+# As in a terminal: what a script starts in the background ignores it, and so would the tests' own.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(cli.main(sys.argv[2:]))
 """
 
