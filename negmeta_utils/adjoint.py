@@ -138,8 +138,13 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
 
 def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
     """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
-    params = _with_task_dimension(params)
-    return embed(params, images) @ params["logits.weight"].mT + params["logits.bias"][:, None]
+    return head(params, embed(params, images))
+
+
+def head(params: Params, features: torch.Tensor) -> torch.Tensor:
+    """Logits [n_tasks, n, n_way] of embeddings [n_tasks, n, n_features], by parameters as for
+    `adapt`."""
+    return features @ params["logits.weight"].mT + params["logits.bias"][..., None, :]
 
 
 def _embed_task(params: Params, images: torch.Tensor) -> torch.Tensor:

@@ -70,7 +70,7 @@ def execute(job: Job, folder: Path) -> Result:
         (folder / "job.json").unlink(missing_ok=True)
         attempt = {
             "key": job.key,
-            "started": _now(),
+            "started": runs.now(),
             "host": platform.node(),
             "worker": os.getpid(),
         }
@@ -81,14 +81,14 @@ def execute(job: Job, folder: Path) -> Result:
         if error:
             # An interruption is no failure: the job is still to come.
             if not error.startswith("KeyboardInterrupt"):
-                runs.write_json(folder / ATTEMPT, attempt | {"ended": _now(), "error": error})
+                runs.write_json(folder / ATTEMPT, attempt | {"ended": runs.now(), "error": error})
             return Result("failed", seconds, error)
         record = {
             "notebook": job.notebook.stem,
             "parameters": job.parameters,
             "needs": list(job.needs),
             "seconds": seconds,
-            "ended": _now(),
+            "ended": runs.now(),
         }
         runs.write_json(folder / "job.json", attempt | record)
         (folder / ATTEMPT).unlink()
@@ -153,7 +153,3 @@ def _papermill(job: Job, folder: Path, lock: int) -> str:
         except Exception as error:  # a kernel that is missing, or died: the other jobs go on
             return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -10,8 +10,14 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
 from negmeta_utils import adjoint
-from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_episodes
-from negmeta_utils.features import prototype_answers
+from negmeta_utils.episodes import Episodes, ImageSet, draw_classes
+from negmeta_utils.features import (
+    Embedded,
+    draw_pairs,
+    embed_tasks,
+    prototype_accuracy,
+    prototype_answers,
+)
 from negmeta_utils.model import Params
 from negmeta_utils.runs import Run
 
@@ -82,14 +88,14 @@ def episode_answers(run: Run, images: ImageSet, index: int, eval_seed: int = 0) 
     adapting to A (on-task) and after adapting to the pair's other task B (off-task)."""
     settings = run.parameters
     n_way = settings["n_way"]
-    task, other = (_task(run, images, stream, index, eval_seed) for stream in ("test", "other"))
+    task, other = draw_pairs(images, settings, eval_seed, range(index, index + 1))
     on, off = (
         adjoint.adapt(run.params, run.alpha, e.support, e.support_labels, settings["inner_steps"])
         for e in (task, other)
     )
     table = pd.DataFrame({"label": task.query_labels.numpy()})
     for condition, params in zip(CONDITIONS, (run.params, on, off), strict=True):
-        table[condition] = _prototype_answers(params, task, n_way)[0].numpy()
+        table[condition] = prototype_answers(*embed_tasks(params, task), n_way)[0].numpy()
     classes = draw_classes(images.class_sizes, eval_seed, "test", index, n_way)
     return Answers(
         task.support[0].unflatten(0, (n_way, -1)).numpy(),
@@ -132,16 +138,16 @@ def adaptation_steps(
     run: Run, images: ImageSet, index: int, n_steps: int, eval_seed: int = 0
 ) -> Steps:
     """Task A of pair `index`, adapted step by step. `n_steps` may exceed those trained with."""
-    task = _task(run, images, "test", index, eval_seed)
+    task, _ = draw_pairs(images, run.parameters, eval_seed, range(index, index + 1))
     params, rows, embedded, answers = run.params, [], [], []
     for step in range(n_steps + 1):
         if step:
             params = adjoint.adapt(params, run.alpha, task.support, task.support_labels, 1)
-        row, answered = _judge(params, task, run.parameters["n_way"])
+        both = embed_tasks(params, task)
+        row, answered = _judge(params, both, task, run.parameters["n_way"])
         rows.append({"step": step, **row})
         answers.append(answered)
-        both = [adjoint.embed(params, part)[0] for part in (task.support, task.query)]
-        embedded.append(F.normalize(torch.cat(both), dim=-1).numpy())
+        embedded.append(F.normalize(torch.cat(both, 1)[0], dim=-1).numpy())
     pca = PCA(2, svd_solver="full")
     places = pca.fit_transform(np.concatenate(embedded).astype(np.float64))
     return Steps(
@@ -153,30 +159,20 @@ def adaptation_steps(
     )
 
 
-def _task(run: Run, images: ImageSet, stream: str, index: int, eval_seed: int) -> Episodes:
-    p = run.parameters
-    indices = range(index, index + 1)
-    return draw_episodes(images, eval_seed, stream, indices, p["n_way"], p["n_shot"], p["n_query"])
-
-
-def _prototype_answers(params: Params, task: Episodes, n_way: int) -> torch.Tensor:
-    return prototype_answers(
-        adjoint.embed(params, task.support), adjoint.embed(params, task.query), n_way
-    )
-
-
-def _judge(params: Params, task: Episodes, n_way: int) -> tuple[dict[str, float], np.ndarray]:
+def _judge(
+    params: Params, embedded: Embedded, task: Episodes, n_way: int
+) -> tuple[dict[str, float], np.ndarray]:
     """Losses and accuracies of one task, and the answers [n_query_images] behind them."""
-    logits = adjoint.logits(params, task.query)
+    logits = adjoint.head(params, embedded.query)
     query_loss, accuracy = adjoint.loss_and_accuracy(logits, task.query_labels)
     support_loss, _ = adjoint.loss_and_accuracy(
-        adjoint.logits(params, task.support), task.support_labels
+        adjoint.head(params, embedded.support), task.support_labels
     )
-    by_prototypes = _prototype_answers(params, task, n_way) == task.query_labels
+    by_prototypes = prototype_accuracy(*embedded, n_way, task.query_labels)
     row = {
         "support_loss": support_loss.item(),
         "query_loss": query_loss.item(),
         "accuracy": accuracy.item(),
-        "prototype_accuracy": by_prototypes.float().mean().item(),
+        "prototype_accuracy": by_prototypes.item(),
     }
     return row, logits[0].argmax(-1).numpy()

@@ -5,7 +5,6 @@ import textwrap
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
@@ -13,13 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from negmeta_utils.explore import CONDITIONS, Answers, LayerRates, Steps, count_flips
-from negmeta_utils.figures import LAYERS, NEGATIVE, POSITIVE
+from negmeta_utils.figures import LAYERS, NEGATIVE, PALETTE, POSITIVE
 
-_PALETTE = sns.color_palette("colorblind")
 # One colour and one mark a class: either alone would do.
-_CLASS_COLOURS = [_PALETTE[i] for i in (0, 1, 2, 4, 5, 6, 8, 9)]
+_CLASS_COLOURS = [PALETTE[i] for i in (0, 1, 2, 4, 5, 6, 8, 9)]
 _CLASS_MARKS = "osD^vP<>"
-_RIGHT, _WRONG = "#e3ecf5", _PALETTE[3]
+_RIGHT, _WRONG = "#e3ecf5", PALETTE[3]
 WIDTH = 9.5  # inches: a hundred pixels each beside an open file browser on a laptop
 
 
@@ -51,9 +49,9 @@ def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int)
 def _band(axis: Axes, rows: pd.DataFrame, update: int) -> None:
     for low, high, alpha in (("q05", "q95", 0.2), ("q25", "q75", 0.35)):
         axis.fill_between(
-            rows["update"], rows[low], rows[high], color=_PALETTE[1], alpha=alpha, lw=0
+            rows["update"], rows[low], rows[high], color=PALETTE[1], alpha=alpha, lw=0
         )
-    axis.plot(rows["update"], rows["mean"], color=_PALETTE[1])
+    axis.plot(rows["update"], rows["mean"], color=PALETTE[1])
     axis.axhline(0, color="black", lw=1)
     axis.axvline(update, color="black", lw=1, ls="--")
     axis.locator_params(nbins=3)
@@ -210,8 +208,8 @@ def _curves(
     for number, (column, label) in enumerate(columns.items()):
         values = scale * curves[column]
         style = "-" if number == 0 else "--"
-        axis.plot(curves["step"], values, style, color=_PALETTE[number], label=label)
-        axis.plot(step, values[step], "o", color=_PALETTE[number])
+        axis.plot(curves["step"], values, style, color=PALETTE[number], label=label)
+        axis.plot(step, values[step], "o", color=PALETTE[number])
     axis.legend(frameon=False, fontsize=9)
 
 

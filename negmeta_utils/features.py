@@ -101,25 +101,38 @@ def evaluate_variants(
 
     variants: rates to adapt with, by the name that stands in the column `variant`.
     """
-    settings = run.parameters
     device = images.images.device
     params = to_device(run.params, device)
     variants = {name: to_device(alpha, device) for name, alpha in variants.items()}
+
+    def of_batch(indices: range) -> list[pd.DataFrame]:
+        return _evaluate_batch(params, variants, images, run.parameters, eval_seed, indices)
+
+    return in_batches(run, images, n_episodes, of_batch, report, batch)
+
+
+def in_batches(
+    run: Run,
+    images: ImageSet,
+    n_episodes: int,
+    of_batch: Callable[[range], list[pd.DataFrame]],
+    report: Callable[[str], None],
+    batch: int | None = None,
+) -> pd.DataFrame:
+    """The tables that `of_batch` gives of the episodes' numbers, one below the other, with the
+    run's method and seed in front. batch and report as for `evaluate_features`."""
+    settings = run.parameters
+    name = f"{settings['method']}, seed {settings['seed']}"
     batch = batch or episodes_at_once(images, settings["n_way"], settings["n_query"])
     parts = []
     for first in range(0, n_episodes, batch):
         indices = range(first, min(first + batch, n_episodes))
-        parts += _evaluate_batch(params, variants, images, settings, eval_seed, indices)
-        report(f"{describe(run)}: {indices.stop} of {n_episodes} episodes")
+        parts += of_batch(indices)
+        report(f"{name}: {indices.stop} of {n_episodes} episodes")
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "method", settings["method"])
     table.insert(1, "seed", settings["seed"])
     return table
-
-
-def describe(run: Run) -> str:
-    """Method and seed, for a line of progress."""
-    return f"{run.parameters['method']}, seed {run.parameters['seed']}"
 
 
 def to_device(tensors: Params, device: torch.device) -> Params:
@@ -165,8 +178,7 @@ def own_accuracy(
     if METHODS[method].prototypes:
         logits = protonet.logits(embedded.support, embedded.query, n_way)
     else:
-        logits = embedded.query @ adapted["logits.weight"].mT
-        logits = logits + adapted["logits.bias"].unsqueeze(1)
+        logits = adjoint.head(adapted, embedded.query)
     return (logits.argmax(-1) == query_labels).float().mean(-1)
 
 

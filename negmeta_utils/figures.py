@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from negmeta_utils.guards import replacing
 
-_PALETTE = sns.color_palette("colorblind")
+PALETTE = sns.color_palette("colorblind")
 # At least 20 apart (CAM02-UCS) for any kind of colour blindness; a test measures it.
 COLOURS = {
     "maml": "#0173b2",
@@ -33,7 +33,7 @@ LABELS = {
     "protonet": "prototypical network",
     "meta-sgd - maml": "Meta-SGD − MAML",
 }
-NEGATIVE, POSITIVE, PAPER = _PALETTE[3], _PALETTE[7], "black"
+NEGATIVE, POSITIVE, PAPER = PALETTE[3], PALETTE[7], "black"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
 
 
@@ -98,7 +98,7 @@ def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[s
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
             for spine in axis.spines.values():
-                spine.set(visible=True, color=_PALETTE[0] if column < support.shape[1] else "none")
+                spine.set(visible=True, color=PALETTE[0] if column < support.shape[1] else "none")
                 spine.set_linewidth(2.5)
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     axes[0, 0].set_title("support", fontsize=9)
@@ -117,7 +117,7 @@ def training_curves(history: pd.DataFrame, chance: float, window: int = 40) -> F
     window = max(1, min(window, len(history) // 10))
     smooth = history["train_accuracy"].rolling(window).mean()
     axis.plot(
-        history["update"], 100 * smooth, color=_PALETTE[0], label=f"training, mean of {window}"
+        history["update"], 100 * smooth, color=PALETTE[0], label=f"training, mean of {window}"
     )
     validated = history.dropna(subset=["val_accuracy"])
     axis.plot(
@@ -125,7 +125,7 @@ def training_curves(history: pd.DataFrame, chance: float, window: int = 40) -> F
         100 * validated["val_accuracy"],
         "o-",
         ms=3.5,
-        color=_PALETTE[1],
+        color=PALETTE[1],
         label="validation",
     )
     axis.axhline(100 * chance, color="grey", ls=":", lw=1, label="chance")
@@ -173,9 +173,9 @@ def rates_over_training(rates: pd.DataFrame) -> Figure:
     table = rates.groupby(["layer", "update"]).mean(numeric_only=True)
     for axis, layer in zip(axes, LAYERS, strict=True):
         rows = table.loc[layer]
-        axis.fill_between(rows.index, rows["q05"], rows["q95"], color=_PALETTE[1], alpha=0.2, lw=0)
-        axis.fill_between(rows.index, rows["q25"], rows["q75"], color=_PALETTE[1], alpha=0.35, lw=0)
-        axis.plot(rows.index, rows["mean"], color=_PALETTE[1])
+        axis.fill_between(rows.index, rows["q05"], rows["q95"], color=PALETTE[1], alpha=0.2, lw=0)
+        axis.fill_between(rows.index, rows["q25"], rows["q75"], color=PALETTE[1], alpha=0.35, lw=0)
+        axis.plot(rows.index, rows["mean"], color=PALETTE[1])
         axis.axhline(0, color="black", lw=1)
         axis.set(title=layer, xlabel="meta-update")
         axis.locator_params(axis="x", nbins=4)
@@ -255,7 +255,7 @@ def scaling(table: pd.DataFrame) -> Figure:
     workers, seconds = table["workers"], table["seconds"]
     ideal = seconds.iloc[0] * workers.iloc[0] / workers
     axis.plot(workers, ideal, ":", color="grey", label="divided by workers")
-    axis.plot(workers, seconds, "o-", color=_PALETTE[0], label="measured")
+    axis.plot(workers, seconds, "o-", color=PALETTE[0], label="measured")
     axis.set(xlabel="workers", ylabel="seconds", xticks=workers, ylim=(0, None))
     axis.legend(frameon=False)
     return figure

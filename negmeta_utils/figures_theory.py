@@ -2,12 +2,10 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from negmeta_utils.figures import PAPER
+from negmeta_utils.figures import PALETTE, PAPER
 
-_PALETTE = sns.color_palette("colorblind")
 SWEEP_TITLES = {
     "meta-training": "meta-training's rate varies",
     "adaptation": "the new tasks' rate varies",
@@ -27,19 +25,19 @@ def rate_sweeps(
     for axis, (vary, title) in zip(axes.flat, SWEEP_TITLES.items(), strict=False):
         line, dots = (table[table["vary"] == vary] for table in (curves, points))
         (row,) = best[best["vary"] == vary].itertuples()
-        axis.axvspan(row.low, row.high, color=_PALETTE[0], alpha=0.15, lw=0)
+        axis.axvspan(row.low, row.high, color=PALETTE[0], alpha=0.15, lw=0)
         axis.axvline(row.closed_form, color=PAPER, lw=1, ls="--")
         axis.axvline(0, color="grey", lw=1, ls=":")
         axis.plot(line["rate"], line["test_loss"], color=PAPER, lw=1.3)
         errors = [dots["mean"] - dots["low"], dots["high"] - dots["mean"]]
-        axis.errorbar(dots["rate"], dots["mean"], errors, fmt="o", ms=4, color=_PALETTE[0])
+        axis.errorbar(dots["rate"], dots["mean"], errors, fmt="o", ms=4, color=PALETTE[0])
         axis.set(title=title, xlabel="inner rate", ylabel="test loss")
     learned_rates(learned, axes[1, 1])
     keys = [
         plt.Line2D([], [], color=PAPER, label="closed form"),
         plt.Line2D([], [], color=PAPER, ls="--", label="its best rate"),
-        plt.Line2D([], [], color=_PALETTE[0], marker="o", ls="", label="measured, 95 %"),
-        plt.Rectangle((0, 0), 1, 1, color=_PALETTE[0], alpha=0.15, label="its best rate, 95 %"),
+        plt.Line2D([], [], color=PALETTE[0], marker="o", ls="", label="measured, 95 %"),
+        plt.Rectangle((0, 0), 1, 1, color=PALETTE[0], alpha=0.15, label="its best rate, 95 %"),
     ]
     figure.tight_layout()
     figure.legend(
@@ -56,7 +54,7 @@ def learned_rates(learned: pd.DataFrame, axis: plt.Axes | None = None) -> Figure
     """
     if axis is None:
         _, axis = plt.subplots(figsize=(6.4, 3.4))
-    for colour, (what, rows) in zip(_PALETTE, learned.groupby("what", sort=False), strict=False):
+    for colour, (what, rows) in zip(PALETTE, learned.groupby("what", sort=False), strict=False):
         for number, (_, run) in enumerate(rows.groupby("seed")):
             label = what if number == 0 else None
             axis.plot(run["update"], run["rate"], color=colour, lw=1.2, label=label)

@@ -19,6 +19,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Run:
         return read_table(self.directory / "rates.parquet")
 
     def every_rate(self) -> pd.DataFrame:
-        return pd.read_parquet(self.directory / "every_rate.parquet")
+        return read_table(self.directory / "every_rate.parquet")
 
     def final_accuracy(self) -> pd.Series:
         return read_table(self.directory / "accuracy.parquet")["accuracy"]
@@ -206,6 +207,11 @@ def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
             f"{path}: not a checkpoint of this package ({error}); delete it to start again"
         ) from error
     return groups, metadata
+
+
+def now() -> str:
+    """The time of day in UTC, as records hold it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def environment(device: torch.device) -> dict:

@@ -249,7 +249,7 @@ def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, Image
             for split, images in splits.items()
         },
         "environment": runs.environment(device),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "started": runs.now(),
     }
 
 

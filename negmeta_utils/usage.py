@@ -7,19 +7,17 @@ import pandas as pd
 import torch
 
 from negmeta_utils import adjoint
-from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, episodes_at_once
+from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes
 from negmeta_utils.features import (
-    describe,
     draw_pairs,
     embed_tasks,
+    in_batches,
     own_accuracy,
     prototype_accuracy,
     to_device,
 )
 from negmeta_utils.model import Params
 from negmeta_utils.runs import Run
-
-SILENT: Callable[[str], None] = lambda text: None  # noqa: E731
 
 
 def evaluate_steps(
@@ -28,15 +26,17 @@ def evaluate_steps(
     steps: list[int],
     n_episodes: int,
     eval_seed: int = 0,
-    report: Callable[[str], None] = SILENT,
+    report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """The features table after each of several numbers of inner steps, whatever training took.
 
     steps: numbers of steps, at least 0. Episodes are those of `evaluate_features`, and so are the
     columns, with inner_steps (in training) and steps (here) beside them.
     """
+    device = images.images.device
+    params, alpha = to_device(run.params, device), to_device(run.alpha, device)
 
-    def of_batch(params: Params, alpha: Params, indices: range) -> list[pd.DataFrame]:
+    def of_batch(indices: range) -> list[pd.DataFrame]:
         task, other = draw_pairs(images, run.parameters, eval_seed, indices)
         adapted, taken, before, tables = params, 0, {}, []
         for n_steps in sorted({0, *steps}):
@@ -50,7 +50,7 @@ def evaluate_steps(
                 tables.append(_steps_rows(n_steps, indices, before, after))
         return tables
 
-    table = _in_batches(run, images, n_episodes, of_batch, report)
+    table = in_batches(run, images, n_episodes, of_batch, report)
     table.insert(2, "inner_steps", run.parameters["inner_steps"])
     return table
 
@@ -86,7 +86,7 @@ def evaluate_uses(
     n_others: list[int],
     n_episodes: int,
     eval_seed: int = 0,
-    report: Callable[[str], None] = SILENT,
+    report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Accuracy on a task by each way of using the model: method, seed, use, episode, accuracy.
 
@@ -95,8 +95,10 @@ def evaluate_uses(
     task itself, own head" by the adapted model's own rule. The others are never the task judged,
     but may share classes with it.
     """
+    device = images.images.device
+    params, alpha = to_device(run.params, device), to_device(run.alpha, device)
 
-    def of_batch(params: Params, alpha: Params, indices: range) -> list[pd.DataFrame]:
+    def of_batch(indices: range) -> list[pd.DataFrame]:
         settings = run.parameters
         task, _ = draw_pairs(images, settings, eval_seed, indices)
         n_way, n_steps, labels = settings["n_way"], settings["inner_steps"], task.query_labels
@@ -125,7 +127,7 @@ def evaluate_uses(
         tables.append(rows("the task itself, own head", own))
         return tables
 
-    return _in_batches(run, images, n_episodes, of_batch, report)
+    return in_batches(run, images, n_episodes, of_batch, report)
 
 
 def _another(
@@ -136,24 +138,3 @@ def _another(
     shifted = range(far + indices.start, far + indices.stop)
     shape = (settings["n_way"], settings["n_shot"], settings["n_query"])
     return draw_episodes(images, eval_seed, "other", shifted, *shape)
-
-
-def _in_batches(
-    run: Run,
-    images: ImageSet,
-    n_episodes: int,
-    of_batch: Callable[[Params, Params, range], list[pd.DataFrame]],
-    report: Callable[[str], None],
-) -> pd.DataFrame:
-    device = images.images.device
-    params, alpha = to_device(run.params, device), to_device(run.alpha, device)
-    batch = episodes_at_once(images, run.parameters["n_way"], run.parameters["n_query"])
-    tables = []
-    for first in range(0, n_episodes, batch):
-        indices = range(first, min(first + batch, n_episodes))
-        tables += of_batch(params, alpha, indices)
-        report(f"{describe(run)}: {indices.stop} of {n_episodes} episodes")
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "method", run.parameters["method"])
-    table.insert(1, "seed", run.parameters["seed"])
-    return table

@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from negmeta_utils import data
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.episodes import ImageSet
+from negmeta_utils.training import train
 
 TINY_CLASSES = {"train": 8, "val": 6, "test": 6}
 TINY_IMAGES = 8
@@ -52,6 +54,18 @@ def tiny_config(tiny_data):
         inner_steps=2, n_updates=12, val_every=4, val_episodes=5, test_episodes=10,
         checkpoint_every=4, data_dir=str(tiny_data), device="cpu",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def run(tiny_config, tmp_path_factory):
+    """`tiny_config`, trained. For reading: all tests share it."""
+    return train(tiny_config, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="session")
+def images(tiny_data):
+    """The test split of `tiny_data`, as `run` takes it."""
+    return data.load("mini-imagenet", "test", 16, str(tiny_data))
 
 
 @pytest.fixture(scope="session")

@@ -11,25 +11,14 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from sklearn.neighbors import KNeighborsClassifier
 
-from negmeta_utils import data, explore, explore_figures, explore_widgets, figures, shipped
+from negmeta_utils import explore, explore_figures, explore_widgets, figures, shipped
 from negmeta_utils.adaptation import adapt
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.features import evaluate_features
 from negmeta_utils.model import embed, forward
 from negmeta_utils.runs import load_run
-from negmeta_utils.training import train
 
 INDEX, STEPS = 3, 4
-
-
-@pytest.fixture(scope="module")
-def run(tiny_config, tmp_path_factory):
-    return train(tiny_config, tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
-def images(tiny_data):
-    return data.load("mini-imagenet", "test", 16, str(tiny_data))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from negmeta_utils import data, runs
+from negmeta_utils import runs
 from negmeta_utils.adaptation import adapt
 from negmeta_utils.episodes import draw_classes, draw_episodes
 from negmeta_utils.features import evaluate_features, prototype_accuracy, test_images
@@ -16,16 +16,6 @@ from negmeta_utils.model import embed, forward
 from negmeta_utils.training import train
 
 test_images.__test__ = False  # a function of the module, not a test
-
-
-@pytest.fixture(scope="module")
-def run(tiny_config, tmp_path_factory):
-    return train(tiny_config, tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
-def images(tiny_data):
-    return data.load("mini-imagenet", "test", 16, str(tiny_data))
 
 
 def numpy_prototypes(support, query, n_way, labels):

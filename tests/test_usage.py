@@ -5,24 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import adjoint, data
+from negmeta_utils import adjoint
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.features import evaluate_features, evaluate_variants, prototype_accuracy
 from negmeta_utils.interventions import AS_LEARNED, interventions
-from negmeta_utils.training import train
 from negmeta_utils.usage import evaluate_steps, evaluate_uses
 
 N = 6
-
-
-@pytest.fixture(scope="module")
-def run(tiny_config, tmp_path_factory):
-    return train(tiny_config, tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
-def images(tiny_data):
-    return data.load("mini-imagenet", "test", 16, str(tiny_data))
 
 
 @pytest.fixture(scope="module")
