@@ -25,6 +25,8 @@ import torch
 
 from negmeta_utils import guards
 from negmeta_utils.bench_peers import ENGINES, EVALUATIONS, OURS, Work
+from negmeta_utils.capture import arithmetic
+from negmeta_utils.config import PRECISIONS
 
 METHODS = ("maml", "meta-sgd")
 
@@ -151,13 +153,14 @@ def hardware(device: str) -> str:
 
 
 def _conditions(names: list[str], repetitions: int, device: str) -> str:
+    precision = "tf32" if torch.get_float32_matmul_precision() == "high" else "float32"
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     versions = [f"{name} {version(name)}" for name in ("torch", *names) if name not in OURS]
     return (
         f"{hardware(device)}{threads}; Python {platform.python_version()}, {', '.join(versions)}. "
         f"Medians of {repetitions} alternating repetitions; ratios are medians of each "
-        "repetition's ratio to the fastest (for memory the leanest) peer. float32; an evaluation "
-        "is one iteration."
+        f"repetition's ratio to the fastest (for memory the leanest) peer. {precision}; an "
+        "evaluation is one iteration."
     )
 
 
@@ -167,9 +170,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--evaluations", type=int, default=16, help="iterations of notebook 3")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args(arguments)
-    table = bench(options.sizes, options.repetitions, options.evaluations, options.device)
+    with arithmetic(options.precision):
+        table = bench(options.sizes, options.repetitions, options.evaluations, options.device)
     print(table)
     if options.out:
         with guards.replacing(options.out) as temporary:

@@ -15,7 +15,14 @@ from torch import nn
 
 from negmeta_utils import adaptation, adjoint, features
 from negmeta_utils.adaptation import MetaGradient, init_alpha
-from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes
+from negmeta_utils.capture import as_graph
+from negmeta_utils.episodes import (
+    Episodes,
+    ImageSet,
+    draw_episodes,
+    episodes_of_rows,
+    rows_of_episodes,
+)
 from negmeta_utils.model import BATCH_NORM_EPS, Params, init_params, n_features
 
 INNER_LR, OUTER_LR = 0.01, 0.001
@@ -48,10 +55,15 @@ class Work:
         names = tuple(str(c) for c in range(40))
         return ImageSet(images, names, np.full(40, 20)).to(self.device)
 
-    def episodes(self, images: ImageSet, index: int, stream: str = "train") -> Episodes:
-        """The `index`-th batch of tasks."""
+    def rows(self, images: ImageSet, index: int) -> torch.Tensor:
+        """Of the `index`-th batch of tasks for training."""
         indices = range(index * self.n_tasks, (index + 1) * self.n_tasks)
-        return draw_episodes(images, 0, stream, indices, self.n_way, self.n_shot, self.n_query)
+        n_per_class = self.n_shot + self.n_query
+        return rows_of_episodes(images.class_sizes, 0, "train", indices, self.n_way, n_per_class)
+
+    def episodes(self, images: ImageSet, index: int) -> Episodes:
+        """The `index`-th batch of tasks for training."""
+        return episodes_of_rows(images, self.rows(images, index).to(self.device), self.n_shot)
 
     def params(self) -> Params:
         params = init_params(0, self.channels, self.image_size, self.n_way, self.n_filters)
@@ -91,14 +103,23 @@ def ours(gradient: Callable[..., MetaGradient]) -> Callable[[Work], Callable[[in
         alpha = init_alpha(work.method, params, INNER_LR)
         alpha = {name: value.to(work.device) for name, value in alpha.items()}
         learned = [*params.values(), *(alpha.values() if work.method == "meta-sgd" else ())]
-        optimizer = torch.optim.Adam(learned, OUTER_LR)
+        on_gpu = work.device != "cpu"
+        optimizer = torch.optim.Adam(learned, OUTER_LR, fused=on_gpu, capturable=on_gpu)
 
-        def update(index: int) -> None:
-            result = gradient(params, alpha, work.episodes(images, index), work.inner_steps)
+        def step(rows: torch.Tensor) -> torch.Tensor:
+            episodes = episodes_of_rows(images, rows, work.n_shot)
+            result = gradient(params, alpha, episodes, work.inner_steps)
             gradients = [*result.params.values(), *result.alpha.values()]
             for value, its_gradient in zip(learned, gradients, strict=False):
                 value.grad = its_gradient
             optimizer.step()
+            return result.loss
+
+        if on_gpu and gradient is adjoint.meta_gradient:
+            step = as_graph(step)
+
+        def update(index: int) -> None:
+            step(work.rows(images, index).to(work.device))
 
         return update
 

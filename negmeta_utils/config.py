@@ -10,6 +10,7 @@ from negmeta_utils.model import n_features
 from negmeta_utils.parameters import check_value
 
 ENGINES = ("auto", "adjoint", "reference")  # auto is the adjoint; the reference is to be read
+PRECISIONS = ("float32", "tf32")
 LEAST = {"seed": 0, "test_episodes": 0, "n_way": 2}  # of the others 1
 
 
@@ -43,6 +44,7 @@ class TrainConfig:
     data_dir: Optional[str] = None
     device: str = "auto"
     engine: str = "auto"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(TrainConfig).items():
@@ -52,6 +54,8 @@ class TrainConfig:
                 object.__setattr__(self, name, float(value))
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r}: not one of {', '.join(ENGINES)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r}: not one of {', '.join(PRECISIONS)}")
         if self.lr_schedule not in ("constant", "plateau"):
             raise ValueError(f"lr_schedule={self.lr_schedule!r}: use 'constant' or 'plateau'")
         init_alpha(self.method, {}, alpha_init=self.alpha_init)  # knows which of them go together
@@ -66,9 +70,12 @@ class TrainConfig:
         """
         check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
         n_features(images.image_size)
+        device = runs.resolve_device(self.device)
+        if self.precision == "tf32" and device.type == "cpu":
+            raise ValueError("precision='tf32': needs an NVIDIA GPU; use precision='float32'")
         return replace(
             self,
             image_size=images.image_size,
-            device=str(runs.resolve_device(self.device)),
+            device=str(device),
             engine="adjoint" if self.engine == "auto" else self.engine,
         )

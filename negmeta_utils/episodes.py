@@ -109,26 +109,40 @@ def draw_episodes(
     dtype: torch.dtype = torch.float32,
 ) -> Episodes:
     """Episodes `indices` of a stream, on the device of `images`."""
-    n_per_class = n_shot + n_query
-    rows = np.stack(
-        [draw_rows(images.class_sizes, seed, stream, i, n_way, n_per_class) for i in indices]
-    )
-    device = images.images.device
-    picked = images.images[torch.from_numpy(rows).to(device)].to(dtype) / 255
+    rows = rows_of_episodes(images.class_sizes, seed, stream, indices, n_way, n_shot + n_query)
+    return episodes_of_rows(images, rows.to(images.images.device), n_shot, dtype)
+
+
+def rows_of_episodes(
+    class_sizes: np.ndarray, seed: int, stream: str, indices: range, n_way: int, n_per_class: int
+) -> torch.Tensor:
+    """`draw_rows` of several episodes, on the CPU: int64 [n_tasks, n_way, n_per_class]."""
+    rows = [draw_rows(class_sizes, seed, stream, i, n_way, n_per_class) for i in indices]
+    return torch.from_numpy(np.stack(rows))
+
+
+def episodes_of_rows(
+    images: ImageSet, rows: torch.Tensor, n_shot: int, dtype: torch.dtype = torch.float32
+) -> Episodes:
+    """The episodes of these rows, of each class the first `n_shot` as support. All happens on the
+    device of `images`, where `rows` [n_tasks, n_way, n_per_class] must be."""
+    n_tasks, n_way, n_per_class = rows.shape
+    picked = images.images[rows].to(dtype) / 255
     image_shape = picked.shape[-3:]
+    labels = torch.arange(n_way, device=rows.device)
     return Episodes(
-        support=picked[:, :, :n_shot].reshape(len(rows), n_way * n_shot, *image_shape),
-        support_labels=torch.arange(n_way, device=device).repeat_interleave(n_shot),
-        query=picked[:, :, n_shot:].reshape(len(rows), n_way * n_query, *image_shape),
-        query_labels=torch.arange(n_way, device=device).repeat_interleave(n_query),
+        support=picked[:, :, :n_shot].reshape(n_tasks, -1, *image_shape),
+        support_labels=labels.repeat_interleave(n_shot),
+        query=picked[:, :, n_shot:].reshape(n_tasks, -1, *image_shape),
+        query_labels=labels.repeat_interleave(n_per_class - n_shot),
     )
 
 
 def episodes_at_once(images: ImageSet, n_way: int, n_query: int) -> int:
     """How many episodes to evaluate side by side: their query images are about a million pixels
-    on a CPU, where more no longer fits the caches, and a hundred million on a GPU."""
+    on a CPU, where more no longer fits the caches, and fifteen million on a GPU."""
     pixels = n_way * n_query * images.image_size**2
-    return max(1, (10**8 if images.images.is_cuda else 10**6) // pixels)
+    return max(1, (15 * 10**6 if images.images.is_cuda else 10**6) // pixels)
 
 
 def counted_generator(seed: int, stream: str, index: int) -> np.random.Generator:

@@ -8,7 +8,8 @@ from a running generator, and the checkpoint holds the optimiser's state.
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,17 @@ import torch
 
 from negmeta_utils import adaptation, adjoint, data, guards, protonet, runs
 from negmeta_utils.adaptation import METHODS, MetaGradient, free_rates, init_alpha, rates
+from negmeta_utils.capture import Step, arithmetic, as_graph
 from negmeta_utils.checkpoints import State, check_same_run, identity, resume, save
 from negmeta_utils.config import TrainConfig
-from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, episodes_at_once
+from negmeta_utils.episodes import (
+    Episodes,
+    ImageSet,
+    draw_episodes,
+    episodes_at_once,
+    episodes_of_rows,
+    rows_of_episodes,
+)
 from negmeta_utils.model import Params, init_params
 from negmeta_utils.rates import summarise_rates, table_of_rates
 
@@ -43,6 +52,19 @@ def train(
     FloatingPointError where the loss stops being finite, and MemoryError. SIGINT and SIGTERM end
     it after the current meta-update, with a checkpoint, as KeyboardInterrupt and SystemExit.
     """
+    with arithmetic(config.precision):
+        for _ in meta_updates(config, run_dir, report, guards.signals_noted):
+            pass
+    return runs.load_run(run_dir)
+
+
+def meta_updates(
+    config: TrainConfig,
+    run_dir: str | Path,
+    report: Callable[[str], None],
+    signals_noted: Callable[[], AbstractContextManager[list[int]]],
+) -> Iterator[None]:
+    """`train`, pausing after every meta-update. signals_noted: as `guards.signals_noted`."""
     config, splits = load_splits(config)
     device = torch.device(config.device)
     directory = runs.resolve(run_dir)
@@ -55,9 +77,9 @@ def train(
             state = _fresh_state(config, splits["train"].channels, device)
             state = resume(directory, state, manifest)
             manifest = _begin(directory, manifest, found)
-            _run_updates(config, state, splits, directory, manifest, report)
+            with signals_noted() as signals:
+                yield from _run_updates(config, state, splits, directory, manifest, report, signals)
             _finish(config, state, splits["test"], directory, manifest)
-    return runs.load_run(directory)
 
 
 def load_splits(config: TrainConfig) -> tuple[TrainConfig, dict[str, ImageSet]]:
@@ -85,7 +107,8 @@ def evaluate(
     """Query loss and accuracy after adaptation, one value an episode: two float arrays
     [n_episodes]. Transductive: accuracy depends on how many query images share a batch."""
     losses, accuracies = [], []
-    batch = episodes_at_once(images, config.n_way, config.n_query)
+    most = episodes_at_once(images, config.n_way, config.n_query)
+    batch = math.ceil(n_episodes / math.ceil(n_episodes / most))  # alike, for what compiles them
     for first in range(0, n_episodes, batch):
         indices = range(first, min(first + batch, n_episodes))
         episodes = draw_episodes(
@@ -116,7 +139,8 @@ def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> St
     learned = list(params.values())
     if METHODS[config.method].learns_alpha:
         learned += list(alpha.values())
-    optimizer = torch.optim.Adam(learned, lr=config.outer_lr)
+    on_gpu = device.type == "cuda"
+    optimizer = torch.optim.Adam(learned, config.outer_lr, fused=on_gpu, capturable=on_gpu)
     scheduler = None
     if config.lr_schedule == "plateau":
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -134,25 +158,28 @@ def _run_updates(
     directory: Path,
     manifest: dict,
     report: Callable[[str], None],
-) -> None:
+    signals: list[int],
+) -> Iterator[None]:
     before, first, started = state.seconds, state.update, time.monotonic()
-    reported = started
-    with guards.signals_noted() as signals:
-        while state.update < config.n_updates:
-            _meta_update(config, state, splits["train"])
-            last = state.update == config.n_updates
-            if state.update % config.val_every == 0 or last:
-                _validate(config, state, splits["val"])
-            state.seconds = before + time.monotonic() - started
-            signalled = signals[:1]  # looked at once: one may come at any moment
-            if state.update % config.checkpoint_every == 0 or last or signalled:
-                save(state, directory, manifest)
-            if signalled:
-                raise _stopped(signalled[0], state, directory)
-            if time.monotonic() - reported > 1:
-                reported = time.monotonic()
-                each = (reported - started) / (state.update - first)
-                report(_progress(state, config.n_updates, each))
+    reported, step, outer_lr = started, None, None
+    while state.update < config.n_updates:
+        if outer_lr != (outer_lr := state.optimizer.param_groups[0]["lr"]):
+            step = _step_of(config, state, splits["train"])  # a CUDA graph holds the rate it saw
+        _meta_update(config, state, splits["train"], step)
+        last = state.update == config.n_updates
+        if state.update % config.val_every == 0 or last:
+            _validate(config, state, splits["val"])
+        state.seconds = before + time.monotonic() - started
+        signalled = signals[:1]  # looked at once: one may come at any moment
+        if state.update % config.checkpoint_every == 0 or last or signalled:
+            save(state, directory, manifest)
+        if signalled:
+            raise _stopped(signalled[0], state, directory)
+        if time.monotonic() - reported > 1:
+            reported = time.monotonic()
+            each = (reported - started) / (state.update - first)
+            report(_progress(state, config.n_updates, each))
+        yield
     report(f"{state.update} meta-updates in {state.seconds:.0f} s")
 
 
@@ -164,36 +191,48 @@ def _stopped(number: int, state: State, directory: Path) -> BaseException:
     )
 
 
-def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
+def _meta_update(config: TrainConfig, state: State, images: ImageSet, step: Step) -> None:
     """One step of the outer loop on `n_tasks` fresh episodes (paper, eqs. 2 and 4)."""
     first = state.update * config.n_tasks
-    episodes = draw_episodes(
-        images,
+    rows = rows_of_episodes(
+        images.class_sizes,
         config.seed,
         "train",
         range(first, first + config.n_tasks),
         config.n_way,
-        config.n_shot,
-        config.n_query,
+        config.n_shot + config.n_query,
     )
-    gradient = _meta_gradient(config, state, episodes)
-    for name, value in state.params.items():
-        value.grad = gradient.params[name]
-        if METHODS[config.method].learns_alpha:
-            state.alpha[name].grad = gradient.alpha[name]
-    state.optimizer.step()
+    # They stay on the device until the next checkpoint: reading them now would wait for it.
+    loss, accuracy = step(rows.to(images.images.device, non_blocking=True)).unbind()
     state.update += 1
-    # The loss stays on the device until the next checkpoint: reading it now would wait for it.
     state.rows.append(
         {
             "update": state.update,
-            "train_loss": gradient.loss,
-            "train_accuracy": gradient.accuracy,
+            "train_loss": loss,
+            "train_accuracy": accuracy,
             "val_loss": None,
             "val_accuracy": None,
             "outer_lr": state.optimizer.param_groups[0]["lr"],
         }
     )
+
+
+def _step_of(config: TrainConfig, state: State, images: ImageSet) -> Step:
+    """The function of the rows of a batch of episodes that moves parameters and rates, and returns
+    mean loss and accuracy [2]: on a GPU one CUDA graph."""
+
+    def step(rows: torch.Tensor) -> torch.Tensor:
+        gradient = _meta_gradient(config, state, episodes_of_rows(images, rows, config.n_shot))
+        for name, value in state.params.items():
+            value.grad = gradient.params[name]
+            if METHODS[config.method].learns_alpha:
+                state.alpha[name].grad = gradient.alpha[name]
+        state.optimizer.step()
+        return torch.stack([gradient.loss, gradient.accuracy])
+
+    by_adjoint = config.engine == "adjoint" and not METHODS[config.method].prototypes
+    captured = images.images.is_cuda and by_adjoint
+    return as_graph(step) if captured else step
 
 
 def _meta_gradient(config: TrainConfig, state: State, episodes: Episodes) -> MetaGradient:

@@ -168,6 +168,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
         ({"method": "sgd"}, "method='sgd'"),
         ({"lr_schedule": "cosine"}, "lr_schedule='cosine'"),
         ({"engine": "fast"}, "engine='fast'"),
+        ({"precision": "float16"}, "precision='float16': not one of float32, tf32"),
+        ({"precision": "tf32", "device": "cpu"}, "precision='tf32': needs an NVIDIA GPU"),
         ({"n_updates": 0}, "n_updates=0: must be at least 1"),
         ({"inner_lr": float("nan")}, "inner_lr=nan: must be a positive number"),
         ({"n_way": 7}, "n_way=7: this split has 6 classes"),
