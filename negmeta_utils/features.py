@@ -72,8 +72,10 @@ def evaluate_features(
     eval_seed: int = 0,
     batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
+    first: int = 0,
 ) -> pd.DataFrame:
-    """One row an episode of one trained model: the features table of notebook 3.
+    """One row an episode of one trained model: the features table of notebook 3, of episodes
+    `first` to `n_episodes` - 1.
 
     batch: episodes at once; None is as many as suit the device.
     Episode i is a pair of tasks drawn from `images` under `eval_seed`: A, which the model adapts
@@ -84,7 +86,7 @@ def evaluate_features(
     shared_classes, how many classes A and B have in common, which the paper leaves to chance.
     """
     own = {"as learned": run.alpha}
-    table = evaluate_variants(run, images, own, n_episodes, eval_seed, batch, report)
+    table = evaluate_variants(run, images, own, n_episodes, eval_seed, batch, report, first)
     return table.drop(columns="variant")
 
 
@@ -96,6 +98,7 @@ def evaluate_variants(
     eval_seed: int = 0,
     batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
+    first: int = 0,
 ) -> pd.DataFrame:
     """What `evaluate_features` gives, once with each of several sets of inner rates.
 
@@ -108,7 +111,7 @@ def evaluate_variants(
     def of_batch(indices: range) -> list[pd.DataFrame]:
         return _evaluate_batch(params, variants, images, run.parameters, eval_seed, indices)
 
-    return in_batches(run, images, n_episodes, of_batch, report, batch)
+    return in_batches(run, images, n_episodes, of_batch, report, batch, first)
 
 
 def in_batches(
@@ -118,15 +121,16 @@ def in_batches(
     of_batch: Callable[[range], list[pd.DataFrame]],
     report: Callable[[str], None],
     batch: int | None = None,
+    first: int = 0,
 ) -> pd.DataFrame:
     """The tables that `of_batch` gives of the episodes' numbers, one below the other, with the
-    run's method and seed in front. batch and report as for `evaluate_features`."""
+    run's method and seed in front. batch, report and first as for `evaluate_features`."""
     settings = run.parameters
     name = f"{settings['method']}, seed {settings['seed']}"
     batch = batch or episodes_at_once(images, settings["n_way"], settings["n_query"])
     parts = []
-    for first in range(0, n_episodes, batch):
-        indices = range(first, min(first + batch, n_episodes))
+    for start in range(first, n_episodes, batch):
+        indices = range(start, min(start + batch, n_episodes))
         parts += of_batch(indices)
         report(f"{name}: {indices.stop} of {n_episodes} episodes")
     table = pd.concat(parts, ignore_index=True)

@@ -153,6 +153,15 @@ def check_export(command, clone, data):
     assert re.fullmatch(r"export NEGMETA_DATA=\S+", command)
 
 
+def check_pieces(command, clone, data):
+    """Cut down to seconds, with the commands that come before it."""
+    in_order = [c for c in COMMANDS if "negmeta_utils.pieces" in c]
+    for one in in_order[: in_order.index(command) + 1]:
+        one = one.replace("tf32", "float32").replace("/path/to/datasets", str(data))
+        result = run(f"{one} {TINY if ' pack ' in one else ''}", clone)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
 # beginning of a command -> how it is run
 RUN = {
     "git clone": check_clone,
@@ -166,6 +175,7 @@ RUN = {
     ".venv/bin/dask": check_dask,
     "mkdir -p": check_as_written,
     ".venv/bin/papermill": check_as_written,
+    ".venv/bin/python -m negmeta_utils.pieces": check_pieces,
     ".venv/bin/negmeta data list": check_data,
     ".venv/bin/negmeta data check": check_data,
     ".venv/bin/negmeta data fetch": check_fetch,
