@@ -44,10 +44,10 @@ publish:
 	  mkdir -p figures/linear-theory/$$job && \
 	  cp runs/linear-theory/$$job/*.{png,csv,md} figures/linear-theory/$$job; \
 	done
-	for job in mechanism datasets inner_steps test_time; do \
+	for job in mechanism datasets inner_steps test_time {alpha,features,statistics}{,_uniform}; do \
 	  if [ -f runs/questions/$$job/job.json ]; then \
 	    mkdir -p figures/questions/$$job && \
-	    cp runs/questions/$$job/*.{png,parquet,md} figures/questions/$$job; \
+	    cp runs/questions/$$job/*.{png,csv,parquet,md} figures/questions/$$job 2>/dev/null || true; \
 	  fi; \
 	done
 	for method in maml meta-sgd; do \
