@@ -11,34 +11,31 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import adaptation, adjoint, data, guards, protonet, runs
-from negmeta_utils.adaptation import METHODS, MetaGradient, free_rates, init_alpha, rates
-from negmeta_utils.capture import Step, arithmetic, as_graph
+from negmeta_utils import adjoint, data, guards, protonet, runs
+from negmeta_utils.adaptation import METHODS, free_rates, init_alpha, rates
+from negmeta_utils.capture import Step, arithmetic
 from negmeta_utils.checkpoints import State, check_same_run, identity, resume, save
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.episodes import (
-    Episodes,
     ImageSet,
     draw_episodes,
     episodes_at_once,
-    episodes_of_rows,
     rows_of_episodes,
 )
 from negmeta_utils.model import Params, init_params
 from negmeta_utils.rates import summarise_rates, table_of_rates
+from negmeta_utils.updates import step_of
 
 # A stall of so many meta-updates halves the outer rate, as in the public implementation that the
 # paper's layer names and shapes match.
 PLATEAU_UPDATES = 4000
 SNAPSHOTS = 20  # of every single rate in a training, at most
-META_GRADIENT = {"adjoint": adjoint.meta_gradient, "reference": adaptation.meta_gradient}
 
 
 def train(
@@ -164,7 +161,7 @@ def _run_updates(
     reported, step, outer_lr = started, None, None
     while state.update < config.n_updates:
         if outer_lr != (outer_lr := state.optimizer.param_groups[0]["lr"]):
-            step = _step_of(config, state, splits["train"])  # a CUDA graph holds the rate it saw
+            step = step_of(config, state, splits["train"])  # a CUDA graph holds the rate it saw
         _meta_update(config, state, splits["train"], step)
         last = state.update == config.n_updates
         if state.update % config.val_every == 0 or last:
@@ -215,36 +212,6 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet, step: Step
             "outer_lr": state.optimizer.param_groups[0]["lr"],
         }
     )
-
-
-def _step_of(config: TrainConfig, state: State, images: ImageSet) -> Step:
-    """The function of the rows of a batch of episodes that moves parameters and rates, and returns
-    mean loss and accuracy [2]: on a GPU one CUDA graph."""
-
-    def step(rows: torch.Tensor) -> torch.Tensor:
-        gradient = _meta_gradient(config, state, episodes_of_rows(images, rows, config.n_shot))
-        for name, value in state.params.items():
-            value.grad = gradient.params[name]
-            if METHODS[config.method].learns_alpha:
-                state.alpha[name].grad = gradient.alpha[name]
-        state.optimizer.step()
-        return torch.stack([gradient.loss, gradient.accuracy])
-
-    by_adjoint = config.engine == "adjoint" and not METHODS[config.method].prototypes
-    captured = images.images.is_cuda and by_adjoint
-    return as_graph(step) if captured else step
-
-
-def _meta_gradient(config: TrainConfig, state: State, episodes: Episodes) -> MetaGradient:
-    """By the method's objective; of the unconstrained rates where the rates are constrained."""
-    settings = METHODS[config.method]
-    if settings.prototypes:
-        return protonet.meta_gradient(state.params, episodes)
-    alpha, pull_back = torch.func.vjp(partial(rates, config.method), state.alpha)
-    gradient = META_GRADIENT[config.engine](
-        state.params, alpha, episodes, config.inner_steps, settings.first_order
-    )
-    return gradient._replace(alpha=pull_back(gradient.alpha)[0])
 
 
 def _validate(config: TrainConfig, state: State, images: ImageSet) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from negmeta_utils import adjoint, capture, training
+from negmeta_utils import adjoint, capture, updates
 from negmeta_utils.side_by_side import train_side_by_side
 from negmeta_utils.training import train
 from tests.test_adjoint import assert_same, random_setting
@@ -35,7 +35,7 @@ def test_meta_gradient_is_the_cpus_in_float64(precision, tolerance, image_size, 
 def test_a_captured_training_is_the_plain_one(tiny_config, tmp_path, monkeypatch):
     config = replace(tiny_config, device="cuda", n_updates=6)
     captured = train(config, tmp_path / "captured")
-    monkeypatch.setattr(training, "as_graph", lambda step: step)
+    monkeypatch.setattr(updates, "as_graph", lambda step: step)
     plain = train(config, tmp_path / "plain")
     for name, value in plain.params.items():
         assert torch.equal(captured.params[name], value), name

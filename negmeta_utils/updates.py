@@ -1,0 +1,44 @@
+"""One step of the outer loop, by whichever engine (paper, eqs. 2 and 4)."""
+
+from functools import partial
+
+import torch
+
+from negmeta_utils import adaptation, adjoint, protonet
+from negmeta_utils.adaptation import METHODS, MetaGradient, rates
+from negmeta_utils.capture import Step, as_graph
+from negmeta_utils.checkpoints import State
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.episodes import Episodes, ImageSet, episodes_of_rows
+
+META_GRADIENT = {"adjoint": adjoint.meta_gradient, "reference": adaptation.meta_gradient}
+
+
+def step_of(config: TrainConfig, state: State, images: ImageSet) -> Step:
+    """The function of the rows of a batch of episodes that moves parameters and rates, and returns
+    mean loss and accuracy [2]: on a GPU one CUDA graph."""
+
+    def step(rows: torch.Tensor) -> torch.Tensor:
+        gradient = _meta_gradient(config, state, episodes_of_rows(images, rows, config.n_shot))
+        for name, value in state.params.items():
+            value.grad = gradient.params[name]
+            if METHODS[config.method].learns_alpha:
+                state.alpha[name].grad = gradient.alpha[name]
+        state.optimizer.step()
+        return torch.stack([gradient.loss, gradient.accuracy])
+
+    by_adjoint = config.engine == "adjoint" and not METHODS[config.method].prototypes
+    captured = images.images.is_cuda and by_adjoint
+    return as_graph(step) if captured else step
+
+
+def _meta_gradient(config: TrainConfig, state: State, episodes: Episodes) -> MetaGradient:
+    """By the method's objective; of the unconstrained rates where the rates are constrained."""
+    settings = METHODS[config.method]
+    if settings.prototypes:
+        return protonet.meta_gradient(state.params, episodes)
+    alpha, pull_back = torch.func.vjp(partial(rates, config.method), state.alpha)
+    gradient = META_GRADIENT[config.engine](
+        state.params, alpha, episodes, config.inner_steps, settings.first_order
+    )
+    return gradient._replace(alpha=pull_back(gradient.alpha)[0])
