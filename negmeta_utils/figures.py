@@ -192,10 +192,13 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
     """
     measures = list(dict.fromkeys(accuracies["measure"]))
     methods = list(dict.fromkeys(accuracies["method"]))
-    figure, axis = plt.subplots(figsize=(1.5 * len(measures) + 1, 3.4))
+    # Room for a number beside each point: a group is as wide as its methods, and a gap.
+    width = 0.46 * len(methods) + 0.58
+    figure, axis = plt.subplots(figsize=(width * len(measures) + 1, 3.4))
+    apart = 0.46 / width
     for number, method in enumerate(methods):
         rows = accuracies[accuracies["method"] == method].set_index("measure").loc[measures]
-        places = np.arange(len(measures)) + 0.24 * (number - (len(methods) - 1) / 2)
+        places = np.arange(len(measures)) + apart * (number - (len(methods) - 1) / 2)
         errors = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
         axis.errorbar(
             places, rows["mean"], errors, fmt="o", capsize=3, color=COLOURS[method],
