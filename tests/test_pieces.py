@@ -1,6 +1,8 @@
 """The rehearsal of a study in pieces: on a CPU, with tiny settings, from packing to notebooks."""
 
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import pandas as pd
@@ -95,3 +97,31 @@ def test_archives_keep_to_their_size_and_refuse_what_cannot(tmp_path):
         file.writestr("../outside.txt", "x")
     pieces.read_archives(tmp_path, "data", tmp_path / "again")
     assert not (tmp_path / "outside.txt").exists()
+
+
+BARE = """
+import sys
+
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("papermill", "nbformat", "dask", "distributed", "statsmodels"):
+            raise ModuleNotFoundError(name)
+
+
+sys.meta_path.insert(0, Absent())
+from negmeta_utils import pieces
+sys.exit(pieces.main(sys.argv[1:]))
+"""
+
+
+def test_the_other_machine_needs_no_notebooks(tiny_data, tmp_path):
+    study = tiny_demo(tmp_path / "study.yml", tiny_data)
+    pieces.main(["pack", str(study), str(tmp_path / "travels"), "--data", str(tiny_data)])
+    command = ["run", str(tmp_path / "travels"), "--work", str(tmp_path / "work")]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *command, "--out", str(tmp_path / "back"), "--seconds", "0"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == pieces.MORE_TO_DO, done.stderr
+    assert (tmp_path / "back" / "state-0.zip").exists()
