@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from negmeta_utils.model import BATCH_NORM_EPS
 
 SPACE = (1, 2, 3)  # the dimensions a channel's statistics go over
+MANY_CHANNELS = 16
 HAS_TRITON = find_spec("triton") is not None
 
 
@@ -113,14 +114,15 @@ def weight_gradient(
     if x2 is not None:
         return weight_gradient(x, dz).add_(weight_gradient(x2, dz2))
     weight = x.new_empty(dz.shape[-1], x.shape[-1], 3, 3)
+    x_, dz_, weight = _operands(x, dz, weight)
     gradients = [
         torch.ops.aten.convolution_backward(
-            _nchw(dz[t : t + 1]), _nchw(x[t : t + 1]), weight, None,
+            _nchw(dz_[t : t + 1]), _nchw(x_[t : t + 1]), weight, None,
             [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False],
         )[1][None]
         for t in range(len(x))
     ]  # fmt: skip
-    return join(gradients, 0)
+    return join(gradients, 0).to(x.dtype)
 
 
 def input_gradient(dz: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -128,7 +130,8 @@ def input_gradient(dz: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if on_gpu := kernels(dz):
         return on_gpu.convolve(dz, _turned(weight), None, None)
     if len(weight) == 1:
-        return _nhwc(F.conv_transpose2d(_nchw(dz), weight[0], padding=1), len(dz))
+        dz_, weight = _operands(dz, weight)
+        return _nhwc(F.conv_transpose2d(_nchw(dz_), weight[0], padding=1), len(dz)).to(dz.dtype)
     tasks = range(len(dz))
     return torch.cat([input_gradient(dz[t : t + 1], weight[t : t + 1]) for t in tasks])
 
@@ -164,8 +167,17 @@ def convolve(
     if x2 is not None:
         return convolve(x, weight).add_(convolve(x2, weight2))
     if len(weight) == 1:
-        return _nhwc(F.conv2d(_nchw(x), weight[0], padding=1), len(x))
+        x_, weight = _operands(x, weight)
+        return _nhwc(F.conv2d(_nchw(x_), weight[0], padding=1), len(x)).to(x.dtype)
     return torch.cat([convolve(x[t : t + 1], weight[t : t + 1]) for t in range(len(x))])
+
+
+def _operands(x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+    """What a convolution of `x` multiplies: rounded to bfloat16 where `capture.arithmetic` asks for
+    it, but for images, whose few channels would gain nothing."""
+    wanted = torch.get_float32_matmul_precision() == "medium"
+    narrow = wanted and x.dtype == torch.float32 and x.shape[-1] >= MANY_CHANNELS
+    return [value.bfloat16() if narrow else value for value in (x, *others)]
 
 
 def kernels(x: torch.Tensor) -> ModuleType | None:

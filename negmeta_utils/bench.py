@@ -25,8 +25,7 @@ import torch
 
 from negmeta_utils import guards
 from negmeta_utils.bench_peers import ENGINES, EVALUATIONS, OURS, Work
-from negmeta_utils.capture import arithmetic
-from negmeta_utils.config import PRECISIONS
+from negmeta_utils.capture import PRECISIONS, arithmetic
 
 METHODS = ("maml", "meta-sgd")
 
@@ -153,7 +152,8 @@ def hardware(device: str) -> str:
 
 
 def _conditions(names: list[str], repetitions: int, device: str) -> str:
-    precision = "tf32" if torch.get_float32_matmul_precision() == "high" else "float32"
+    by_torchs_name = {name: precision for precision, name in PRECISIONS.items()}
+    precision = by_torchs_name[torch.get_float32_matmul_precision()]
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     versions = [f"{name} {version(name)}" for name in ("torch", *names) if name not in OURS]
     return (

@@ -5,12 +5,12 @@ from typing import Optional, get_type_hints
 
 from negmeta_utils import runs
 from negmeta_utils.adaptation import init_alpha
+from negmeta_utils.capture import PRECISIONS
 from negmeta_utils.episodes import ImageSet, check_episode_fits
 from negmeta_utils.model import n_features
 from negmeta_utils.parameters import check_value
 
 ENGINES = ("auto", "adjoint", "reference")  # auto is the adjoint; the reference is to be read
-PRECISIONS = ("float32", "tf32")
 LEAST = {"seed": 0, "test_episodes": 0, "n_way": 2}  # of the others 1
 
 
@@ -71,8 +71,12 @@ class TrainConfig:
         check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
         n_features(images.image_size)
         device = runs.resolve_device(self.device)
-        if self.precision == "tf32" and device.type == "cpu":
-            raise ValueError("precision='tf32': needs an NVIDIA GPU; use precision='float32'")
+        other = {"cpu": "tf32", "cuda": "bfloat16"}[device.type]
+        if self.precision == other:
+            raise ValueError(
+                f"precision={other!r}: not for device={str(device)!r}; tf32 is for an NVIDIA GPU, "
+                "bfloat16 for a CPU, float32 for both"
+            )
         return replace(
             self,
             image_size=images.image_size,
