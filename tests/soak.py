@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from test_crash import kill_at_random
 from test_notebooks import NOTEBOOKS, nbval
 
@@ -32,6 +33,7 @@ def main():
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=20, help="of nbval")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # as in those that are killed: the last digits depend on it
     if options.kills:
         with tempfile.TemporaryDirectory() as folder:
             trainings = kill_at_random(CONFIG, Path(folder), options.kills, seed=int(time.time()))

@@ -114,10 +114,10 @@ def signalled_after(monkeypatch, update, number):
     """Let the training of this process get a signal in the middle of that meta-update."""
     step = training._meta_update
 
-    def stepping(config, state, images):
+    def stepping(config, state, *rest):
         if state.update == update - 1:
             os.kill(os.getpid(), number)
-        step(config, state, images)
+        step(config, state, *rest)
 
     monkeypatch.setattr(training, "_meta_update", stepping)
 
@@ -197,8 +197,8 @@ def broken_after(monkeypatch, update, part):
     """Let one value of `part` of the state become infinite in that meta-update."""
     step = training._meta_update
 
-    def stepping(config, state, images):
-        step(config, state, images)
+    def stepping(config, state, *rest):
+        step(config, state, *rest)
         if state.update == update:
             if part == "loss":
                 state.rows[-1]["train_loss"] = torch.tensor(float("nan"))
