@@ -67,7 +67,7 @@ def adapt(
 
     def of_tasks(params: Params, support: torch.Tensor) -> Params:
         program, images = passes.program_for(support), block_one.prepare(support)
-        adapted, rates = _of_each_task(params, alpha, support)
+        adapted, rates = _in_full(params, params, support), _in_full(alpha, params, support)
         for _ in range(n_steps):
             forward = program.forward(adapted, images)
             gradient = program.gradient(forward, support_labels, keep=False).gradient
@@ -89,7 +89,7 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     def of_tasks(params: Params, images: torch.Tensor) -> torch.Tensor:
         program = passes.program_for(images)
         if program is not passes.PLAIN:
-            params, _ = _of_each_task(params, params, images)
+            params = _in_full(params, params, images)
             return program.forward(params, block_one.prepare(images)).features
         of_each = [value.expand(len(images), *value.shape[1:]) for value in params.values()]
         return torch.stack(
@@ -166,7 +166,8 @@ def _task_gradients(
     """The meta-gradient of each task: every tensor [n_tasks, ...]."""
     program = passes.program_for(episodes.support)
     images, labels = block_one.prepare(episodes.support), episodes.support_labels
-    params, alpha = _of_each_task(params, alpha, episodes.support)
+    alpha = _in_full(alpha, params, episodes.support)
+    params = _in_full(params, params, episodes.support)
     steps = []
     for _ in range(n_steps):
         forward = program.forward(params, images)
@@ -217,19 +218,17 @@ def _channels_last(value: torch.Tensor) -> torch.Tensor:
     return filters.unflatten(0, value.shape[:2])
 
 
-def _of_each_task(params: Params, alpha: Params, images: torch.Tensor) -> tuple[Params, Params]:
-    """Parameters and rates as a GPU is fastest with: in full, a set a task. Unchanged on a CPU."""
+def _in_full(values: Params, like: Params, images: torch.Tensor) -> Params:
+    """Parameters, or rates, as a GPU is fastest with: shaped as `like`, a set for each task of
+    `images`. Unchanged on a CPU."""
     if layers.kernels(images) is None:
-        return params, alpha
+        return values
 
     def full(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         value = value.view(len(value), *[1] * (like.dim() - value.dim()), *value.shape[1:])
         return _channels_last(value.expand(len(images), *like.shape[1:]).contiguous())
 
-    return (
-        {name: full(value, value) for name, value in params.items()},
-        {name: full(value, params[name]) for name, value in alpha.items()},
-    )
+    return {name: full(value, like[name]) for name, value in values.items()}
 
 
 def _step(params: Params, alpha: Params, gradient: Params) -> Params:

@@ -49,13 +49,12 @@ def run(folder: Path, work: Path, out: Path, seconds: float) -> bool:
     read_archives(folder, "state", work / "state")
     jobs = runs.read_json(folder / "plan.json")["jobs"]
     state = work / "state"
-    trainings = {
-        state / job["name"]: _config(job, folder, work) for job in _jobs_of(jobs, "01_train")
-    }
+    data_dir = str(work / "data") if any(folder.glob("data-*.zip")) else None
+    trainings = {state / job["name"]: _config(job, data_dir) for job in _jobs_of(jobs, "01_train")}
     try:
         trained = train_side_by_side(trainings, say, deadline)
         done = all(
-            [_evaluate(job, trained, state, work, deadline) for job in _jobs_of(jobs, "03_")]
+            [_evaluate(job, trained, state, data_dir, deadline) for job in _jobs_of(jobs, "03_")]
         )
     except SystemExit as stopped:
         say(str(stopped))
@@ -113,20 +112,21 @@ def _jobs_of(jobs: list[dict], notebook: str) -> list[dict]:
     return [job for job in jobs if Path(job["notebook"]).name.startswith(notebook)]
 
 
-def _config(job: dict, folder: Path, work: Path) -> TrainConfig:
+def _config(job: dict, data_dir: str | None) -> TrainConfig:
     names = {field.name for field in fields(TrainConfig)}
     given = {name: value for name, value in job["parameters"].items() if name in names}
-    if any(folder.glob("data-*.zip")):
-        given["data_dir"] = str(work / "data")
+    if data_dir:
+        given["data_dir"] = data_dir
     return TrainConfig(**given)
 
 
-def _evaluate(job: dict, trained: list[runs.Run], state: Path, work: Path, deadline: float) -> bool:
+def _evaluate(
+    job: dict, trained: list[runs.Run], state: Path, data_dir: str | None, deadline: float
+) -> bool:
     """Whether all of the job's episodes are evaluated."""
     wanted = {Path(path).name for path in job["parameters"]["runs"]}
     trained = [run for run in trained if run.directory.name in wanted]
     device = runs.resolve_device("auto")
-    data_dir = str(work / "data") if any((work / "data").iterdir()) else None
     images = features.test_images(trained, data_dir).to(device)
     n_episodes = job["parameters"]["n_episodes"]
     folder = state / job["name"]

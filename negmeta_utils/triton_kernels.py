@@ -16,6 +16,25 @@ def _load_taps(x, row, dy, dx, inside, py, px, height, width, c, channels: tl.co
 
 
 @triton.jit
+def _add_convolution(
+    total, x, w, row, inside, height, width,
+    channels: tl.constexpr, filters: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
+    """The sum [rows, filters] plus w * x at these rows."""
+    px, py = row % width, (row // width) % height
+    c, f = tl.arange(0, C), tl.arange(0, F)
+    at = f[None, :] * (9 * channels) + c[:, None]
+    known = (c < channels)[:, None] & (f < filters)[None, :]
+    for tap in range(9):
+        dy, dx = tap // 3 - 1, tap % 3 - 1
+        a = _load_taps(x, row, dy, dx, inside, py, px, height, width, c, channels)
+        b = tl.load(w + at + tap * channels, mask=known, other=0.0)
+        total = tl.dot(a, b, total, input_precision=precision)
+    return total
+
+
+@triton.jit
 def convolve(
     x, w, x2, w2, out, n_rows, height, width, w_stride, w2_stride,
     channels: tl.constexpr, filters: tl.constexpr, two: tl.constexpr,
@@ -24,26 +43,17 @@ def convolve(
     task = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < n_rows
-    px, py = row % width, (row // width) % height
-    x += task * n_rows * channels
-    x2 += task * n_rows * channels
-    w += task * w_stride
-    w2 += task * w2_stride
-    c, f = tl.arange(0, C), tl.arange(0, F)
-    at = f[None, :] * (9 * channels) + c[:, None]
-    known = (c < channels)[:, None] & (f < filters)[None, :]
     total = tl.zeros((ROWS, F), tl.float32)
-    for tap in range(9):
-        dy, dx = tap // 3 - 1, tap % 3 - 1
-        a = _load_taps(x, row, dy, dx, inside, py, px, height, width, c, channels)
-        b = tl.load(w + at + tap * channels, mask=known, other=0.0)
-        total = tl.dot(a, b, total, input_precision=precision)
+    total = _add_convolution(
+        total, x + task * n_rows * channels, w + task * w_stride, row, inside, height, width,
+        channels, filters, C, F, precision,
+    )  # fmt: skip
     if two:  # a loop of its own, which takes over the first one's shared memory
-        for tap in range(9):
-            dy, dx = tap // 3 - 1, tap % 3 - 1
-            a = _load_taps(x2, row, dy, dx, inside, py, px, height, width, c, channels)
-            b = tl.load(w2 + at + tap * channels, mask=known, other=0.0)
-            total = tl.dot(a, b, total, input_precision=precision)
+        total = _add_convolution(
+            total, x2 + task * n_rows * channels, w2 + task * w2_stride, row, inside, height,
+            width, channels, filters, C, F, precision,
+        )  # fmt: skip
+    f = tl.arange(0, F)
     mask = inside[:, None] & (f < filters)[None, :]
     out += task * n_rows * filters
     tl.store(out + row[:, None] * filters + f[None, :], total, mask=mask)
