@@ -89,12 +89,13 @@ def peak_memory(engine: str, work: Work) -> float:
 
 def _peak_of(engine: str, work: Work) -> float:
     tiny = replace(work, image_size=16, n_filters=2)
-    ENGINES[engine](tiny)(0)  # so that what imports take is not counted
-    update = ENGINES[engine](work)
-    on_gpu = work.device != "cpu"
-    before = torch.cuda.memory_allocated() if on_gpu else _resident("VmRSS")
-    for index in range(2):
-        update(index)
+    with arithmetic(work.precision):  # this process is not the one that times
+        ENGINES[engine](tiny)(0)  # so that what imports take is not counted
+        update = ENGINES[engine](work)
+        on_gpu = work.device != "cpu"
+        before = torch.cuda.memory_allocated() if on_gpu else _resident("VmRSS")
+        for index in range(2):
+            update(index)
     return (torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM")) - before
 
 
@@ -107,7 +108,14 @@ def _resident(field: str) -> float:
     return next(float(line.split()[1]) * 1024 for line in text.splitlines() if field in line)
 
 
-def bench(sizes: list[int], repetitions: int, evaluations: int, device: str, **settings) -> str:
+def bench(
+    sizes: list[int],
+    repetitions: int,
+    evaluations: int,
+    device: str,
+    precision: str = "float32",
+    **settings,
+) -> str:
     """The table as Markdown. settings: fields of `Work` other than the paper's.
 
     evaluations: iterations of notebook 3 that one repetition times.
@@ -116,7 +124,7 @@ def bench(sizes: list[int], repetitions: int, evaluations: int, device: str, **s
     rows = []
     for size in sizes:
         for method in METHODS:
-            work = Work(method, size, device=device, **settings)
+            work = Work(method, size, device=device, precision=precision, **settings)
             title = f"{method}, {size}×{size}×{work.channels}"
             updates = {name: ENGINES[name](work) for name in names}
             seconds = time_alternating(updates, repetitions, device)
@@ -131,7 +139,7 @@ def bench(sizes: list[int], repetitions: int, evaluations: int, device: str, **s
     lines = [" | ".join(table.columns), " | ".join("---" for _ in table.columns)]
     lines += [" | ".join(row) for row in table.itertuples(index=False)]
     return "\n".join(
-        [*(f"| {line} |" for line in lines), "", _conditions(names, repetitions, device)]
+        [*(f"| {line} |" for line in lines), "", _conditions(names, repetitions, device, precision)]
     )
 
 
@@ -151,9 +159,7 @@ def hardware(device: str) -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
-def _conditions(names: list[str], repetitions: int, device: str) -> str:
-    by_torchs_name = {name: precision for precision, name in PRECISIONS.items()}
-    precision = by_torchs_name[torch.get_float32_matmul_precision()]
+def _conditions(names: list[str], repetitions: int, device: str, precision: str) -> str:
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     versions = [f"{name} {version(name)}" for name in ("torch", *names) if name not in OURS]
     return (
@@ -174,7 +180,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args(arguments)
     with arithmetic(options.precision):
-        table = bench(options.sizes, options.repetitions, options.evaluations, options.device)
+        table = bench(
+            options.sizes,
+            options.repetitions,
+            options.evaluations,
+            options.device,
+            options.precision,
+        )
     print(table)
     if options.out:
         with guards.replacing(options.out) as temporary:

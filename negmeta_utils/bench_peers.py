@@ -42,6 +42,7 @@ class Work:
     n_shot: int = 1
     n_query: int = 10
     device: str = "cpu"
+    precision: str = "float32"
 
     @property
     def channels(self) -> int:
