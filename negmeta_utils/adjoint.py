@@ -29,8 +29,6 @@ from negmeta_utils.adaptation import MetaGradient
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import BLOCKS, Params
 
-SIDE_BY_SIDE = 2**16  # pixels of a task up to which tasks run side by side on a CPU
-
 
 def meta_gradient(
     params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool = False
@@ -42,8 +40,7 @@ def meta_gradient(
         tasks = episodes._replace(support=support, query=query)
         return _task_gradients(params, rates, tasks, n_steps, first_order)
 
-    pixels = _pixels(episodes.support) + _pixels(episodes.query)
-    parts = _each_task(of_tasks, pixels, episodes.support, episodes.query)
+    parts = _each_task(of_tasks, episodes.support, episodes.query)
     return MetaGradient(
         torch.cat([part.loss for part in parts]).mean(),
         torch.cat([part.accuracy for part in parts]).mean(),
@@ -87,9 +84,8 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     """
 
     def of_tasks(params: Params, images: torch.Tensor) -> torch.Tensor:
-        program = passes.program_for(images)
-        if program is not passes.PLAIN:
-            params = _in_full(params, params, images)
+        if layers.kernels(images, images.shape[2], params["conv1.weight"].shape[1]):
+            params, program = _in_full(params, params, images), passes.program_for(images)
             return program.forward(params, block_one.prepare(images)).features
         of_each = [value.expand(len(images), *value.shape[1:]) for value in params.values()]
         return torch.stack(
@@ -125,39 +121,29 @@ def _each_task_of(function: Callable, params: Params, images: torch.Tensor) -> l
     """`_each_task` of a function of parameters, shared or a set a task, and images."""
     params = _with_task_dimension(params)
     if len(params["norm1.bias"]) == 1:
-        return _each_task(lambda images: function(params, images), _pixels(images), images)
+        return _each_task(lambda images: function(params, images), images)
 
     def of_own(images: torch.Tensor, *own: torch.Tensor) -> torch.Tensor | Params:
         return function(dict(zip(params, own, strict=True)), images)
 
-    return _each_task(of_own, _pixels(images), images, *params.values())
+    return _each_task(of_own, images, *params.values())
 
 
-def _each_task(function: Callable, pixels: int, *tensors: torch.Tensor) -> list:
-    """`function` of the tensors of each task [1, ...], or on a GPU once of all tasks together.
-    `pixels` is how many a task's images have.
-
-    On a CPU tasks on small images run side by side, a thread each, because their operations are
-    too small to be shared out between cores; tasks on large images run one after another, because
-    their memory adds up.
-    """
+def _each_task(function: Callable, *tensors: torch.Tensor) -> list:
+    """`function` of the tensors of each task [1, ...], or on a GPU once of all tasks together. On a
+    CPU tasks run side by side, a thread each: an operation is too small to be shared out."""
     if tensors[0].is_cuda:
         return [function(*tensors)]
     n_tasks, n_threads = len(tensors[0]), torch.get_num_threads()
     tasks = zip(*(tensor.split(1) for tensor in tensors), strict=True)
-    if n_tasks == 1 or n_threads == 1 or pixels > SIDE_BY_SIDE:
+    if n_tasks == 1 or n_threads == 1:
         return [function(*task) for task in tasks]
-    # More threads than cores, because three tasks on two cores end together only if they share.
-    workers = min(n_tasks, 2 * n_threads)
     try:
+        workers = min(n_tasks, n_threads)
         with ThreadPoolExecutor(workers, "task", torch.set_num_threads, (1,)) as pool:
             return list(pool.map(lambda task: function(*task), tasks))
     finally:
         torch.set_num_threads(n_threads)  # a part of this setting belongs to the whole process
-
-
-def _pixels(images: torch.Tensor) -> int:
-    return images[0, :, 0].numel()
 
 
 def _task_gradients(
@@ -208,25 +194,22 @@ def _with_task_dimension(params: Params) -> Params:
     params = {name: value.detach() for name, value in params.items()}
     if params["norm1.bias"].dim() < 2:
         params = {name: value[None] for name, value in params.items()}
-    return {name: _channels_last(value) for name, value in params.items()}
+    return {name: _stored(value) for name, value in params.items()}
 
 
-def _channels_last(value: torch.Tensor) -> torch.Tensor:
-    if value.dim() < 5:
-        return value
-    filters = value.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    return filters.unflatten(0, value.shape[:2])
+def _stored(value: torch.Tensor) -> torch.Tensor:
+    return layers.stored(value) if value.dim() == 5 else value
 
 
 def _in_full(values: Params, like: Params, images: torch.Tensor) -> Params:
     """Parameters, or rates, as a GPU is fastest with: shaped as `like`, a set for each task of
     `images`. Unchanged on a CPU."""
-    if layers.kernels(images) is None:
+    if not layers.compiles(images):
         return values
 
     def full(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         value = value.view(len(value), *[1] * (like.dim() - value.dim()), *value.shape[1:])
-        return _channels_last(value.expand(len(images), *like.shape[1:]).contiguous())
+        return _stored(value.expand(len(images), *like.shape[1:]).contiguous())
 
     return {name: full(value, like[name]) for name, value in values.items()}
 

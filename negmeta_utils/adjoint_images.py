@@ -6,6 +6,7 @@ patches' covariance. So none of its full-size arrays, the largest of the network
 normalised or kept. Notation is that of `adjoint_passes`, layouts are those of `adjoint_layers`.
 """
 
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -84,8 +85,8 @@ def normalise(images: Images, weight: torch.Tensor, gamma: torch.Tensor) -> laye
     r = (variance + BATCH_NORM_EPS).rsqrt_()
     sign = layers.sign_of(gamma)
     oriented = weight * sign.movedim(4, 1)
-    if on_gpu := layers.kernels(images.x):
-        parts = [on_gpu.pooled_convolve(images.x, oriented)]
+    if ours := _kernels(images.x, weight.shape[1]):
+        parts = [ours.pooled_convolve(images.x, oriented)]
     else:
         parts = [layers.pool(layers.convolve(x, oriented)) for x in images.x.split(images.chunk, 1)]
     pooled, index = zip(*parts, strict=True)
@@ -97,8 +98,8 @@ def normalise(images: Images, weight: torch.Tensor, gamma: torch.Tensor) -> laye
 def normalise_tangent(s: layers.Normalised, weight_t: torch.Tensor) -> layers.Tangent:
     product, mean = _patch_product(s.x, weight_t)
     m2 = layers.per_channel((s.centred * weight_t.flatten(2)).sum(2)) * s.r
-    if on_gpu := layers.kernels(s.x.x):
-        z = on_gpu.convolve_at(s.x.x, weight_t, s.index[0])
+    if ours := _kernels(s.x.x, weight_t.shape[1]):
+        z = ours.convolve_at(s.x.x, weight_t, s.index[0])
     else:
         chunks = zip(s.x.x.split(s.x.chunk, 1), s.index, strict=True)
         z = layers.join([layers.at(layers.convolve(x, weight_t), index) for x, index in chunks], 1)
@@ -135,14 +136,18 @@ def _patch_product(images: Images, weight: torch.Tensor) -> tuple[torch.Tensor, 
 
 def _unpooled_weight_gradient(s: layers.Normalised, u: torch.Tensor) -> torch.Tensor:
     """The sum of X unpool(u) in block 1: [n_tasks, filters, 9 * channels]."""
-    if on_gpu := layers.kernels(u):
-        return on_gpu.weight_gradient_at(s.x.x, u, s.index[0]).flatten(2)
+    if ours := _kernels(s.x.x, u.shape[-1]):
+        return ours.weight_gradient_at(s.x.x, u, s.index[0]).flatten(2)
     total, chunk = 0, s.x.chunk
     for x, part, index in zip(s.x.x.split(chunk, 1), u.split(chunk, 1), s.index, strict=True):
         planes = x.new_zeros(*x.shape[:4], u.shape[4])
         planes = layers.add_unpooled(planes, part, index)
         total = total + layers.weight_gradient(x, planes).flatten(2)
     return total
+
+
+def _kernels(x: torch.Tensor, filters: int) -> ModuleType | None:
+    return layers.kernels(x, x.shape[-1], filters)
 
 
 def _column(values: torch.Tensor) -> torch.Tensor:

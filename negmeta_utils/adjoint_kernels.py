@@ -22,6 +22,7 @@ import triton
 
 from negmeta_utils import triton_kernels
 
+NAME = "triton"
 ROWS = 64  # windows that a program works on at once; with more, registers do not suffice
 SUM_ROWS = 32  # pixels, in a sum over places: there three sums take the registers
 PARTS = 264  # programs that a sum over places is shared out to: two a multiprocessor of an H100
@@ -51,6 +52,22 @@ def convolve(
 @convolve.register_fake
 def _(x, weight, x2, weight2):
     return x.new_empty(*x.shape[:4], weight.shape[1])
+
+
+def input_gradient(
+    dz: torch.Tensor,
+    weight: torch.Tensor,
+    dz2: torch.Tensor | None,
+    weight2: torch.Tensor | None,
+    reuse: bool,
+) -> torch.Tensor:
+    """W^T*dz, plus W2^T*dz2 where they are given. `reuse` makes no difference here."""
+    return convolve(dz, _turned(weight), dz2, None if weight2 is None else _turned(weight2))
+
+
+def _turned(weight: torch.Tensor) -> torch.Tensor:
+    """The weights W^T whose convolution is the transposed one of W."""
+    return weight.transpose(1, 2).flip(3, 4)
 
 
 @torch.library.custom_op("negmeta::weight_gradient", mutates_args=())

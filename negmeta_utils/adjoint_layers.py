@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils import adjoint_native
 from negmeta_utils.model import BATCH_NORM_EPS
 
 SPACE = (1, 2, 3)  # the dimensions a channel's statistics go over
@@ -33,7 +34,7 @@ class Normalised(NamedTuple):
     size: int  # M, the number of values a channel's statistics go over
     centred: torch.Tensor  # c = z - mean z; in block 1, C w [n_tasks, filters, 9 * channels]
     r: torch.Tensor
-    # The pooled places; in block 1 in chunks, or by `adjoint_kernels` as places in their windows.
+    # The pooled places in their planes, in block 1 in chunks; by `kernels`, in their windows.
     index: torch.Tensor | tuple[torch.Tensor, ...]
     pooled: torch.Tensor  # n at these places
 
@@ -70,25 +71,37 @@ def output(x: torch.Tensor, weight, gamma, beta) -> torch.Tensor:
 def normalise(x: torch.Tensor, weight: torch.Tensor, gamma: torch.Tensor) -> Normalised:
     z = convolve(x, weight)
     sign = sign_of(gamma)
+    size = z[0, ..., 0].numel()
+    if on_cpu := in_c(z, weight):
+        centred, mean, variance = on_cpu.centre(z)
+        r = (variance + BATCH_NORM_EPS).rsqrt_()
+        return Normalised(x, weight, size, centred, r, *on_cpu.pool(centred, sign, r))
     pooled, index = pool(z * sign)
     mean = z.mean(SPACE, keepdim=True)
     centred = z.sub_(mean)
     r = (centred.square().mean(SPACE, keepdim=True) + BATCH_NORM_EPS).rsqrt_()
-    size = z[0, ..., 0].numel()
     return Normalised(x, weight, size, centred, r, index, pooled.mul_(sign).sub_(mean).mul_(r))
 
 
 def normalise_tangent(s: Normalised, x_t: torch.Tensor, weight_t: torch.Tensor) -> Tangent:
     z = convolve(s.x, weight_t, x_t, s.weight)
+    if on_cpu := in_c(z, s.weight):
+        return Tangent(z, *on_cpu.normalise_tangent(z, s.centred, s.r, s.index, s.pooled))
     mean = z.mean(SPACE, keepdim=True)
     m2 = (s.centred * z).mean(SPACE, keepdim=True).mul_(s.r)
     return Tangent(z, mean, m2, pooled_tangent(s, at(z, s.index), mean, m2))
 
 
-def spread(s: Normalised, scale, u, dbeta, dgamma) -> Spread:
+def spread(s: Normalised, scale, u, dbeta, dgamma, keep: bool) -> Spread:
+    """Unless `keep`, what nobody reads again may be overwritten."""
     slope = s.r * dgamma / s.size
-    dz = torch.addcmul(scale * dbeta / -s.size, s.centred, -scale * slope)
-    return Spread(scale, u, dbeta, slope, add_unpooled(dz, scale * u, s.index))
+    constant, factor = scale * dbeta / -s.size, -scale * slope
+    if on_cpu := in_c(u, s.weight):
+        dz = torch.empty_like(s.centred) if keep else s.centred
+        on_cpu.combine(dz, constant, factor, s.centred, None, None, scale, u, None, None, s.index)
+    else:
+        dz = add_unpooled(torch.addcmul(constant, s.centred, factor), scale * u, s.index)
+    return Spread(scale, u, dbeta, slope, dz)
 
 
 def spread_tangent(
@@ -97,9 +110,49 @@ def spread_tangent(
     """dz. [n_tasks, n, height, width, filters]."""
     slope_t = s.r * dgamma_t / s.size - b.slope * s.r * s_t.m2
     constant = b.scale * (b.slope * s_t.mean - dbeta_t / s.size) - scale_t * b.dbeta / s.size
-    dz = torch.addcmul(constant, s.centred, -(b.scale * slope_t + scale_t * b.slope))
-    dz.addcmul_(s_t.z, -b.scale * b.slope)
+    factor, factor_t = -(b.scale * slope_t + scale_t * b.slope), -b.scale * b.slope
+    if on_cpu := in_c(u_t, s.weight):
+        return on_cpu.combine(
+            s_t.z, constant, factor, s.centred, factor_t, s_t.z, b.scale, u_t, scale_t, b.u, s.index
+        )
+    dz = torch.addcmul(constant, s.centred, factor).addcmul_(s_t.z, factor_t)
     return add_unpooled(dz, (b.scale * u_t).addcmul_(scale_t, b.u), s.index)
+
+
+def activate(s: Normalised, gamma, beta) -> torch.Tensor:
+    """a of a block."""
+    if on_cpu := in_c(s.pooled, s.weight):
+        return on_cpu.activate(beta, gamma, s.pooled)
+    return torch.addcmul(beta, gamma, s.pooled).relu_()
+
+
+def activate_tangent(
+    s: Normalised, a: torch.Tensor, s_t: Tangent, gamma, gamma_t, beta_t
+) -> torch.Tensor:
+    """a. of a block."""
+    if on_cpu := in_c(s.pooled, s.weight):
+        return on_cpu.activate(beta_t, gamma_t, s.pooled, a, gamma, s_t.pooled)
+    p_t = torch.addcmul(beta_t, gamma_t, s.pooled).addcmul_(gamma, s_t.pooled)
+    return _where_positive(a, p_t)
+
+
+def gate(s: Normalised, a: torch.Tensor, da: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """u, which may take the place of `da`, dbeta and dgamma of a block."""
+    if on_cpu := in_c(s.pooled, s.weight):
+        return on_cpu.gate(a, da, s.pooled)
+    u = _where_positive(a, da)
+    return u, u.sum(SPACE, keepdim=True), (u * s.pooled).sum(SPACE, keepdim=True)
+
+
+def gate_tangent(
+    s: Normalised, a: torch.Tensor, da_t: torch.Tensor, s_t: Tangent, u: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """u., which may take the place of `da_t`, dbeta. and dgamma. of a block."""
+    if on_cpu := in_c(s.pooled, s.weight):
+        return on_cpu.gate(a, da_t, s.pooled, u, s_t.pooled)
+    u_t = _where_positive(a, da_t)
+    dgamma_t = (u_t * s.pooled).addcmul_(u, s_t.pooled).sum(SPACE, keepdim=True)
+    return u_t, u_t.sum(SPACE, keepdim=True), dgamma_t
 
 
 def weight_gradient(
@@ -109,8 +162,8 @@ def weight_gradient(
     dz2: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """x (*) dz of each task, plus x2 (*) dz2 if given: [n_tasks, filters, channels, 3, 3]."""
-    if on_gpu := kernels(x):
-        return on_gpu.weight_gradient(x, dz, x2, dz2)
+    if ours := kernels(x, x.shape[-1], dz.shape[-1]):
+        return ours.weight_gradient(x, dz, x2, dz2)
     if x2 is not None:
         return weight_gradient(x, dz).add_(weight_gradient(x2, dz2))
     weight = x.new_empty(dz.shape[-1], x.shape[-1], 3, 3)
@@ -125,22 +178,23 @@ def weight_gradient(
     return join(gradients, 0).to(x.dtype)
 
 
-def input_gradient(dz: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """W^T*dz."""
-    if on_gpu := kernels(dz):
-        return on_gpu.convolve(dz, _turned(weight), None, None)
+def input_gradient(
+    dz: torch.Tensor,
+    weight: torch.Tensor,
+    dz2: torch.Tensor | None = None,
+    weight2: torch.Tensor | None = None,
+    reuse: bool = False,
+) -> torch.Tensor:
+    """W^T*dz, plus W2^T*dz2 if given. If `reuse`, it may take the place of `dz`."""
+    if ours := kernels(dz, *weight.shape[1:3]):
+        return ours.input_gradient(dz, weight, dz2, weight2, reuse)
+    if dz2 is not None:
+        return input_gradient(dz, weight).add_(input_gradient(dz2, weight2))
     if len(weight) == 1:
         dz_, weight = _operands(dz, weight)
         return _nhwc(F.conv_transpose2d(_nchw(dz_), weight[0], padding=1), len(dz)).to(dz.dtype)
     tasks = range(len(dz))
     return torch.cat([input_gradient(dz[t : t + 1], weight[t : t + 1]) for t in tasks])
-
-
-def input_gradient_tangent(dz, dz_t, weight, weight_t) -> torch.Tensor:
-    """W^T*dz. + W.^T*dz."""
-    if on_gpu := kernels(dz):
-        return on_gpu.convolve(dz_t, _turned(weight), dz, _turned(weight_t))
-    return input_gradient(dz_t, weight).add_(input_gradient(dz, weight_t))
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:
@@ -162,8 +216,8 @@ def convolve(
     weight2: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """W*x, plus W2*x2 if given, with a border of zeros."""
-    if on_gpu := kernels(x):
-        return on_gpu.convolve(x, weight, x2, weight2)
+    if ours := kernels(x, weight.shape[2], weight.shape[1]):
+        return ours.convolve(x, weight, x2, weight2)
     if x2 is not None:
         return convolve(x, weight).add_(convolve(x2, weight2))
     if len(weight) == 1:
@@ -180,18 +234,39 @@ def _operands(x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
     return [value.bfloat16() if narrow else value for value in (x, *others)]
 
 
-def kernels(x: torch.Tensor) -> ModuleType | None:
-    """The kernels for a GPU where they can work on `x`; elsewhere torch's own operations do."""
-    if not (HAS_TRITON and x.is_cuda and x.dtype == torch.float32):
-        return None
-    from negmeta_utils import adjoint_kernels  # imports Triton, which nothing else needs
+def kernels(x: torch.Tensor, channels: int, filters: int) -> ModuleType | None:
+    """This project's own code for convolutions of tensors like `x`, on a GPU or a CPU, with so many
+    channels and filters; where there is none for them, torch's operations do it."""
+    if compiles(x):
+        from negmeta_utils import adjoint_kernels  # imports Triton, which nothing else needs
 
-    return adjoint_kernels
+        return adjoint_kernels
+    return adjoint_native if adjoint_native.suits(x, channels, filters) else None
 
 
-def _turned(weight: torch.Tensor) -> torch.Tensor:
-    """The weights W^T whose convolution is the transposed one of W."""
-    return weight.transpose(1, 2).flip(3, 4)
+def compiles(x: torch.Tensor) -> bool:
+    """Whether `x` is on a GPU and of a type that `adjoint_kernels` takes."""
+    return HAS_TRITON and x.is_cuda and x.dtype == torch.float32
+
+
+def in_c(x: torch.Tensor, weight: torch.Tensor) -> ModuleType | None:
+    """This project's own code for a block with `weight` on a CPU; torch's operations elsewhere."""
+    filters, channels = weight.shape[1:3]
+    return adjoint_native if adjoint_native.suits(x, channels, filters) else None
+
+
+def stored(weight: torch.Tensor) -> torch.Tensor:
+    """Weights [n_tasks, filters, channels, 3, 3] in the memory order in which convolutions take
+    them and return their gradients."""
+    if in_c(weight[:1], weight):
+        return adjoint_native.stored(weight)
+    filters = weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return filters.unflatten(0, weight.shape[:2])
+
+
+def _where_positive(a: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`values` where a > 0, else 0."""
+    return torch.ops.aten.threshold_backward(values, a, 0)
 
 
 def sign_of(gamma: torch.Tensor) -> torch.Tensor:

@@ -72,8 +72,7 @@ def _forward(params: Params, images: block_one.Images) -> Forward:
         normalise = block_one.normalise if block == 1 else layers.normalise
         gamma = _gamma(params, block)
         s = blocks[block] = normalise(a, params[f"conv{block}.weight"], gamma)
-        p = torch.addcmul(_beta(params, block), gamma, s.pooled)
-        a = outputs[block] = p.relu_()
+        a = outputs[block] = layers.activate(s, gamma, _beta(params, block))
     features = a.movedim(4, 2).flatten(2)
     output = features @ params["logits.weight"].mT + params["logits.bias"][:, None]
     return Forward(params, blocks, outputs, features, output)
@@ -90,17 +89,15 @@ def _gradient(forward: Forward, labels: torch.Tensor, keep: bool) -> Backward:
     spreads = {}
     for block in reversed(BLOCKS):
         s = forward.blocks[block]
-        u = _where_positive(forward.outputs[block], da)
-        dbeta = u.sum(layers.SPACE, keepdim=True)
-        dgamma = (u * s.pooled).sum(layers.SPACE, keepdim=True)
+        u, dbeta, dgamma = layers.gate(s, forward.outputs[block], da)
         scale = _gamma(params, block) * s.r
         if block == 1:
             b = block_one.spread(s, scale, u, dbeta, dgamma)
             weight = block_one.weight_gradient(b)
         else:
-            b = layers.spread(s, scale, u, dbeta, dgamma)
+            b = layers.spread(s, scale, u, dbeta, dgamma, keep)
             weight = layers.weight_gradient(s.x, b.dz)
-            da = layers.input_gradient(b.dz, s.weight)
+            da = layers.input_gradient(b.dz, s.weight, reuse=not keep)
         if keep:
             spreads[block] = b
         gradient |= _block_gradient(block, weight, dgamma, dbeta)
@@ -118,9 +115,10 @@ def _hessian_product(forward: Forward, backward: Backward, direction: Params) ->
         else:
             t = layers.normalise_tangent(s, a_t, weight_t)
         inputs[block], tangents[block] = a_t, t
-        a_t = torch.addcmul(_beta(direction, block), _gamma(direction, block), s.pooled)
-        a_t = a_t.addcmul_(_gamma(params, block), t.pooled)
-        a_t = _where_positive(forward.outputs[block], a_t)
+        gamma, gamma_t = _gamma(params, block), _gamma(direction, block)
+        a_t = layers.activate_tangent(
+            s, forward.outputs[block], t, gamma, gamma_t, _beta(direction, block)
+        )
     features_t = a_t.movedim(4, 2).flatten(2)
     output_t = (
         features_t @ params["logits.weight"].mT
@@ -137,9 +135,7 @@ def _hessian_product(forward: Forward, backward: Backward, direction: Params) ->
     da_t = _planes(da_t, a_t.shape)
     for block in reversed(BLOCKS):
         s, t, b = forward.blocks[block], tangents[block], backward.spreads[block]
-        u_t = _where_positive(forward.outputs[block], da_t)
-        dbeta_t = u_t.sum(layers.SPACE, keepdim=True)
-        dgamma_t = (u_t * s.pooled).addcmul_(b.u, t.pooled).sum(layers.SPACE, keepdim=True)
+        u_t, dbeta_t, dgamma_t = layers.gate_tangent(s, forward.outputs[block], da_t, t, b.u)
         scale_t = s.r * (_gamma(direction, block) - b.scale * t.m2)
         if block == 1:
             weight = block_one.spread_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
@@ -147,7 +143,7 @@ def _hessian_product(forward: Forward, backward: Backward, direction: Params) ->
             dz_t = layers.spread_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
             weight = layers.weight_gradient(s.x, dz_t, inputs[block], b.dz)
             weight_t = direction[f"conv{block}.weight"]
-            da_t = layers.input_gradient_tangent(b.dz, dz_t, s.weight, weight_t)
+            da_t = layers.input_gradient(dz_t, s.weight, b.dz, weight_t, reuse=True)
         product |= _block_gradient(block, weight, dgamma_t, dbeta_t)
     return {name: product[name] for name in params}
 
@@ -161,11 +157,6 @@ def _block_gradient(block: int, weight, dgamma, dbeta) -> Params:
         f"norm{block}.weight": dgamma.flatten(1),
         f"norm{block}.bias": dbeta,
     }
-
-
-def _where_positive(a: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """`values` where a > 0, else 0."""
-    return torch.ops.aten.threshold_backward(values, a, 0)
 
 
 def _gamma(params: Params, block: int) -> torch.Tensor:
@@ -193,4 +184,4 @@ def _fused() -> Program:
 
 def program_for(images: torch.Tensor) -> Program:
     """Compiled where `images` are on a GPU that has kernels for them, else as written."""
-    return _fused() if layers.kernels(images) else PLAIN
+    return _fused() if layers.compiles(images) else PLAIN

@@ -25,7 +25,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from negmeta_utils import archives, containers, decoding, glyphs, guards, image_trees, layouts, runs
@@ -99,7 +98,7 @@ def load(
     size = dataset.image_size if image_size is None else image_size
     if size < 1:
         raise ValueError(f"image_size={image_size}: must be at least 1, or None")
-    cache = cache_folder(cache_dir)
+    cache = guards.cache_folder(cache_dir)
     source = locate(name, data_dir) if dataset.layouts else None
     path = _cache_path(cache, name, split, size, source)
     if not _is_cached(path, size):
@@ -140,12 +139,6 @@ def locate(name: str, data_dir: str | None = None) -> Path:
         raise FileNotFoundError(f"{name}: {path} does not exist; correct {parameter}")
     below = [path / name, *(path / f"{name}{suffix}" for suffix in archives.SUFFIXES)]
     return next((p for p in below if p.exists()), path)
-
-
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Where decoded data sets are kept."""
-    given = cache_dir or os.environ.get("NEGMETA_CACHE")
-    return Path(given) if given else user_cache_path("negmeta")
 
 
 def _cache_path(cache: Path, name: str, split: str, size: int, source: Path | None) -> Path:

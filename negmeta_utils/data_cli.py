@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from negmeta_utils import archives, data, decoding, fetch, image_trees, layouts
+from negmeta_utils import archives, data, decoding, fetch, guards, image_trees, layouts
 from negmeta_utils.class_lists import CIFAR_FS, MINI_IMAGENET
 
 KNOWN_CLASSES = {
@@ -56,7 +56,7 @@ def _list(data_dir: Path | None) -> Iterator[str]:
             yield f"{'':14}{_where(name, data_dir)}"
     yield f"{data.FOLDER + 'PATH':14}{data.ANY_FOLDER.about}"
     yield f"{'':14}{layouts.expected(data.ANY_FOLDER.layouts)}"
-    yield f"Decoded images are kept in {data.cache_folder()}"
+    yield f"Decoded images are kept in {guards.cache_folder()}"
 
 
 def _where(name: str, data_dir: Path | None) -> str:
@@ -80,7 +80,7 @@ def _check(path: Path) -> Iterator[str]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: does not exist; correct PATH")
     source = path if path.is_dir() or archives.is_archive(path) else path.parent
-    with archives.opened(source, data.cache_folder()) as folder:
+    with archives.opened(source, guards.cache_folder()) as folder:
         for name, found in _recognised(folder).items():
             yield from _report(name, found, source if folder != source else None)
 

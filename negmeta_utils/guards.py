@@ -12,8 +12,15 @@ from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where is kept what can be made again: decoded data sets, compiled sources."""
+    given = cache_dir or os.environ.get("NEGMETA_CACHE")
+    return Path(given) if given else user_cache_path("negmeta")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from negmeta_utils.episodes import (
 )
 from negmeta_utils.model import Params, init_params
 from negmeta_utils.rates import summarise_rates, table_of_rates
-from negmeta_utils.updates import step_of
+from negmeta_utils.updates import kernels, step_of
 
 # A stall of so many meta-updates halves the outer rate, as in the public implementation that the
 # paper's layer names and shapes match.
@@ -254,7 +254,10 @@ def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, Image
             }
             for split, images in splits.items()
         },
-        "environment": runs.environment(device),
+        "environment": {
+            **runs.environment(device),
+            "kernels": kernels(config, splits["train"]),
+        },
         "started": runs.now(),
     }
 

@@ -4,9 +4,9 @@ from functools import partial
 
 import torch
 
-from negmeta_utils import adaptation, adjoint, protonet
+from negmeta_utils import adaptation, adjoint, adjoint_layers, protonet
 from negmeta_utils.adaptation import METHODS, MetaGradient, rates
-from negmeta_utils.capture import Step, as_graph
+from negmeta_utils.capture import Step, arithmetic, as_graph
 from negmeta_utils.checkpoints import State
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.episodes import Episodes, ImageSet, episodes_of_rows
@@ -30,6 +30,16 @@ def step_of(config: TrainConfig, state: State, images: ImageSet) -> Step:
     by_adjoint = config.engine == "adjoint" and not METHODS[config.method].prototypes
     captured = images.images.is_cuda and by_adjoint
     return as_graph(step) if captured else step
+
+
+def kernels(config: TrainConfig, images: ImageSet) -> str:
+    """Whose code a training's convolutions are: torch's, or this project's "c" or "triton"."""
+    if config.engine != "adjoint" or METHODS[config.method].prototypes:
+        return "torch"
+    one = torch.empty(1, device=images.images.device)
+    with arithmetic(config.precision):
+        found = adjoint_layers.kernels(one, images.images.shape[1], config.n_filters)
+    return found.NAME if found else "torch"
 
 
 def _meta_gradient(config: TrainConfig, state: State, episodes: Episodes) -> MetaGradient:

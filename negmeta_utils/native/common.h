@@ -1,0 +1,68 @@
+/* What Conv4's blocks need on a CPU, for `adjoint_native`: 3x3 convolutions, batch statistics and
+ * 2x2 max-pooling, of float32 with channels last in memory.
+ *
+ * x: [n][height][width][channels]. w: [9][channels][filters], the nine places of a filter row by
+ * row. z, dz: [n][height][width][filters]. Pooled arrays: [n][height / 2][width / 2][filters];
+ * place says which of a window's four values counts, 0 to 3 row by row, the first of equal ones.
+ * filters is a multiple of 32, and so is channels, or it is 1 or 3. Convolutions have a border of zeros,
+ * which the functions here make themselves, for as many images at once as stay in a core's cache.
+ *
+ * Vectors are the compiler's own (GCC and Clang), over filters; sizes of tiles are such that sums
+ * stay in registers. Every sum has a fixed order: the same inputs give the same bits.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if BITS == 64
+typedef double real;
+typedef int64_t integer; /* as wide as a real, to select one by */
+#else
+typedef float real;
+typedef int32_t integer;
+#endif
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+#define LANES (BYTES / (int)sizeof(real)) /* values of a vector */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define PIXELS 14 /* by 2 vectors, in 32 registers */
+#define CHANNELS 8
+#else
+#define PIXELS 6 /* in 16 registers */
+#define CHANNELS 4
+#endif
+
+typedef real vec __attribute__((vector_size(BYTES), aligned(4)));
+typedef integer ivec __attribute__((vector_size(BYTES), aligned(4)));
+typedef int8_t bvec __attribute__((vector_size(BYTES / sizeof(real)), aligned(1)));
+
+#define UNROLL _Pragma("GCC unroll 32")
+#define LOAD(pointer) (*(const vec *)(pointer))
+#define STORE(pointer, value) (*(vec *)(pointer) = (value))
+#define ADD(pointer, value) STORE(pointer, LOAD(pointer) + (value))
+#define SELECT(condition, a, b) ((vec)(((condition) & (ivec)(a)) | (~(condition) & (ivec)(b))))
+
+static inline vec splat(real value) { return value - (vec){0}; }
+
+static inline ivec places(const int8_t *place) {
+    return __builtin_convertvector(*(const bvec *)place, ivec);
+}
+
+/* Images of x with a border of zeros: [n][height + 2][width + 2][channels]. NULL where there is no
+ * memory. */
+static inline real *padded(const real *x, long n, long height, long width, long channels) {
+    long row = width * channels, padded_row = row + 2 * channels;
+    real *out = calloc(n * (height + 2) * padded_row, sizeof(real));
+    if (out)
+        for (long i = 0; i < n; i++)
+            for (long y = 0; y < height; y++)
+                memcpy(out + (i * (height + 2) + y + 1) * padded_row + channels,
+                       x + (i * height + y) * row, row * sizeof(real));
+    return out;
+}

@@ -1,0 +1,98 @@
+/* Block 1: convolution of images, of 1 or 3 channels, with pooling inside. */
+#include "common.h"
+
+static inline __attribute__((always_inline)) void window_products(
+    vec acc[4], const real *window, const real *w, long padded_width, int channels, long filters) {
+    UNROLL for (int tap = 0; tap < 9; tap++)
+        UNROLL for (int c = 0; c < channels; c++) {
+            vec weight = LOAD(w + (tap * channels + c) * filters);
+            const real *x = window + (tap / 3 * padded_width + tap % 3) * channels + c;
+            UNROLL for (int q = 0; q < 4; q++)
+                acc[q] += splat(x[(q / 2 * padded_width + q % 2) * channels]) * weight;
+        }
+}
+
+static inline __attribute__((always_inline)) void pooled_windows(
+    const real *px, const real *w, int8_t *place, real *out, int at_given, long n, long height,
+    long width, int channels, long filters) {
+    for (long i = 0; i < n; i++)
+        for (long y = 0; y < height / 2; y++)
+            for (long x = 0; x < width / 2; x++, place += filters, out += filters) {
+                const real *window =
+                    px + ((i * (height + 2) + 2 * y) * (width + 2) + 2 * x) * channels;
+                for (long f = 0; f < filters; f += LANES) {
+                    vec acc[4] = {0};
+                    window_products(acc, window, w + f, width + 2, channels, filters);
+                    vec best = acc[0];
+                    ivec where = at_given ? places(place + f) : (ivec){0};
+                    UNROLL for (int q = 1; q < 4; q++) {
+                        ivec better = at_given ? where == q : acc[q] > best;
+                        best = SELECT(better, acc[q], best);
+                        if (!at_given)
+                            where = (better & q) | (~better & where);
+                    }
+                    STORE(out + f, best);
+                    if (!at_given)
+                        *(bvec *)(place + f) = __builtin_convertvector(where, bvec);
+                }
+            }
+}
+
+/* The largest value of W*x in every window and its place; or, if at_given, the value at the place
+ * that is given. Not 0 where there is no memory. */
+int pooled_convolve(const real *x, const real *w, int8_t *place, real *out, int at_given, long n,
+                    long height, long width, long channels, long filters) {
+    real *px = padded(x, n, height, width, channels);
+    if (!px)
+        return 1;
+    if (channels == 1)
+        pooled_windows(px, w, place, out, at_given, n, height, width, 1, filters);
+    else
+        pooled_windows(px, w, place, out, at_given, n, height, width, 3, filters);
+    free(px);
+    return 0;
+}
+
+static inline __attribute__((always_inline)) void add_windows(
+    real *dw, const real *px, const int8_t *place, const real *u, long height, long width,
+    int channels, long filters) {
+    vec acc[27] = {0};
+    for (long y = 0; y < height / 2; y++)
+        for (long x = 0; x < width / 2; x++, place += filters, u += filters) {
+            const real *window = px + (2 * y * (width + 2) + 2 * x) * channels;
+            ivec where = places(place);
+            UNROLL for (int q = 0; q < 4; q++) {
+                vec value = (vec)((where == q) & (ivec)LOAD(u));
+                const real *patch = window + (q / 2 * (width + 2) + q % 2) * channels;
+                UNROLL for (int k = 0; k < 9 * channels; k++) {
+                    int tap = k / channels;
+                    long at = (tap / 3 * (width + 2) + tap % 3) * channels + k % channels;
+                    acc[k] += splat(patch[at]) * value;
+                }
+            }
+        }
+    UNROLL for (int k = 0; k < 9 * channels; k++)
+        ADD(dw + k * filters, acc[k]);
+}
+
+/* dw [9][channels][filters] = x (*) dz, dz being u at the given places and 0 elsewhere. Not 0 where
+ * there is no memory. */
+int weight_gradient_at(const real *x, const real *u, const int8_t *place, real *dw, long n,
+                       long height, long width, long channels, long filters) {
+    real *px = padded(x, n, height, width, channels);
+    if (!px)
+        return 1;
+    memset(dw, 0, 9 * channels * filters * sizeof(real));
+    for (long i = 0; i < n; i++) { /* image by image: short sums lose fewer digits */
+        const real *image = px + i * (height + 2) * (width + 2) * channels;
+        long first = i * (height / 2) * (width / 2) * filters;
+        for (long f = first; f < first + filters; f += LANES)
+            if (channels == 1)
+                add_windows(dw + f - first, image, place + f, u + f, height, width, 1, filters);
+            else
+                add_windows(dw + f - first, image, place + f, u + f, height, width, 3, filters);
+    }
+    free(px);
+    return 0;
+}
+

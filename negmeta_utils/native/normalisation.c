@@ -1,0 +1,159 @@
+/* Batch statistics and pooling. */
+#include "common.h"
+
+/* Sums over places of a, and of a b, in float64: sums of PART in float32 first. */
+#define PART 64
+static void sums(const real *a, const real *b, long size, long filters, double total[LANES],
+                 double product[LANES]) {
+    memset(total, 0, LANES * sizeof(double));
+    memset(product, 0, LANES * sizeof(double));
+    for (long first = 0; first < size; first += PART) {
+        vec sum = {0}, sum_of_products = {0};
+        for (long i = first; i < first + PART && i < size; i++) {
+            vec value = LOAD(a + i * filters);
+            sum += value;
+            sum_of_products += value * LOAD(b + i * filters);
+        }
+        for (int k = 0; k < LANES; k++) {
+            total[k] += sum[k];
+            product[k] += sum_of_products[k];
+        }
+    }
+}
+
+/* z becomes z - mean z. mean, variance: [filters]; size: places of all images. */
+int centre(real *z, real *mean, real *variance, long size, long filters) {
+    double total[LANES], squares[LANES];
+    for (long f = 0; f < filters; f += LANES) {
+        sums(z + f, z + f, size, filters, total, squares);
+        for (int k = 0; k < LANES; k++)
+            mean[f + k] = total[k] / size;
+        vec m = LOAD(mean + f);
+        for (long i = 0; i < size; i++)
+            STORE(z + i * filters + f, LOAD(z + i * filters + f) - m);
+        sums(z + f, z + f, size, filters, total, squares);
+        for (int k = 0; k < LANES; k++)
+            variance[f + k] = squares[k] / size;
+    }
+    return 0;
+}
+
+/* The places of the largest values of sign c, and n = r c there. sign, r: [filters]. */
+int pool(const real *c, const real *sign, const real *r, int8_t *place, real *pooled, long n,
+          long height, long width, long filters) {
+    for (long i = 0; i < n; i++)
+        for (long y = 0; y < height / 2; y++)
+            for (long x = 0; x < width / 2; x++, place += filters, pooled += filters) {
+                const real *window = c + ((i * height + 2 * y) * width + 2 * x) * filters;
+                for (long f = 0; f < filters; f += LANES) {
+                    vec s = LOAD(sign + f), best = s * LOAD(window + f);
+                    ivec where = {0};
+                    UNROLL for (int q = 1; q < 4; q++) {
+                        vec value = s * LOAD(window + (q / 2 * width + q % 2) * filters + f);
+                        ivec better = value > best;
+                        best = SELECT(better, value, best);
+                        where = (better & q) | (~better & where);
+                    }
+                    STORE(pooled + f, s * best * LOAD(r + f));
+                    *(bvec *)(place + f) = __builtin_convertvector(where, bvec);
+                }
+            }
+    return 0;
+}
+
+/* The tangent of batch normalisation from that of z: mean z., m2 = mean(n z.) and n. at the places
+ * given. c, pooled: what `centre` and `pool` left; mean, m2, r: [filters]. */
+int normalise_tangent(const real *z, const real *c, const real *r, const int8_t *place,
+                       const real *pooled, real *mean, real *m2, real *pooled_t, long n,
+                       long height, long width, long filters) {
+    double total[LANES], product[LANES];
+    long size = n * height * width;
+    for (long f = 0; f < filters; f += LANES) {
+        sums(z + f, c + f, size, filters, total, product);
+        for (int k = 0; k < LANES; k++) {
+            mean[f + k] = total[k] / size;
+            m2[f + k] = product[k] / size * r[f + k];
+        }
+    }
+    for (long i = 0; i < n; i++)
+        for (long y = 0; y < height / 2; y++)
+            for (long x = 0; x < width / 2;
+                 x++, place += filters, pooled += filters, pooled_t += filters) {
+                const real *window = z + ((i * height + 2 * y) * width + 2 * x) * filters;
+                for (long f = 0; f < filters; f += LANES) {
+                    ivec where = places(place + f);
+                    vec value = LOAD(window + f);
+                    UNROLL for (int q = 1; q < 4; q++) value = SELECT(
+                        where == q, LOAD(window + (q / 2 * width + q % 2) * filters + f), value);
+                    value -= LOAD(mean + f) + LOAD(pooled + f) * LOAD(m2 + f);
+                    STORE(pooled_t + f, value * LOAD(r + f));
+                }
+            }
+    return 0;
+}
+
+/* out = max(0, beta + gamma n); or, where gate is not NULL, the tangent of that:
+ * beta + gamma n + gamma2 n2 where gate > 0, else 0. beta, gamma, gamma2: [filters]; size: pooled
+ * places. */
+int activate(const real *gate, const real *beta, const real *gamma, const real *n,
+             const real *gamma2, const real *n2, real *out, long size, long filters) {
+    for (long at = 0; at < size * filters; at += filters)
+        for (long f = 0; f < filters; f += LANES) {
+            vec value = LOAD(beta + f) + LOAD(gamma + f) * LOAD(n + at + f), test = value;
+            if (gate) {
+                value += LOAD(gamma2 + f) * LOAD(n2 + at + f);
+                test = LOAD(gate + at + f);
+            }
+            STORE(out + at + f, (vec)(~(test <= 0) & (ivec)value)); /* NaN stays NaN */
+        }
+    return 0;
+}
+
+/* u becomes 0 where gate is not > 0; dbeta = sum u, and dgamma = sum (u n), plus sum (u2 n2) where
+ * u2 is not NULL. dbeta, dgamma: [filters]; size: pooled places. */
+int gate(const real *gate, real *u, const real *n, const real *u2, const real *n2,
+         real *dbeta, real *dgamma, long size, long filters) {
+    double total[LANES], product[LANES], unused[LANES], product2[LANES] = {0};
+    for (long at = 0; at < size * filters; at += LANES)
+        STORE(u + at, (vec)(~(LOAD(gate + at) <= 0) & (ivec)LOAD(u + at)));
+    for (long f = 0; f < filters; f += LANES) {
+        sums(u + f, n + f, size, filters, total, product);
+        if (u2)
+            sums(u2 + f, n2 + f, size, filters, unused, product2);
+        for (int k = 0; k < LANES; k++) {
+            dbeta[f + k] = total[k];
+            dgamma[f + k] = product[k] + product2[k];
+        }
+    }
+    return 0;
+}
+
+/* out = constant + ka a + kb b, plus ku u + kv v at the given places. constant and factors:
+ * [filters]; b and v may be NULL; out may be a or b. */
+int combine(const real *constant, const real *ka, const real *a, const real *kb, const real *b,
+            const real *ku, const real *u, const real *kv, const real *v, const int8_t *place,
+            real *out, long n, long height, long width, long filters) {
+    for (long at = 0; at < n * height * width * filters; at += filters)
+        for (long f = 0; f < filters; f += LANES) {
+            vec value = LOAD(constant + f) + LOAD(ka + f) * LOAD(a + at + f);
+            if (b)
+                value += LOAD(kb + f) * LOAD(b + at + f);
+            STORE(out + at + f, value);
+        }
+    for (long i = 0; i < n; i++)
+        for (long y = 0; y < height / 2; y++)
+            for (long x = 0; x < width / 2; x++, place += filters, u += filters) {
+                real *window = out + ((i * height + 2 * y) * width + 2 * x) * filters;
+                for (long f = 0; f < filters; f += LANES) {
+                    vec value = LOAD(ku + f) * LOAD(u + f);
+                    if (v)
+                        value += LOAD(kv + f) * LOAD(v + f);
+                    ivec where = places(place + f);
+                    UNROLL for (int q = 0; q < 4; q++)
+                        ADD(window + (q / 2 * width + q % 2) * filters + f,
+                            (vec)((where == q) & (ivec)value));
+                }
+                v = v ? v + filters : NULL;
+            }
+    return 0;
+}

@@ -1,0 +1,200 @@
+"""The C functions against the reference, on vectors of several widths, and how they are made."""
+
+import platform
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from negmeta_utils import adaptation, adjoint, adjoint_native, model, native
+from negmeta_utils.adaptation import METHODS, init_alpha
+from negmeta_utils.bench_peers import Work
+from tests.test_adjoint import assert_same, random_setting
+
+if shutil.which("cc") is None:
+    pytest.skip("no C compiler", allow_module_level=True)
+
+ON_X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86")
+TARGETS = [
+    "-march=native",
+    pytest.param("-march=x86-64-v3", marks=ON_X86, id="avx2"),
+    pytest.param("-march=x86-64", marks=ON_X86, id="sse2"),
+]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the C functions that are called."""
+    called, plain = [], adjoint_native._call
+
+    def call(name, *arguments):
+        called.append(name)
+        plain(name, *arguments)
+
+    monkeypatch.setattr(adjoint_native, "_call", call)
+    return called
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing compiled yet, and nothing known of what was."""
+    native.library.cache_clear()
+    monkeypatch.setenv("NEGMETA_CACHE", str(tmp_path))
+    yield tmp_path
+    native.library.cache_clear()
+
+
+@pytest.fixture
+def target(request, monkeypatch, fresh):
+    if subprocess.run(
+        ["cc", request.param, "-E", "-xc", "/dev/null"], capture_output=True
+    ).returncode:
+        pytest.skip(f"the compiler does not know {request.param}")
+    others = [flag for flag in native.FLAGS if not flag.startswith("-march")]
+    monkeypatch.setattr(native, "FLAGS", (*others, request.param))
+
+
+@pytest.mark.parametrize("target", TARGETS, indirect=True)
+def test_is_the_reference_gradient_on_vectors_of_each_width(target, calls):
+    params, alpha, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=32)
+    expected = adaptation.meta_gradient(params, alpha, episodes, 2)
+    assert_same(adjoint.meta_gradient(params, alpha, episodes, 2), expected, 1e-10)
+    assert set(calls) == {
+        "convolve", "weight_gradient", "pooled_convolve", "weight_gradient_at", "centre", "pool",
+        "normalise_tangent", "activate", "gate", "combine",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        dict(image_size=16),
+        dict(image_size=28, flat=True),
+        dict(image_size=37, channels=3, n_shot=2, n_filters=64),
+    ],
+    ids=["16", "28-flat", "37-2-shot"],
+)
+def test_is_the_reference_gradient(method, setting, calls):
+    params, alpha, episodes = random_setting(method, **{"n_filters": 32, **setting})
+    first_order = METHODS[method].first_order
+    expected = adaptation.meta_gradient(params, alpha, episodes, 2, first_order)
+    assert_same(adjoint.meta_gradient(params, alpha, episodes, 2, first_order), expected, 1e-10)
+    assert calls
+
+
+def test_many_images_go_in_groups_that_stay_in_a_cache(calls):
+    generator = torch.Generator().manual_seed(0)
+    x, x2 = torch.randn(2, 1, 40, 11, 9, 32, generator=generator, dtype=torch.float64)
+    weight, weight2 = torch.randn(2, 1, 64, 32, 3, 3, generator=generator, dtype=torch.float64)
+
+    def planes(values):
+        return values[0].permute(0, 3, 1, 2)
+
+    expected = F.conv2d(planes(x), weight[0], padding=1) + F.conv2d(
+        planes(x2), weight2[0], padding=1
+    )
+    z = adjoint_native.convolve(x, weight, x2, weight2)
+    torch.testing.assert_close(planes(z), expected)
+    assert torch.equal(
+        adjoint_native.convolve(x[:, :1], weight), adjoint_native.convolve(x, weight)[:, :1]
+    )
+    dz = torch.randn(z.shape, generator=generator, dtype=torch.float64)
+    expected = torch.nn.grad.conv2d_weight(planes(x), (64, 32, 3, 3), planes(dz), padding=1)
+    torch.testing.assert_close(adjoint_native.weight_gradient(x, dz)[0], expected)
+    expected = F.conv_transpose2d(planes(dz), weight[0], padding=1)
+    torch.testing.assert_close(planes(adjoint_native.input_gradient(dz, weight)), expected)
+    square = torch.randn(1, 32, 32, 3, 3, generator=generator, dtype=torch.float64)
+    expected = adjoint_native.input_gradient(x, square)
+    assert torch.equal(adjoint_native.input_gradient(x, square, reuse=True), expected)
+    assert torch.equal(x, expected)
+
+
+def test_float32_is_closer_to_float64_than_nested_differentiation_is():
+    """At the paper's settings. The median of tasks: in one now and then, rounding decides which of
+    two values is the larger, and all later digits differ."""
+    work = Work("meta-sgd", 28, n_tasks=1)
+    images, params = work.images(), work.params()
+    alpha = init_alpha("meta-sgd", params, 0.01)
+    exactly = [{n: v.double() for n, v in group.items()} for group in (params, alpha)]
+
+    def distances(index):
+        episodes = work.episodes(images, index)
+        images64 = {"support": episodes.support.double(), "query": episodes.query.double()}
+        exact = adaptation.meta_gradient(*exactly, episodes._replace(**images64), 5).params
+        for gradient in (adjoint.meta_gradient, adaptation.meta_gradient):
+            found = gradient(params, alpha, episodes, 5).params
+            yield max(
+                float((found[name] - value).norm() / value.norm())
+                for name, value in exact.items()
+                if not (name.startswith("conv") and name.endswith("bias"))  # those are 0
+            )
+
+    ours, nested = np.median([list(distances(index)) for index in range(3)], axis=0)
+    assert ours < nested
+
+
+def test_adapts_and_embeds_as_the_reference_does(calls):
+    params, alpha, episodes = random_setting("meta-sgd", 28, channels=3, n_tasks=3, n_filters=32)
+    adapted = adjoint.adapt(params, alpha, episodes.support, episodes.support_labels, 3)
+    embeddings = adjoint.embed(adapted, episodes.query)
+    shared = adjoint.embed(params, episodes.query)
+    for task, support in enumerate(episodes.support):
+        expected = adaptation.adapt(params, alpha, support, episodes.support_labels, 3)
+        for name, value in expected.items():
+            torch.testing.assert_close(adapted[name][task], value, rtol=1e-9, atol=1e-11)
+        query = episodes.query[task]
+        torch.testing.assert_close(embeddings[task], model.embed(expected, query))
+        torch.testing.assert_close(shared[task], model.embed(params, query))
+    assert "pooled_convolve" in calls
+
+
+def test_does_not_depend_on_the_number_of_threads():
+    params, alpha, episodes = random_setting("meta-sgd", 28, n_tasks=3, n_filters=32)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = adjoint.meta_gradient(params, alpha, episodes, 2)
+        torch.set_num_threads(2)
+        result = adjoint.meta_gradient(params, alpha, episodes, 2)
+    finally:
+        torch.set_num_threads(before)
+    for name, value in expected.params.items():
+        assert torch.equal(result.params[name], value), name
+
+
+def test_what_is_not_a_number_stays_so(calls):
+    params, alpha, episodes = random_setting("maml", 16, n_filters=32)
+    params["conv2.weight"][0, 0, 0, 0] = torch.nan
+    result = adjoint.meta_gradient(params, alpha, episodes, 1)
+    assert result.loss.isnan()
+    assert result.params["conv2.weight"].isnan().any()
+
+
+def test_is_compiled_once(fresh):
+    assert native.library() is not None
+    (made,) = fresh.iterdir()
+    stamp = made.stat().st_mtime_ns
+    native.library.cache_clear()
+    assert native.library() is not None
+    assert [(path, path.stat().st_mtime_ns) for path in fresh.iterdir()] == [(made, stamp)]
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_torch_does_it(compiler, fresh, monkeypatch, calls):
+    monkeypatch.setenv("CC", compiler)
+    params, alpha, episodes = random_setting("maml", 16, n_filters=32)
+    expected = adaptation.meta_gradient(params, alpha, episodes, 1)
+    assert_same(adjoint.meta_gradient(params, alpha, episodes, 1), expected, 1e-10)
+    assert not calls
+    assert not list(fresh.iterdir())
+
+
+def test_where_nothing_can_be_kept_torch_does_it(fresh, monkeypatch, tmp_path_factory):
+    file = tmp_path_factory.mktemp("elsewhere") / "file"
+    file.write_text("")
+    monkeypatch.setenv("NEGMETA_CACHE", str(file / "below"))
+    assert native.library() is None
