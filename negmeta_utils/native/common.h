@@ -54,15 +54,31 @@ static inline ivec places(const int8_t *place) {
     return __builtin_convertvector(*(const bvec *)place, ivec);
 }
 
-/* Images of x with a border of zeros: [n][height + 2][width + 2][channels]. NULL where there is no
- * memory. */
-static inline real *padded(const real *x, long n, long height, long width, long channels) {
-    long row = width * channels, padded_row = row + 2 * channels;
-    real *out = calloc(n * (height + 2) * padded_row, sizeof(real));
-    if (out)
-        for (long i = 0; i < n; i++)
-            for (long y = 0; y < height; y++)
-                memcpy(out + (i * (height + 2) + y + 1) * padded_row + channels,
-                       x + (i * height + y) * row, row * sizeof(real));
+/* Images of x in the middle of zeros, [n][padded_height][padded_width][channels], with a border of
+ * 1 above and to the left. NULL where there is no memory. */
+static inline real *padded(const real *x, long n, long height, long width, long channels,
+                           long padded_height, long padded_width) {
+    long row = width * channels, padded_row = padded_width * channels;
+    real *out = malloc(n * padded_height * padded_row * sizeof(real)), *to = out;
+    for (long y = 0; out && y < n * padded_height; y++, to += padded_row) {
+        long inside = y % padded_height - 1;
+        memset(to, 0, padded_row * sizeof(real));
+        if (inside >= 0 && inside < height)
+            memcpy(to + channels, x + (y / padded_height * height + inside) * row,
+                   row * sizeof(real));
+    }
     return out;
 }
+
+/* How many images, of so many values with their border, stay in a core's cache. */
+static inline long images_at_once(long size) {
+    long n = (1 << 18) / (size * (long)sizeof(real));
+    return n > 0 ? n : 1;
+}
+
+int winograd_pays(long height, long width);
+int winograd_convolve(const real *x, const real *w, const real *x2, const real *w2, real *z, long n,
+                      long height, long width, long channels, long filters);
+int winograd_weight_gradient(const real *x, const real *dz, const real *x2, const real *dz2,
+                             real *dw, long n, long height, long width, long channels,
+                             long filters);

@@ -1,11 +1,8 @@
 /* 3x3 convolutions of activations. */
 #include "common.h"
 
-#define GROUP_BYTES (1 << 18) /* of images that are worked on together: they stay in a cache */
-
-static long images_at_once(long height, long width, long channels) {
-    long n = GROUP_BYTES / ((height + 2) * (width + 2) * channels * (long)sizeof(real));
-    return n > 0 ? n : 1;
+static real *bordered(const real *x, long n, long height, long width, long channels) {
+    return padded(x, n, height, width, channels, height + 2, width + 2);
 }
 
 /* acc += W*x at PIXELS places for 2 vectors of filters; w: [9][channels][filters] from the first
@@ -40,8 +37,8 @@ static void patches(const real *pixels[PIXELS], const real *padded_x, long first
 static real *turned(const real *w, long channels, long filters) {
     real *out = malloc(9 * channels * filters * sizeof(real));
     for (int tap = 0; out && tap < 9; tap++)
-        for (long f = 0; f < filters; f++)
-            for (long c = 0; c < channels; c++)
+        for (long c = 0; c < channels; c++)
+            for (long f = 0; f < filters; f++)
                 out[((8 - tap) * channels + c) * filters + f] = w[(tap * filters + f) * channels + c];
     return out;
 }
@@ -49,12 +46,15 @@ static real *turned(const real *w, long channels, long filters) {
 /* z = W*x, or W*x + W2*x2 where x2 is not NULL. Not 0 where there is no memory. */
 static int convolve_taps(const real *x, const real *w, const real *x2, const real *w2, real *z,
                          long n, long height, long width, long channels, long filters) {
-    long together = images_at_once(height, width, channels), plane = height * width;
+    if (winograd_pays(height, width))
+        return winograd_convolve(x, w, x2, w2, z, n, height, width, channels, filters);
+    long together = images_at_once((height + 2) * (width + 2) * channels), plane = height * width;
     for (long image = 0; image < n; image += together) {
         long images = n - image < together ? n - image : together, size = images * plane;
-        real *px = padded(x + image * plane * channels, images, height, width, channels);
-        real *px2 = x2 ? padded(x2 + image * plane * channels, images, height, width, channels)
-                        : NULL;
+        real *px = bordered(x + image * plane * channels, images, height, width, channels);
+        real *px2 = NULL;
+        if (x2)
+            px2 = bordered(x2 + image * plane * channels, images, height, width, channels);
         real *out = z + image * plane * filters;
         int failed = !px || (x2 && !px2);
         for (long f = 0; f < filters && !failed; f += 2 * LANES)
@@ -117,15 +117,17 @@ static inline __attribute__((always_inline)) void add_places(
  * is no memory. */
 int weight_gradient(const real *x, const real *dz, const real *x2, const real *dz2, real *dw,
                     long n, long height, long width, long channels, long filters) {
-    long together = images_at_once(height, width, channels), plane = height * width;
+    if (winograd_pays(height, width))
+        return winograd_weight_gradient(x, dz, x2, dz2, dw, n, height, width, channels, filters);
+    long together = images_at_once((height + 2) * (width + 2) * channels), plane = height * width;
     memset(dw, 0, 9 * channels * filters * sizeof(real));
     for (long image = 0; image < n; image += together) {
         long images = n - image < together ? n - image : together;
         const real *parts[2] = {x, x2}, *dzs[2] = {dz, dz2};
         for (int part = 0; part < 2 && parts[part]; part++) {
             const real *d = dzs[part] + image * plane * filters;
-            real *px = padded(parts[part] + image * plane * channels, images, height, width,
-                               channels);
+            real *px =
+                bordered(parts[part] + image * plane * channels, images, height, width, channels);
             if (!px)
                 return 1;
             for (int tap = 0; tap < 9; tap++)

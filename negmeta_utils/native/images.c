@@ -42,7 +42,7 @@ static inline __attribute__((always_inline)) void pooled_windows(
  * that is given. Not 0 where there is no memory. */
 int pooled_convolve(const real *x, const real *w, int8_t *place, real *out, int at_given, long n,
                     long height, long width, long channels, long filters) {
-    real *px = padded(x, n, height, width, channels);
+    real *px = padded(x, n, height, width, channels, height + 2, width + 2);
     if (!px)
         return 1;
     if (channels == 1)
@@ -79,7 +79,7 @@ static inline __attribute__((always_inline)) void add_windows(
  * there is no memory. */
 int weight_gradient_at(const real *x, const real *u, const int8_t *place, real *dw, long n,
                        long height, long width, long channels, long filters) {
-    real *px = padded(x, n, height, width, channels);
+    real *px = padded(x, n, height, width, channels, height + 2, width + 2);
     if (!px)
         return 1;
     memset(dw, 0, 9 * channels * filters * sizeof(real));
