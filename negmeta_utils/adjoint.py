@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils import adjoint_convolutions as convolutions
 from negmeta_utils import adjoint_images as block_one
 from negmeta_utils import adjoint_layers as layers
 from negmeta_utils import adjoint_passes as passes
@@ -84,7 +85,7 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     """
 
     def of_tasks(params: Params, images: torch.Tensor) -> torch.Tensor:
-        if layers.kernels(images, images.shape[2], params["conv1.weight"].shape[1]):
+        if convolutions.kernels(images, images.shape[2], params["conv1.weight"].shape[1]):
             params, program = _in_full(params, params, images), passes.program_for(images)
             return program.forward(params, block_one.prepare(images)).features
         of_each = [value.expand(len(images), *value.shape[1:]) for value in params.values()]
@@ -110,7 +111,7 @@ def head(params: Params, features: torch.Tensor) -> torch.Tensor:
 
 
 def _embed_task(params: Params, images: torch.Tensor) -> torch.Tensor:
-    a = layers.channels_last(images[None])[0].permute(0, 3, 1, 2)
+    a = convolutions.channels_last(images[None])[0].permute(0, 3, 1, 2)
     for block in BLOCKS:
         norm = params[f"norm{block}.weight"], params[f"norm{block}.bias"]
         a = layers.output(a, params[f"conv{block}.weight"], *norm)
@@ -130,16 +131,20 @@ def _each_task_of(function: Callable, params: Params, images: torch.Tensor) -> l
 
 
 def _each_task(function: Callable, *tensors: torch.Tensor) -> list:
-    """`function` of the tensors of each task [1, ...], or on a GPU once of all tasks together. On a
-    CPU tasks run side by side, a thread each: an operation is too small to be shared out."""
+    """`function` of the tensors of each task [1, ...], or on a GPU once of all tasks together.
+
+    On a CPU as many tasks as there are threads run side by side, because an operation is too small
+    to be shared out. (Three on two threads would end together a little sooner, but take half as
+    much memory again.)
+    """
     if tensors[0].is_cuda:
         return [function(*tensors)]
     n_tasks, n_threads = len(tensors[0]), torch.get_num_threads()
     tasks = zip(*(tensor.split(1) for tensor in tensors), strict=True)
     if n_tasks == 1 or n_threads == 1:
         return [function(*task) for task in tasks]
+    workers = min(n_tasks, n_threads)
     try:
-        workers = min(n_tasks, n_threads)
         with ThreadPoolExecutor(workers, "task", torch.set_num_threads, (1,)) as pool:
             return list(pool.map(lambda task: function(*task), tasks))
     finally:
@@ -198,13 +203,13 @@ def _with_task_dimension(params: Params) -> Params:
 
 
 def _stored(value: torch.Tensor) -> torch.Tensor:
-    return layers.stored(value) if value.dim() == 5 else value
+    return convolutions.stored(value) if value.dim() == 5 else value
 
 
 def _in_full(values: Params, like: Params, images: torch.Tensor) -> Params:
     """Parameters, or rates, as a GPU is fastest with: shaped as `like`, a set for each task of
     `images`. Unchanged on a CPU."""
-    if not layers.compiles(images):
+    if not convolutions.compiles(images):
         return values
 
     def full(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils import adjoint_convolutions as convolutions
 from negmeta_utils import adjoint_layers as layers
+from negmeta_utils.adjoint_convolutions import convolve
 from negmeta_utils.model import BATCH_NORM_EPS
 
 CHUNK = 2**13  # pixels that block 1 works on at once on a CPU: with 64 filters 2 MB, a cache
@@ -39,7 +41,7 @@ def prepare(images: torch.Tensor) -> Images:
     In float64, because the variance of a high-pass filter is a small difference of the
     covariance's large entries.
     """
-    x = layers.channels_last(images)
+    x = convolutions.channels_last(images)
     chunk = x.shape[1] if x.is_cuda else max(1, CHUNK // x[:, 0, ..., 0].numel())
     total, product, size = 0, 0, x[0, ..., 0].numel()
     for part in images.split(chunk, 1):
@@ -88,7 +90,7 @@ def normalise(images: Images, weight: torch.Tensor, gamma: torch.Tensor) -> laye
     if ours := _kernels(images.x, weight.shape[1]):
         parts = [ours.pooled_convolve(images.x, oriented)]
     else:
-        parts = [layers.pool(layers.convolve(x, oriented)) for x in images.x.split(images.chunk, 1)]
+        parts = [layers.pool(convolve(x, oriented)) for x in images.x.split(images.chunk, 1)]
     pooled, index = zip(*parts, strict=True)
     size = images.x[0, ..., 0].numel()
     pooled = layers.join(pooled, 1).mul_(sign).sub_(mean).mul_(r)
@@ -102,7 +104,7 @@ def normalise_tangent(s: layers.Normalised, weight_t: torch.Tensor) -> layers.Ta
         z = ours.convolve_at(s.x.x, weight_t, s.index[0])
     else:
         chunks = zip(s.x.x.split(s.x.chunk, 1), s.index, strict=True)
-        z = layers.join([layers.at(layers.convolve(x, weight_t), index) for x, index in chunks], 1)
+        z = layers.join([layers.at(convolve(x, weight_t), index) for x, index in chunks], 1)
     return layers.Tangent(product.to(z.dtype), mean, m2, layers.pooled_tangent(s, z, mean, m2))
 
 
@@ -142,12 +144,12 @@ def _unpooled_weight_gradient(s: layers.Normalised, u: torch.Tensor) -> torch.Te
     for x, part, index in zip(s.x.x.split(chunk, 1), u.split(chunk, 1), s.index, strict=True):
         planes = x.new_zeros(*x.shape[:4], u.shape[4])
         planes = layers.add_unpooled(planes, part, index)
-        total = total + layers.weight_gradient(x, planes).flatten(2)
+        total = total + convolutions.weight_gradient(x, planes).flatten(2)
     return total
 
 
 def _kernels(x: torch.Tensor, filters: int) -> ModuleType | None:
-    return layers.kernels(x, x.shape[-1], filters)
+    return convolutions.kernels(x, x.shape[-1], filters)
 
 
 def _column(values: torch.Tensor) -> torch.Tensor:

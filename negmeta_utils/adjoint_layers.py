@@ -11,19 +11,15 @@ largest z in a window is the largest output too, and where it is negative the sm
 of exactly 0 counts as positive.)
 """
 
-from importlib.util import find_spec
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import adjoint_native
+from negmeta_utils import adjoint_convolutions as convolutions
 from negmeta_utils.model import BATCH_NORM_EPS
 
 SPACE = (1, 2, 3)  # the dimensions a channel's statistics go over
-MANY_CHANNELS = 16
-HAS_TRITON = find_spec("triton") is not None
 
 
 class Normalised(NamedTuple):
@@ -69,10 +65,10 @@ def output(x: torch.Tensor, weight, gamma, beta) -> torch.Tensor:
 
 
 def normalise(x: torch.Tensor, weight: torch.Tensor, gamma: torch.Tensor) -> Normalised:
-    z = convolve(x, weight)
+    z = convolutions.convolve(x, weight)
     sign = sign_of(gamma)
     size = z[0, ..., 0].numel()
-    if on_cpu := in_c(z, weight):
+    if on_cpu := convolutions.in_c(z, weight):
         centred, mean, variance = on_cpu.centre(z)
         r = (variance + BATCH_NORM_EPS).rsqrt_()
         return Normalised(x, weight, size, centred, r, *on_cpu.pool(centred, sign, r))
@@ -84,8 +80,8 @@ def normalise(x: torch.Tensor, weight: torch.Tensor, gamma: torch.Tensor) -> Nor
 
 
 def normalise_tangent(s: Normalised, x_t: torch.Tensor, weight_t: torch.Tensor) -> Tangent:
-    z = convolve(s.x, weight_t, x_t, s.weight)
-    if on_cpu := in_c(z, s.weight):
+    z = convolutions.convolve(s.x, weight_t, x_t, s.weight)
+    if on_cpu := convolutions.in_c(z, s.weight):
         return Tangent(z, *on_cpu.normalise_tangent(z, s.centred, s.r, s.index, s.pooled))
     mean = z.mean(SPACE, keepdim=True)
     m2 = (s.centred * z).mean(SPACE, keepdim=True).mul_(s.r)
@@ -96,7 +92,7 @@ def spread(s: Normalised, scale, u, dbeta, dgamma, keep: bool) -> Spread:
     """Unless `keep`, what nobody reads again may be overwritten."""
     slope = s.r * dgamma / s.size
     constant, factor = scale * dbeta / -s.size, -scale * slope
-    if on_cpu := in_c(u, s.weight):
+    if on_cpu := convolutions.in_c(u, s.weight):
         dz = torch.empty_like(s.centred) if keep else s.centred
         on_cpu.combine(dz, constant, factor, s.centred, None, None, scale, u, None, None, s.index)
     else:
@@ -111,7 +107,7 @@ def spread_tangent(
     slope_t = s.r * dgamma_t / s.size - b.slope * s.r * s_t.m2
     constant = b.scale * (b.slope * s_t.mean - dbeta_t / s.size) - scale_t * b.dbeta / s.size
     factor, factor_t = -(b.scale * slope_t + scale_t * b.slope), -b.scale * b.slope
-    if on_cpu := in_c(u_t, s.weight):
+    if on_cpu := convolutions.in_c(u_t, s.weight):
         return on_cpu.combine(
             s_t.z, constant, factor, s.centred, factor_t, s_t.z, b.scale, u_t, scale_t, b.u, s.index
         )
@@ -121,7 +117,7 @@ def spread_tangent(
 
 def activate(s: Normalised, gamma, beta) -> torch.Tensor:
     """a of a block."""
-    if on_cpu := in_c(s.pooled, s.weight):
+    if on_cpu := convolutions.in_c(s.pooled, s.weight):
         return on_cpu.activate(beta, gamma, s.pooled)
     return torch.addcmul(beta, gamma, s.pooled).relu_()
 
@@ -130,7 +126,7 @@ def activate_tangent(
     s: Normalised, a: torch.Tensor, s_t: Tangent, gamma, gamma_t, beta_t
 ) -> torch.Tensor:
     """a. of a block."""
-    if on_cpu := in_c(s.pooled, s.weight):
+    if on_cpu := convolutions.in_c(s.pooled, s.weight):
         return on_cpu.activate(beta_t, gamma_t, s.pooled, a, gamma, s_t.pooled)
     p_t = torch.addcmul(beta_t, gamma_t, s.pooled).addcmul_(gamma, s_t.pooled)
     return _where_positive(a, p_t)
@@ -138,7 +134,7 @@ def activate_tangent(
 
 def gate(s: Normalised, a: torch.Tensor, da: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """u, which may take the place of `da`, dbeta and dgamma of a block."""
-    if on_cpu := in_c(s.pooled, s.weight):
+    if on_cpu := convolutions.in_c(s.pooled, s.weight):
         return on_cpu.gate(a, da, s.pooled)
     u = _where_positive(a, da)
     return u, u.sum(SPACE, keepdim=True), (u * s.pooled).sum(SPACE, keepdim=True)
@@ -148,120 +144,16 @@ def gate_tangent(
     s: Normalised, a: torch.Tensor, da_t: torch.Tensor, s_t: Tangent, u: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     """u., which may take the place of `da_t`, dbeta. and dgamma. of a block."""
-    if on_cpu := in_c(s.pooled, s.weight):
+    if on_cpu := convolutions.in_c(s.pooled, s.weight):
         return on_cpu.gate(a, da_t, s.pooled, u, s_t.pooled)
     u_t = _where_positive(a, da_t)
     dgamma_t = (u_t * s.pooled).addcmul_(u, s_t.pooled).sum(SPACE, keepdim=True)
     return u_t, u_t.sum(SPACE, keepdim=True), dgamma_t
 
 
-def weight_gradient(
-    x: torch.Tensor,
-    dz: torch.Tensor,
-    x2: torch.Tensor | None = None,
-    dz2: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """x (*) dz of each task, plus x2 (*) dz2 if given: [n_tasks, filters, channels, 3, 3]."""
-    if ours := kernels(x, x.shape[-1], dz.shape[-1]):
-        return ours.weight_gradient(x, dz, x2, dz2)
-    if x2 is not None:
-        return weight_gradient(x, dz).add_(weight_gradient(x2, dz2))
-    weight = x.new_empty(dz.shape[-1], x.shape[-1], 3, 3)
-    x_, dz_, weight = _operands(x, dz, weight)
-    gradients = [
-        torch.ops.aten.convolution_backward(
-            _nchw(dz_[t : t + 1]), _nchw(x_[t : t + 1]), weight, None,
-            [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False],
-        )[1][None]
-        for t in range(len(x))
-    ]  # fmt: skip
-    return join(gradients, 0).to(x.dtype)
-
-
-def input_gradient(
-    dz: torch.Tensor,
-    weight: torch.Tensor,
-    dz2: torch.Tensor | None = None,
-    weight2: torch.Tensor | None = None,
-    reuse: bool = False,
-) -> torch.Tensor:
-    """W^T*dz, plus W2^T*dz2 if given. If `reuse`, it may take the place of `dz`."""
-    if ours := kernels(dz, *weight.shape[1:3]):
-        return ours.input_gradient(dz, weight, dz2, weight2, reuse)
-    if dz2 is not None:
-        return input_gradient(dz, weight).add_(input_gradient(dz2, weight2))
-    if len(weight) == 1:
-        dz_, weight = _operands(dz, weight)
-        return _nhwc(F.conv_transpose2d(_nchw(dz_), weight[0], padding=1), len(dz)).to(dz.dtype)
-    tasks = range(len(dz))
-    return torch.cat([input_gradient(dz[t : t + 1], weight[t : t + 1]) for t in tasks])
-
-
-def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """[n_tasks, n, channels, height, width] as [n_tasks, n, height, width, channels]."""
-    # `contiguous` would leave the strides of a single channel as they are, and torch reads the
-    # memory order off them.
-    return images.movedim(2, 4).clone(memory_format=torch.contiguous_format)
-
-
 def pooled_tangent(s: Normalised, z_t, mean, m2) -> torch.Tensor:
     """n. = r (z. - mean z. - n m2) at the pooled places; `z_t` is overwritten."""
     return z_t.sub_(mean).addcmul_(s.pooled, m2, value=-1).mul_(s.r)
-
-
-def convolve(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    x2: torch.Tensor | None = None,
-    weight2: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """W*x, plus W2*x2 if given, with a border of zeros."""
-    if ours := kernels(x, weight.shape[2], weight.shape[1]):
-        return ours.convolve(x, weight, x2, weight2)
-    if x2 is not None:
-        return convolve(x, weight).add_(convolve(x2, weight2))
-    if len(weight) == 1:
-        x_, weight = _operands(x, weight)
-        return _nhwc(F.conv2d(_nchw(x_), weight[0], padding=1), len(x)).to(x.dtype)
-    return torch.cat([convolve(x[t : t + 1], weight[t : t + 1]) for t in range(len(x))])
-
-
-def _operands(x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
-    """What a convolution of `x` multiplies: rounded to bfloat16 where `capture.arithmetic` asks for
-    it, but for images, whose few channels would gain nothing."""
-    wanted = torch.get_float32_matmul_precision() == "medium"
-    narrow = wanted and x.dtype == torch.float32 and x.shape[-1] >= MANY_CHANNELS
-    return [value.bfloat16() if narrow else value for value in (x, *others)]
-
-
-def kernels(x: torch.Tensor, channels: int, filters: int) -> ModuleType | None:
-    """This project's own code for convolutions of tensors like `x`, on a GPU or a CPU, with so many
-    channels and filters; where there is none for them, torch's operations do it."""
-    if compiles(x):
-        from negmeta_utils import adjoint_kernels  # imports Triton, which nothing else needs
-
-        return adjoint_kernels
-    return adjoint_native if adjoint_native.suits(x, channels, filters) else None
-
-
-def compiles(x: torch.Tensor) -> bool:
-    """Whether `x` is on a GPU and of a type that `adjoint_kernels` takes."""
-    return HAS_TRITON and x.is_cuda and x.dtype == torch.float32
-
-
-def in_c(x: torch.Tensor, weight: torch.Tensor) -> ModuleType | None:
-    """This project's own code for a block with `weight` on a CPU; torch's operations elsewhere."""
-    filters, channels = weight.shape[1:3]
-    return adjoint_native if adjoint_native.suits(x, channels, filters) else None
-
-
-def stored(weight: torch.Tensor) -> torch.Tensor:
-    """Weights [n_tasks, filters, channels, 3, 3] in the memory order in which convolutions take
-    them and return their gradients."""
-    if in_c(weight[:1], weight):
-        return adjoint_native.stored(weight)
-    filters = weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    return filters.unflatten(0, weight.shape[:2])
 
 
 def _where_positive(a: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -276,8 +168,8 @@ def sign_of(gamma: torch.Tensor) -> torch.Tensor:
 
 def pool(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """2x2 max-pooling, and where in its plane each maximum is: the first of equal ones."""
-    pooled, index = F.max_pool2d(_nchw(z), 2, return_indices=True)
-    return _nhwc(pooled, len(z)), _nhwc(index, len(z))
+    pooled, index = F.max_pool2d(convolutions.nchw(z), 2, return_indices=True)
+    return convolutions.nhwc(pooled, len(z)), convolutions.nhwc(index, len(z))
 
 
 def at(z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -289,15 +181,6 @@ def add_unpooled(planes: torch.Tensor, u: torch.Tensor, index: torch.Tensor) -> 
     """`planes`, changed in place, plus `u` at its places."""
     planes.flatten(2, 3).scatter_add_(2, index.flatten(2, 3), u.flatten(2, 3))
     return planes
-
-
-def _nchw(x: torch.Tensor) -> torch.Tensor:
-    """[n_tasks, n, h, w, c] as torch's [n_tasks * n, c, h, w], the memory unchanged."""
-    return x.flatten(0, 1).permute(0, 3, 1, 2)
-
-
-def _nhwc(x: torch.Tensor, n_tasks: int) -> torch.Tensor:
-    return x.permute(0, 2, 3, 1).unflatten(0, (n_tasks, -1))
 
 
 def per_channel(values: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,9 @@
-"""`adjoint_layers` on a CPU by `native/*.c`: the convolutions of a block with no more passes over
-memory than they need, its statistics and its pooling in one or two.
+"""A block's convolutions, statistics and pooling on a CPU by `native/*.c`, with few passes over
+memory. Tasks go one at a time, each in a thread of its own.
 
-Notation and layouts are those of `adjoint_layers`, all float32. Filters are stored
-[n_tasks, 3, 3, channels, filters], which is what the C functions read; tensors of weights are
-views of that in the usual order. `place` (0 to 3, row by row, int8) says where in its 2x2 window a
-pooled value was.
+Notation and layouts are those of `adjoint_layers`. Weights are stored [1, 3, 3, channels, filters],
+which is what the C functions read; tensors of weights are views of that in the usual order. `place`
+(0 to 3, row by row, int8) says where in its 2x2 window a pooled value was.
 """
 
 import ctypes

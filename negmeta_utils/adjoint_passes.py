@@ -35,6 +35,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils import adjoint_convolutions as convolutions
 from negmeta_utils import adjoint_images as block_one
 from negmeta_utils import adjoint_layers as layers
 from negmeta_utils.model import BLOCKS, Params
@@ -96,8 +97,8 @@ def _gradient(forward: Forward, labels: torch.Tensor, keep: bool) -> Backward:
             weight = block_one.weight_gradient(b)
         else:
             b = layers.spread(s, scale, u, dbeta, dgamma, keep)
-            weight = layers.weight_gradient(s.x, b.dz)
-            da = layers.input_gradient(b.dz, s.weight, reuse=not keep)
+            weight = convolutions.weight_gradient(s.x, b.dz)
+            da = convolutions.input_gradient(b.dz, s.weight, reuse=not keep)
         if keep:
             spreads[block] = b
         gradient |= _block_gradient(block, weight, dgamma, dbeta)
@@ -141,9 +142,9 @@ def _hessian_product(forward: Forward, backward: Backward, direction: Params) ->
             weight = block_one.spread_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
         else:
             dz_t = layers.spread_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
-            weight = layers.weight_gradient(s.x, dz_t, inputs[block], b.dz)
+            weight = convolutions.weight_gradient(s.x, dz_t, inputs[block], b.dz)
             weight_t = direction[f"conv{block}.weight"]
-            da_t = layers.input_gradient(dz_t, s.weight, b.dz, weight_t, reuse=True)
+            da_t = convolutions.input_gradient(dz_t, s.weight, b.dz, weight_t, reuse=True)
         product |= _block_gradient(block, weight, dgamma_t, dbeta_t)
     return {name: product[name] for name in params}
 
@@ -184,4 +185,4 @@ def _fused() -> Program:
 
 def program_for(images: torch.Tensor) -> Program:
     """Compiled where `images` are on a GPU that has kernels for them, else as written."""
-    return _fused() if layers.compiles(images) else PLAIN
+    return _fused() if convolutions.compiles(images) else PLAIN

@@ -1,5 +1,5 @@
-"""Times this project against every peer that imports, on the same work in one process:
-`python -m negmeta_utils.bench`.
+"""Times this project against every peer that imports, on the same work, by turns, each in a process
+of its own: `python -m negmeta_utils.bench`.
 
 A meta-update is everything between two optimiser steps: drawing the episodes, adapting to each
 task, the second-order gradient, Adam. An evaluation is one iteration of notebook 3: both tasks of
@@ -10,14 +10,17 @@ depend on what is in them.
 import argparse
 import gc
 import importlib
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +31,7 @@ from negmeta_utils.bench_peers import ENGINES, EVALUATIONS, OURS, Work
 from negmeta_utils.capture import PRECISIONS, arithmetic
 
 METHODS = ("maml", "meta-sgd")
+KINDS = {"meta-update": ENGINES, "evaluation": EVALUATIONS}
 
 
 def importable(names: list[str]) -> list[str]:
@@ -43,24 +47,67 @@ def importable(names: list[str]) -> list[str]:
     return found
 
 
-def time_alternating(
-    calls: dict[str, Callable[[int], None]], repetitions: int, device: str
-) -> pd.DataFrame:
-    """Seconds of each call, one row a repetition and one column a name. Every repetition runs all
-    of them, in turn, so that what else the machine does strikes all alike; the first run of each
-    is not counted."""
+@contextmanager
+def processes(names: list[str]) -> Iterator[dict[str, Connection]]:
+    """A process for each engine, because what one asks of the memory allocator (ours does), and
+    leaves behind in it, would change the times of the others."""
+    context = multiprocessing.get_context("spawn")
+    ends = {name: context.Pipe() for name in names}
+    engines = [
+        context.Process(target=_serve, args=(theirs, name, torch.get_num_threads()), daemon=True)
+        for name, (_, theirs) in ends.items()
+    ]
+    for engine in engines:
+        engine.start()
+    for _, theirs in ends.values():
+        theirs.close()  # so that the end of its process is seen here
+    try:
+        yield {name: ours for name, (ours, _) in ends.items()}
+    finally:
+        for engine in engines:
+            engine.terminate()
+            engine.join()
 
-    def seconds(call: Callable[[int], None], argument: int) -> float:
-        gc.collect()
-        start = time.perf_counter()
-        call(argument)
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
+
+def _serve(asked: Connection, name: str, n_threads: int) -> None:
+    """Send back the seconds of each piece of work that is asked for: its kind, the `Work`, and the
+    argument of what the kind's engine makes of it."""
+    torch.set_num_threads(n_threads)
+    call, what = None, None
+    while True:
+        kind, work, argument = asked.recv()
+        with arithmetic(work.precision):
+            if (kind, work) != what:
+                call, what = KINDS[kind][name](work), (kind, work)
+            asked.send(_seconds(call, argument, work.device))
+
+
+def _seconds(call: Callable[[int], None], argument: int, device: str) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    call(argument)
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def time_alternating(
+    engines: dict[str, Connection], kind: str, work: Work, arguments: list[int]
+) -> pd.DataFrame:
+    """Seconds of each engine, one row an argument and one column a name. Every row runs all of
+    them, one after the other, so that what else the machine does strikes all alike; the first row
+    is not counted. Raises RuntimeError where an engine's process ends."""
+
+    def seconds(name: str, engine: Connection, argument: int) -> float:
+        engine.send((kind, work, argument))
+        try:
+            return engine.recv()
+        except EOFError:
+            raise RuntimeError(f"{name}: its process ended; it may have said why above") from None
 
     rows = [
-        {name: seconds(call, index) for name, call in calls.items()}
-        for index in range(repetitions + 1)
+        {name: seconds(name, engine, argument) for name, engine in engines.items()}
+        for argument in arguments
     ]
     return pd.DataFrame(rows[1:])
 
@@ -88,7 +135,7 @@ def peak_memory(engine: str, work: Work) -> float:
 
 
 def _peak_of(engine: str, work: Work) -> float:
-    tiny = replace(work, image_size=16, n_filters=2)
+    tiny = replace(work, image_size=16, n_filters=32)
     with arithmetic(work.precision):  # this process is not the one that times
         ENGINES[engine](tiny)(0)  # so that what imports take is not counted
         update = ENGINES[engine](work)
@@ -122,25 +169,33 @@ def bench(
     """
     names = importable(list(ENGINES))
     rows = []
-    for size in sizes:
-        for method in METHODS:
-            work = Work(method, size, device=device, precision=precision, **settings)
-            title = f"{method}, {size}×{size}×{work.channels}"
-            updates = {name: ENGINES[name](work) for name in names}
-            seconds = time_alternating(updates, repetitions, device)
-            rows.append(_row(f"meta-update, {title}", seconds, "s"))
-            peaks = pd.DataFrame([{name: peak_memory(name, work) / 2**20 for name in names}])
-            rows.append(_row(f"its memory, {title}", peaks, "MiB"))
-            loops = {name: EVALUATIONS[name](work) for name in names if name in EVALUATIONS}
-            calls = {name: lambda _, loop=loop: loop(evaluations) for name, loop in loops.items()}
-            seconds = time_alternating(calls, repetitions, device) / evaluations
-            rows.append(_row(f"evaluation, {title}", seconds, "s"))
+    with processes(names) as engines:
+        for size in sizes:
+            for method in METHODS:
+                work = Work(method, size, device=device, precision=precision, **settings)
+                rows += _rows(work, engines, repetitions, evaluations)
     table = pd.DataFrame(rows).fillna("")
     lines = [" | ".join(table.columns), " | ".join("---" for _ in table.columns)]
     lines += [" | ".join(row) for row in table.itertuples(index=False)]
     return "\n".join(
         [*(f"| {line} |" for line in lines), "", _conditions(names, repetitions, device, precision)]
     )
+
+
+def _rows(
+    work: Work, engines: dict[str, Connection], repetitions: int, evaluations: int
+) -> list[dict[str, str]]:
+    title = f"{work.method}, {work.image_size}×{work.image_size}×{work.channels}"
+    seconds = time_alternating(engines, "meta-update", work, list(range(repetitions + 1)))
+    peaks = pd.DataFrame([{name: peak_memory(name, work) / 2**20 for name in engines}])
+    evaluating = {name: engine for name, engine in engines.items() if name in EVALUATIONS}
+    counts = [evaluations] * (repetitions + 1)
+    each = time_alternating(evaluating, "evaluation", work, counts) / evaluations
+    return [
+        _row(f"meta-update, {title}", seconds, "s"),
+        _row(f"its memory, {title}", peaks, "MiB"),
+        _row(f"evaluation, {title}", each, "s"),
+    ]
 
 
 def _row(title: str, values: pd.DataFrame, unit: str) -> dict[str, str]:
@@ -164,9 +219,9 @@ def _conditions(names: list[str], repetitions: int, device: str, precision: str)
     versions = [f"{name} {version(name)}" for name in ("torch", *names) if name not in OURS]
     return (
         f"{hardware(device)}{threads}; Python {platform.python_version()}, {', '.join(versions)}. "
-        f"Medians of {repetitions} alternating repetitions; ratios are medians of each "
-        f"repetition's ratio to the fastest (for memory the leanest) peer. {precision}; an "
-        "evaluation is one iteration."
+        f"Medians of {repetitions} alternating repetitions, each engine in a process of its own; "
+        "ratios are medians of each repetition's ratio to the fastest (for memory the leanest) "
+        f"peer. {precision}; an evaluation is one iteration."
     )
 
 
@@ -179,14 +234,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args(arguments)
-    with arithmetic(options.precision):
-        table = bench(
-            options.sizes,
-            options.repetitions,
-            options.evaluations,
-            options.device,
-            options.precision,
-        )
+    table = bench(
+        options.sizes, options.repetitions, options.evaluations, options.device, options.precision
+    )
     print(table)
     if options.out:
         with guards.replacing(options.out) as temporary:

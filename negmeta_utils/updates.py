@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from negmeta_utils import adaptation, adjoint, adjoint_layers, protonet
+from negmeta_utils import adaptation, adjoint, adjoint_convolutions, protonet
 from negmeta_utils.adaptation import METHODS, MetaGradient, rates
 from negmeta_utils.capture import Step, arithmetic, as_graph
 from negmeta_utils.checkpoints import State
@@ -38,7 +38,7 @@ def kernels(config: TrainConfig, images: ImageSet) -> str:
         return "torch"
     one = torch.empty(1, device=images.images.device)
     with arithmetic(config.precision):
-        found = adjoint_layers.kernels(one, images.images.shape[1], config.n_filters)
+        found = adjoint_convolutions.kernels(one, images.images.shape[1], config.n_filters)
     return found.NAME if found else "torch"
 
 

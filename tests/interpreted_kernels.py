@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from negmeta_utils import adjoint, adjoint_kernels, adjoint_passes, capture
+from negmeta_utils import adjoint_convolutions as convolutions
 from negmeta_utils import adjoint_layers as layers
 from tests.test_adjoint import assert_same, random_setting
 
@@ -22,14 +23,14 @@ def test_convolution_and_its_weight_gradient(n_tasks, size, channels, filters):
     weight, shared = normal(n_tasks, filters, channels, 3, 3), normal(1, filters, channels, 3, 3)
     dz, dz2 = normal(2, n_tasks, 2, size, size + 1, filters)
     once = adjoint_kernels.convolve(x, weight, None, None)
-    torch.testing.assert_close(once, layers.convolve(x, weight), rtol=0, atol=1e-4)
+    torch.testing.assert_close(once, convolutions.convolve(x, weight), rtol=0, atol=1e-4)
     twice = adjoint_kernels.convolve(x, weight, x2, shared)
-    expected = layers.convolve(x, weight, x2, shared)
+    expected = convolutions.convolve(x, weight, x2, shared)
     torch.testing.assert_close(twice, expected, rtol=0, atol=1e-4)
     once = adjoint_kernels.weight_gradient(x, dz, None, None)
-    torch.testing.assert_close(once, layers.weight_gradient(x, dz), rtol=0, atol=1e-4)
+    torch.testing.assert_close(once, convolutions.weight_gradient(x, dz), rtol=0, atol=1e-4)
     twice = adjoint_kernels.weight_gradient(x, dz, x2, dz2)
-    expected = layers.weight_gradient(x, dz, x2, dz2)
+    expected = convolutions.weight_gradient(x, dz, x2, dz2)
     torch.testing.assert_close(twice, expected, rtol=0, atol=1e-4)
 
 
@@ -37,23 +38,23 @@ def test_convolution_and_its_weight_gradient(n_tasks, size, channels, filters):
 def test_transposed_convolution(channels):
     dz, weight = normal(2, 2, 6, 5, 8), normal(2, 8, channels, 3, 3)
     ours = adjoint_kernels.input_gradient(dz, weight, None, None, False)
-    torch.testing.assert_close(ours, layers.input_gradient(dz, weight), rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours, convolutions.input_gradient(dz, weight), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_tasks, size, channels", [(2, 9, 3), (1, 6, 1)])
 def test_block_one_with_its_pooling(n_tasks, size, channels):
     x, weight = normal(n_tasks, 3, size, size + 1, channels), normal(n_tasks, 8, channels, 3, 3)
     weight_t = normal(1, 8, channels, 3, 3)
-    pooled, index = layers.pool(layers.convolve(x, weight))
+    pooled, index = layers.pool(convolutions.convolve(x, weight))
     ours, place = adjoint_kernels.pooled_convolve(x, weight)
     torch.testing.assert_close(ours, pooled, rtol=0, atol=1e-5)
-    tangent = layers.at(layers.convolve(x, weight_t), index)
+    tangent = layers.at(convolutions.convolve(x, weight_t), index)
     ours = adjoint_kernels.convolve_at(x, weight_t, place)
     torch.testing.assert_close(ours, tangent, rtol=0, atol=1e-5)
     u = normal(*pooled.shape)
     planes = layers.add_unpooled(x.new_zeros(*x.shape[:4], 8), u, index)
     ours = adjoint_kernels.weight_gradient_at(x, u, place)
-    torch.testing.assert_close(ours, layers.weight_gradient(x, planes), rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours, convolutions.weight_gradient(x, planes), rtol=0, atol=1e-4)
 
 
 def test_of_equal_values_the_first_counts_as_in_torchs_pooling():
@@ -70,7 +71,7 @@ def as_on_a_gpu(monkeypatch):
         for function in adjoint_passes.PLAIN
     )
     program = adjoint_passes.Program(*passes)
-    monkeypatch.setattr(layers, "compiles", lambda x: True)
+    monkeypatch.setattr(convolutions, "compiles", lambda x: True)
     monkeypatch.setattr(adjoint_passes, "_fused", lambda: program)
     monkeypatch.setattr(adjoint, "_each_task", lambda function, *tensors: [function(*tensors)])
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import adaptation, adjoint, adjoint_layers, capture, model
+from negmeta_utils import adaptation, adjoint, capture, model
+from negmeta_utils import adjoint_convolutions as convolutions
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import init_params, layer_and_group
@@ -246,22 +247,22 @@ def test_bfloat16_rounds_the_convolutions_of_many_channels_and_is_put_back():
     dz = torch.randn(1, 2, 6, 6, 16, generator=generator)
     rounded = [value.bfloat16().double() for value in (x, weight, dz)]
     exact = (
-        adjoint_layers.convolve(*rounded[:2]),
-        adjoint_layers.weight_gradient(rounded[0], rounded[2]),
-        adjoint_layers.input_gradient(rounded[2], rounded[1]),
+        convolutions.convolve(*rounded[:2]),
+        convolutions.weight_gradient(rounded[0], rounded[2]),
+        convolutions.input_gradient(rounded[2], rounded[1]),
     )
     with capture.arithmetic("bfloat16"):
         found = (
-            adjoint_layers.convolve(x, weight),
-            adjoint_layers.weight_gradient(x, dz),
-            adjoint_layers.input_gradient(dz, weight),
+            convolutions.convolve(x, weight),
+            convolutions.weight_gradient(x, dz),
+            convolutions.input_gradient(dz, weight),
         )
-        few = adjoint_layers.convolve(x[..., :3], weight[:, :, :3])
+        few = convolutions.convolve(x[..., :3], weight[:, :, :3])
     for ours, theirs in zip(found, exact, strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, theirs.float(), rtol=2**-7, atol=2**-7)
         assert not torch.equal(ours, theirs.float())
-    torch.testing.assert_close(few, adjoint_layers.convolve(x[..., :3], weight[:, :, :3]))
-    again = adjoint_layers.convolve(x, weight)
-    expected = adjoint_layers.convolve(x.double(), weight.double()).float()
+    torch.testing.assert_close(few, convolutions.convolve(x[..., :3], weight[:, :, :3]))
+    again = convolutions.convolve(x, weight)
+    expected = convolutions.convolve(x.double(), weight.double()).float()
     torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-4)

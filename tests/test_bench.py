@@ -77,6 +77,8 @@ def test_ratio_is_of_the_best_peer():
 @pytest.mark.filterwarnings("ignore")
 def test_table(one_thread, monkeypatch):
     monkeypatch.setattr(bench, "peak_memory", lambda name, work: 2.0**20 * len(name))
+    pytest.importorskip("higher")
+    monkeypatch.setattr(bench, "importable", lambda names: ["adjoint", "higher"])
     table = bench.bench([16], 1, 2, "cpu", **TINY)
     lines = table.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:8]] == [
@@ -86,6 +88,14 @@ def test_table(one_thread, monkeypatch):
     ]
     assert all(line.count("|") == lines[0].count("|") for line in lines[1:8])
     assert torch.__version__.split("+")[0] in lines[-1]
+
+
+def test_an_engine_whose_process_ends_is_named():
+    with (
+        bench.processes(["reference"]) as engines,
+        pytest.raises(RuntimeError, match="^reference: its process ended"),
+    ):
+        bench.time_alternating(engines, "evaluation", Work("maml", 16, **TINY), [1, 1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")

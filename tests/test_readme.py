@@ -141,6 +141,10 @@ def check_make_scaling(command, clone, data):
     assert make_says("scaling", clone).strip() == ".venv/bin/python -m negmeta_utils.bench_scaling"
 
 
+def check_make_bench(command, clone, data):
+    assert make_says("bench", clone).strip() == ".venv/bin/python -m negmeta_utils.bench"
+
+
 def check_dask(command, clone, data):
     """Runs until it is stopped (test_scheduling does that); its options are known to dask."""
     program, subcommand, *words = shlex.split(command)
@@ -171,6 +175,7 @@ RUN = {
     "make lab": check_make_lab,
     "export NEGMETA_DATA": check_export,
     "make scaling": check_make_scaling,
+    "make bench": check_make_bench,
     ".venv/bin/negmeta status": check_status,
     ".venv/bin/dask": check_dask,
     "mkdir -p": check_as_written,
@@ -195,6 +200,11 @@ def test_a_command_of_the_readme_works(command, clone, tiny_data):
     begins = [beginning for beginning in RUN if command.startswith(beginning)]
     assert begins, "no test runs this command; add how to RUN"
     RUN[max(begins, key=len)](command, clone, tiny_data)
+
+
+@pytest.mark.parametrize("table", ["speed/bench.md", "scaling/scaling.md"])
+def test_the_readme_shows_the_tables_that_were_measured(table):
+    assert (runs.ROOT / "figures" / table).read_text().strip() in README
 
 
 def test_files_that_the_readme_links_to_are_there():

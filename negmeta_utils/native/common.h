@@ -1,11 +1,11 @@
 /* What Conv4's blocks need on a CPU, for `adjoint_native`: 3x3 convolutions, batch statistics and
- * 2x2 max-pooling, of float32 with channels last in memory.
+ * 2x2 max-pooling, with channels last in memory, of floats, or of doubles with -DBITS=64.
  *
  * x: [n][height][width][channels]. w: [9][channels][filters], the nine places of a filter row by
  * row. z, dz: [n][height][width][filters]. Pooled arrays: [n][height / 2][width / 2][filters];
  * place says which of a window's four values counts, 0 to 3 row by row, the first of equal ones.
- * filters is a multiple of 32, and so is channels, or it is 1 or 3. Convolutions have a border of zeros,
- * which the functions here make themselves, for as many images at once as stay in a core's cache.
+ * filters is a multiple of 32, and so is channels, or it is 1 or 3. Convolutions have a border of
+ * zeros, which the functions here make themselves, for as many images at once as stay in a cache.
  *
  * Vectors are the compiler's own (GCC and Clang), over filters; sizes of tiles are such that sums
  * stay in registers. Every sum has a fixed order: the same inputs give the same bits.

@@ -1,14 +1,20 @@
 /* Block 1: convolution of images, of 1 or 3 channels, with pooling inside. */
 #include "common.h"
 
+/* acc = W*x at the four places of a window, for 2 vectors of filters. */
 static inline __attribute__((always_inline)) void window_products(
-    vec acc[4], const real *window, const real *w, long padded_width, int channels, long filters) {
+    vec acc[4][2], const real *window, const real *w, long padded_width, int channels,
+    long filters) {
     UNROLL for (int tap = 0; tap < 9; tap++)
         UNROLL for (int c = 0; c < channels; c++) {
-            vec weight = LOAD(w + (tap * channels + c) * filters);
+            const real *weight = w + (tap * channels + c) * filters;
             const real *x = window + (tap / 3 * padded_width + tap % 3) * channels + c;
-            UNROLL for (int q = 0; q < 4; q++)
-                acc[q] += splat(x[(q / 2 * padded_width + q % 2) * channels]) * weight;
+            vec w0 = LOAD(weight), w1 = LOAD(weight + LANES);
+            UNROLL for (int q = 0; q < 4; q++) {
+                vec value = splat(x[(q / 2 * padded_width + q % 2) * channels]);
+                acc[q][0] += value * w0;
+                acc[q][1] += value * w1;
+            }
         }
 }
 
@@ -20,20 +26,23 @@ static inline __attribute__((always_inline)) void pooled_windows(
             for (long x = 0; x < width / 2; x++, place += filters, out += filters) {
                 const real *window =
                     px + ((i * (height + 2) + 2 * y) * (width + 2) + 2 * x) * channels;
-                for (long f = 0; f < filters; f += LANES) {
-                    vec acc[4] = {0};
+                for (long f = 0; f < filters; f += 2 * LANES) {
+                    vec acc[4][2] = {0};
                     window_products(acc, window, w + f, width + 2, channels, filters);
-                    vec best = acc[0];
-                    ivec where = at_given ? places(place + f) : (ivec){0};
-                    UNROLL for (int q = 1; q < 4; q++) {
-                        ivec better = at_given ? where == q : acc[q] > best;
-                        best = SELECT(better, acc[q], best);
+                    UNROLL for (int half = 0; half < 2; half++) {
+                        long at = f + half * LANES;
+                        vec best = acc[0][half];
+                        ivec where = at_given ? places(place + at) : (ivec){0};
+                        UNROLL for (int q = 1; q < 4; q++) {
+                            ivec better = at_given ? where == q : acc[q][half] > best;
+                            best = SELECT(better, acc[q][half], best);
+                            if (!at_given)
+                                where = (better & q) | (~better & where);
+                        }
+                        STORE(out + at, best);
                         if (!at_given)
-                            where = (better & q) | (~better & where);
+                            *(bvec *)(place + at) = __builtin_convertvector(where, bvec);
                     }
-                    STORE(out + f, best);
-                    if (!at_given)
-                        *(bvec *)(place + f) = __builtin_convertvector(where, bvec);
                 }
             }
 }
@@ -53,24 +62,25 @@ int pooled_convolve(const real *x, const real *w, int8_t *place, real *out, int 
     return 0;
 }
 
+/* dw += x (*) dz of the windows of one row, for one vector of filters. */
 static inline __attribute__((always_inline)) void add_windows(
-    real *dw, const real *px, const int8_t *place, const real *u, long height, long width,
-    int channels, long filters) {
+    real *dw, const real *row, const int8_t *place, const real *u, long width, int channels,
+    long filters) {
     vec acc[27] = {0};
-    for (long y = 0; y < height / 2; y++)
-        for (long x = 0; x < width / 2; x++, place += filters, u += filters) {
-            const real *window = px + (2 * y * (width + 2) + 2 * x) * channels;
-            ivec where = places(place);
-            UNROLL for (int q = 0; q < 4; q++) {
-                vec value = (vec)((where == q) & (ivec)LOAD(u));
-                const real *patch = window + (q / 2 * (width + 2) + q % 2) * channels;
-                UNROLL for (int k = 0; k < 9 * channels; k++) {
-                    int tap = k / channels;
-                    long at = (tap / 3 * (width + 2) + tap % 3) * channels + k % channels;
-                    acc[k] += splat(patch[at]) * value;
-                }
+    for (long x = 0; x < width / 2; x++, place += filters, u += filters) {
+        ivec where = places(place);
+        __builtin_prefetch(u + width / 2 * filters); /* the next row: it comes from far away */
+        __builtin_prefetch(place + width / 2 * filters);
+        UNROLL for (int q = 0; q < 4; q++) {
+            vec value = (vec)((where == q) & (ivec)LOAD(u));
+            const real *patch = row + (q / 2 * (width + 2) + 2 * x + q % 2) * channels;
+            UNROLL for (int k = 0; k < 9 * channels; k++) {
+                int tap = k / channels;
+                long at = (tap / 3 * (width + 2) + tap % 3) * channels + k % channels;
+                acc[k] += splat(patch[at]) * value;
             }
         }
+    }
     UNROLL for (int k = 0; k < 9 * channels; k++)
         ADD(dw + k * filters, acc[k]);
 }
@@ -79,20 +89,25 @@ static inline __attribute__((always_inline)) void add_windows(
  * there is no memory. */
 int weight_gradient_at(const real *x, const real *u, const int8_t *place, real *dw, long n,
                        long height, long width, long channels, long filters) {
+    long size = 9 * channels * filters, in_row = width / 2 * filters;
     real *px = padded(x, n, height, width, channels, height + 2, width + 2);
-    if (!px)
-        return 1;
-    memset(dw, 0, 9 * channels * filters * sizeof(real));
-    for (long i = 0; i < n; i++) { /* image by image: short sums lose fewer digits */
-        const real *image = px + i * (height + 2) * (width + 2) * channels;
-        long first = i * (height / 2) * (width / 2) * filters;
-        for (long f = first; f < first + filters; f += LANES)
-            if (channels == 1)
-                add_windows(dw + f - first, image, place + f, u + f, height, width, 1, filters);
-            else
-                add_windows(dw + f - first, image, place + f, u + f, height, width, 3, filters);
+    real *of_image = malloc(size * sizeof(real)); /* short sums lose fewer digits */
+    int failed = !px || !of_image;
+    memset(dw, 0, size * sizeof(real));
+    for (long i = 0; i < n && !failed; i++) {
+        memset(of_image, 0, size * sizeof(real));
+        for (long y = 0; y < height / 2; y++, place += in_row, u += in_row) {
+            const real *row = px + (i * (height + 2) + 2 * y) * (width + 2) * channels;
+            for (long f = 0; f < filters; f += LANES)
+                if (channels == 1)
+                    add_windows(of_image + f, row, place + f, u + f, width, 1, filters);
+                else
+                    add_windows(of_image + f, row, place + f, u + f, width, 3, filters);
+        }
+        for (long k = 0; k < size; k += LANES)
+            ADD(dw + k, LOAD(of_image + k));
     }
     free(px);
-    return 0;
+    free(of_image);
+    return failed;
 }
-

@@ -1,40 +1,47 @@
 /* Batch statistics and pooling. */
 #include "common.h"
 
-/* Sums over places of a, and of a b, in float64: sums of PART in float32 first. */
-#define PART 64
-static void sums(const real *a, const real *b, long size, long filters, double total[LANES],
-                 double product[LANES]) {
-    memset(total, 0, LANES * sizeof(double));
-    memset(product, 0, LANES * sizeof(double));
-    for (long first = 0; first < size; first += PART) {
+#define PART 64 /* places that are summed in the precision of the data; more of them, in float64 */
+
+static long part_of(long first, long size) { return size - first < PART ? size - first : PART; }
+
+/* Adds the sums over a part's places of a, and of a b. total, product: [filters]. */
+static void add_sums(const real *a, const real *b, long count, long filters, double *total,
+                     double *product) {
+    for (long f = 0; f < filters; f += LANES) {
         vec sum = {0}, sum_of_products = {0};
-        for (long i = first; i < first + PART && i < size; i++) {
-            vec value = LOAD(a + i * filters);
+        for (long i = f; i < count * filters; i += filters) {
+            vec value = LOAD(a + i);
             sum += value;
-            sum_of_products += value * LOAD(b + i * filters);
+            sum_of_products += value * LOAD(b + i);
         }
         for (int k = 0; k < LANES; k++) {
-            total[k] += sum[k];
-            product[k] += sum_of_products[k];
+            total[f + k] += sum[k];
+            product[f + k] += sum_of_products[k];
         }
     }
 }
 
 /* z becomes z - mean z. mean, variance: [filters]; size: places of all images. */
 int centre(real *z, real *mean, real *variance, long size, long filters) {
-    double total[LANES], squares[LANES];
-    for (long f = 0; f < filters; f += LANES) {
-        sums(z + f, z + f, size, filters, total, squares);
-        for (int k = 0; k < LANES; k++)
-            mean[f + k] = total[k] / size;
-        vec m = LOAD(mean + f);
-        for (long i = 0; i < size; i++)
-            STORE(z + i * filters + f, LOAD(z + i * filters + f) - m);
-        sums(z + f, z + f, size, filters, total, squares);
-        for (int k = 0; k < LANES; k++)
-            variance[f + k] = squares[k] / size;
+    double total[filters], squares[filters];
+    memset(total, 0, sizeof(total));
+    memset(squares, 0, sizeof(squares));
+    for (long first = 0; first < size; first += PART)
+        add_sums(z + first * filters, z + first * filters, part_of(first, size), filters, total,
+                 squares);
+    for (long f = 0; f < filters; f++)
+        mean[f] = total[f] / size;
+    memset(squares, 0, sizeof(squares));
+    for (long first = 0; first < size; first += PART) {
+        real *part = z + first * filters;
+        for (long i = 0; i < part_of(first, size) * filters; i += filters)
+            for (long f = 0; f < filters; f += LANES)
+                STORE(part + i + f, LOAD(part + i + f) - LOAD(mean + f));
+        add_sums(part, part, part_of(first, size), filters, total, squares);
     }
+    for (long f = 0; f < filters; f++)
+        variance[f] = squares[f] / size;
     return 0;
 }
 
@@ -66,14 +73,16 @@ int pool(const real *c, const real *sign, const real *r, int8_t *place, real *po
 int normalise_tangent(const real *z, const real *c, const real *r, const int8_t *place,
                        const real *pooled, real *mean, real *m2, real *pooled_t, long n,
                        long height, long width, long filters) {
-    double total[LANES], product[LANES];
+    double total[filters], product[filters];
     long size = n * height * width;
-    for (long f = 0; f < filters; f += LANES) {
-        sums(z + f, c + f, size, filters, total, product);
-        for (int k = 0; k < LANES; k++) {
-            mean[f + k] = total[k] / size;
-            m2[f + k] = product[k] / size * r[f + k];
-        }
+    memset(total, 0, sizeof(total));
+    memset(product, 0, sizeof(product));
+    for (long first = 0; first < size; first += PART)
+        add_sums(z + first * filters, c + first * filters, part_of(first, size), filters, total,
+                 product);
+    for (long f = 0; f < filters; f++) {
+        mean[f] = total[f] / size;
+        m2[f] = product[f] / size * r[f];
     }
     for (long i = 0; i < n; i++)
         for (long y = 0; y < height / 2; y++)
@@ -113,17 +122,21 @@ int activate(const real *gate, const real *beta, const real *gamma, const real *
  * u2 is not NULL. dbeta, dgamma: [filters]; size: pooled places. */
 int gate(const real *gate, real *u, const real *n, const real *u2, const real *n2,
          real *dbeta, real *dgamma, long size, long filters) {
-    double total[LANES], product[LANES], unused[LANES], product2[LANES] = {0};
-    for (long at = 0; at < size * filters; at += LANES)
-        STORE(u + at, (vec)(~(LOAD(gate + at) <= 0) & (ivec)LOAD(u + at)));
-    for (long f = 0; f < filters; f += LANES) {
-        sums(u + f, n + f, size, filters, total, product);
+    double total[filters], product[filters], unused[filters];
+    memset(total, 0, sizeof(total));
+    memset(product, 0, sizeof(product));
+    memset(unused, 0, sizeof(unused));
+    for (long first = 0; first < size; first += PART) {
+        long at = first * filters, count = part_of(first, size);
+        for (long i = at; i < at + count * filters; i += LANES)
+            STORE(u + i, (vec)(~(LOAD(gate + i) <= 0) & (ivec)LOAD(u + i)));
+        add_sums(u + at, n + at, count, filters, total, product);
         if (u2)
-            sums(u2 + f, n2 + f, size, filters, unused, product2);
-        for (int k = 0; k < LANES; k++) {
-            dbeta[f + k] = total[k];
-            dgamma[f + k] = product[k] + product2[k];
-        }
+            add_sums(u2 + at, n2 + at, count, filters, unused, product);
+    }
+    for (long f = 0; f < filters; f++) {
+        dbeta[f] = total[f];
+        dgamma[f] = product[f];
     }
     return 0;
 }
