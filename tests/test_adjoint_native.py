@@ -3,15 +3,17 @@
 import platform
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import adaptation, adjoint, adjoint_native, model, native
+from negmeta_utils import adaptation, adjoint, adjoint_native, model, native, updates
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.bench_peers import Work
+from negmeta_utils.episodes import ImageSet
 from tests.test_adjoint import assert_same, random_setting
 
 if shutil.which("cc") is None:
@@ -198,3 +200,13 @@ def test_where_nothing_can_be_kept_torch_does_it(fresh, monkeypatch, tmp_path_fa
     file.write_text("")
     monkeypatch.setenv("NEGMETA_CACHE", str(file / "below"))
     assert native.library() is None
+
+
+def test_a_manifest_says_whose_code_it_was(tiny_config):
+    images = ImageSet(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), ("a", "b"), np.ones(2, int))
+    wide = replace(tiny_config, n_filters=32, engine="adjoint")
+    assert updates.kernels(wide, images) == "c"
+    assert updates.kernels(replace(wide, n_filters=4), images) == "torch"
+    assert updates.kernels(replace(wide, precision="bfloat16"), images) == "torch"
+    assert updates.kernels(replace(wide, engine="reference"), images) == "torch"
+    assert updates.kernels(replace(wide, method="protonet"), images) == "torch"
