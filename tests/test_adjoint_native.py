@@ -1,8 +1,10 @@
 """The C functions against the reference, on vectors of several widths, and how they are made."""
 
+import os
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -210,3 +212,42 @@ def test_a_manifest_says_whose_code_it_was(tiny_config):
     assert updates.kernels(replace(wide, precision="bfloat16"), images) == "torch"
     assert updates.kernels(replace(wide, engine="reference"), images) == "torch"
     assert updates.kernels(replace(wide, method="protonet"), images) == "torch"
+
+
+def test_no_memory_is_touched_but_its_own(tmp_path):
+    """Under the compiler's sanitizers, on sizes that tiles and windows do not divide."""
+    libraries = [
+        subprocess.run(
+            ["cc", f"-print-file-name={name}"], capture_output=True, text=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    if not all(os.path.isabs(path) for path in libraries):
+        pytest.skip("the compiler has no sanitizers")
+    compiler = tmp_path / "cc"
+    checks = "-fsanitize=address,undefined -fno-sanitize=alignment -fno-sanitize-recover=all"
+    compiler.write_text(f'#!/bin/sh\nexec cc {checks} "$@" -O1\n')
+    compiler.chmod(0o755)
+    program = """
+from negmeta_utils import adjoint, native
+from tests.test_adjoint import random_setting
+for size, channels in ((19, 3), (30, 1)):
+    setting = dict(image_size=size, channels=channels, n_tasks=1, n_filters=32)
+    params, alpha, episodes = random_setting("meta-sgd", **setting)
+    adjoint.meta_gradient(params, alpha, episodes, 1)
+    adjoint.embed(params, episodes.query)
+assert native.library(64) is not None
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "CC": str(compiler),
+            "NEGMETA_CACHE": str(tmp_path),
+            "LD_PRELOAD": " ".join(libraries),
+            "ASAN_OPTIONS": "detect_leaks=0",
+        },
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
