@@ -201,7 +201,8 @@ def _rows(
 def _row(title: str, values: pd.DataFrame, unit: str) -> dict[str, str]:
     ratio, peer = ratio_to_best_peer(values)
     row = {"": title, "peer / adjoint": f"**{ratio:.2f}×** ({peer})"}
-    return row | {name: f"{value:.3g} {unit}" for name, value in values.median().items()}
+    # Three digits, none of them an exponent's.
+    return row | {n: f"{float(f'{value:.3g}'):g} {unit}" for n, value in values.median().items()}
 
 
 def hardware(device: str) -> str:
