@@ -22,9 +22,12 @@ if shutil.which("cc") is None:
     pytest.skip("no C compiler", allow_module_level=True)
 
 ON_X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86")
+WITH_AVX2 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no AVX2"
+)
 TARGETS = [
     "-march=native",
-    pytest.param("-march=x86-64-v3", marks=ON_X86, id="avx2"),
+    pytest.param("-march=x86-64-v3", marks=WITH_AVX2, id="avx2"),
     pytest.param("-march=x86-64", marks=ON_X86, id="sse2"),
 ]
 
