@@ -216,8 +216,9 @@ def test_leaves_no_graph_on_parameters_that_require_gradients():
     assert_same(result, expected, 1e-12)
 
 
-def test_does_not_depend_on_the_number_of_threads():
-    params, alpha, episodes = random_setting("meta-sgd", 28, n_tasks=3)
+@pytest.mark.parametrize("n_filters", [4, 32], ids=["torch", "c"])
+def test_does_not_depend_on_the_number_of_threads(n_filters):
+    params, alpha, episodes = random_setting("meta-sgd", 28, n_tasks=3, n_filters=n_filters)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

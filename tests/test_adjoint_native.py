@@ -159,20 +159,6 @@ def test_adapts_and_embeds_as_the_reference_does(calls):
     assert "pooled_convolve" in calls
 
 
-def test_does_not_depend_on_the_number_of_threads():
-    params, alpha, episodes = random_setting("meta-sgd", 28, n_tasks=3, n_filters=32)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        expected = adjoint.meta_gradient(params, alpha, episodes, 2)
-        torch.set_num_threads(2)
-        result = adjoint.meta_gradient(params, alpha, episodes, 2)
-    finally:
-        torch.set_num_threads(before)
-    for name, value in expected.params.items():
-        assert torch.equal(result.params[name], value), name
-
-
 def test_what_is_not_a_number_stays_so(calls):
     params, alpha, episodes = random_setting("maml", 16, n_filters=32)
     params["conv2.weight"][0, 0, 0, 0] = torch.nan
