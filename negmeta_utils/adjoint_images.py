@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from negmeta_utils import adjoint_convolutions as convolutions
 from negmeta_utils import adjoint_layers as layers
+from negmeta_utils import adjoint_native
 from negmeta_utils.adjoint_convolutions import convolve
 from negmeta_utils.model import BATCH_NORM_EPS
 
@@ -43,12 +44,18 @@ def prepare(images: torch.Tensor) -> Images:
     """
     x = convolutions.channels_last(images)
     chunk = x.shape[1] if x.is_cuda else max(1, CHUNK // x[:, 0, ..., 0].numel())
-    total, product, size = 0, 0, x[0, ..., 0].numel()
-    for part in images.split(chunk, 1):
-        part_total, part_product = _patch_sums(part.double())
-        total, product = total + part_total, product + part_product
+    total, product = _sums_over_patches(x, images, chunk)
+    size = x[0, ..., 0].numel()
     mean = total[:, None] / size
     return Images(x, mean, product / size - mean.mT * mean, chunk)
+
+
+def _sums_over_patches(x: torch.Tensor, images: torch.Tensor, chunk: int) -> list[torch.Tensor]:
+    """What `_patch_sums` gives in float64, a chunk of images at a time, or by C where it can."""
+    if adjoint_native.suits(x, x.shape[-1], adjoint_native.FILTERS):
+        return adjoint_native.patch_sums(x)
+    parts = [_patch_sums(part.double()) for part in images.split(chunk, 1)]
+    return [sum(sums) for sums in zip(*parts, strict=True)]
 
 
 def _patch_sums(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -102,6 +102,16 @@ def weight_gradient_at(x: torch.Tensor, u: torch.Tensor, place: torch.Tensor) ->
     return _weights(out)
 
 
+def patch_sums(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums over the 3x3 patches X of images: of X [1, 9 * channels] and of X^T X [1, 9 * channels,
+    9 * channels], in float64."""
+    size = 9 * x.shape[-1]
+    total = x.new_empty(1, size, dtype=torch.float64)
+    product = x.new_empty(1, size, size, dtype=torch.float64)
+    _call("patch_sums", x.dtype, x, total, product, *x.shape[1:])
+    return total, product
+
+
 def centre(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """z - mean z, in place of `z`; mean z and var z [1, 1, 1, 1, filters]."""
     mean, variance = _per_channel(z), _per_channel(z)

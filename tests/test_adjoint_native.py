@@ -71,7 +71,7 @@ def test_is_the_reference_gradient_on_vectors_of_each_width(target, calls):
     assert_same(adjoint.meta_gradient(params, alpha, episodes, 2), expected, 1e-10)
     assert set(calls) == {
         "convolve", "weight_gradient", "pooled_convolve", "weight_gradient_at", "centre", "pool",
-        "normalise_tangent", "activate", "gate", "combine",
+        "normalise_tangent", "activate", "gate", "combine", "patch_sums",
     }  # fmt: skip
 
 
@@ -118,6 +118,17 @@ def test_many_images_go_in_groups_that_stay_in_a_cache(calls):
     expected = adjoint_native.input_gradient(x, square)
     assert torch.equal(adjoint_native.input_gradient(x, square, reuse=True), expected)
     assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("target", TARGETS, indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(3, 3, 28, 28), (5, 3, 17, 9), (2, 1, 8, 30), (1, 1, 1, 2)])
+def test_sums_over_patches_are_those_of_unfolded_images(target, shape, dtype):
+    images = torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(1)) - 0.3
+    patches = F.unfold(images.double(), 3, padding=1).movedim(1, 0).flatten(1)
+    total, product = adjoint_native.patch_sums(images[None].movedim(2, 4))
+    torch.testing.assert_close(total[0], patches.sum(1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(product[0], patches @ patches.T, rtol=1e-12, atol=1e-12)
 
 
 def test_float32_is_closer_to_float64_than_nested_differentiation_is():
