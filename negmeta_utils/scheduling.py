@@ -30,6 +30,14 @@ from negmeta_utils import runs
 from negmeta_utils.execute import Result, execute, stop_kernels
 from negmeta_utils.study import Job, is_complete, write_plan
 
+LOCAL = {  # settings of a cluster on this machine
+    # On a busy machine a worker may need longer to come back than dask waits for it.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+    # Dask looks after itself dozens of times a second, which took 5 % of two cores from trainings.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "5s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -182,13 +190,13 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
             yield client
         return
     with (
-        # On a busy machine a worker may need longer to come back than dask waits for it.
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
+        dask.config.set(LOCAL),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,  # one kernel each
             env=_threads(workers),
             plugins=[IgnoreInterrupt()],
+            memory_limit=0,  # a kernel's memory is not its worker's
             resources={"GPU": 1} if torch.cuda.is_available() else None,
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},

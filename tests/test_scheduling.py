@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import pandas as pd
 import psutil
 import pytest
@@ -241,3 +242,12 @@ def test_cores_are_divided_unless_the_user_says_how_many(monkeypatch):
         assert set(scheduling._threads(workers).values()) == {threads}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert scheduling._threads(2)["OMP_NUM_THREADS"] == "3"
+
+
+def test_dask_leaves_the_cores_to_the_jobs():
+    def settings() -> list:
+        names = ("worker.profile.enabled", "admin.tick.interval")
+        return [dask.config.get(f"distributed.{name}") for name in names]
+
+    with scheduling._cluster(1, None) as client:
+        assert list(client.run(settings).values()) == [[False, "5s"]]
