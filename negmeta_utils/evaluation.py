@@ -6,13 +6,47 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from negmeta_utils import runs
 from negmeta_utils.episodes import ImageSet, episodes_at_once
-from negmeta_utils.features import evaluate_features
+from negmeta_utils.features import check_comparable, evaluate_features, test_images
 from negmeta_utils.runs import Run
+from negmeta_utils.shipped import shipped_features
 
+FEW_EPISODES = 60  # a look
 SECONDS_BETWEEN_WRITES = 10
+
+
+def features_table(
+    trained: list[Run],
+    n_episodes: int | None,
+    eval_seed: int,
+    folder: Path,
+    data_dir: str | None,
+    device: torch.device,
+    report: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """The tables of `features.evaluate_features` of several runs, one below the other.
+
+    What comes with a shipped run is taken as it is, and needs no images; all else is evaluated, by
+    `evaluate_resumably` in `folder`. n_episodes: of each run; None is as many as come with all of
+    them, or few. Raises ValueError as `features.test_images`.
+    """
+    check_comparable(trained)
+    known = [shipped_features(run, eval_seed) for run in trained]
+    lengths = [0 if table is None else len(table) for table in known]
+    n_episodes = n_episodes or min(lengths) or FEW_EPISODES
+    if min(lengths) < n_episodes:
+        images = test_images(trained, data_dir).to(device)
+    tables = []
+    for run, table, length in zip(trained, known, lengths, strict=True):
+        if length >= n_episodes:
+            report(f"{run.directory.name}: its {length} episodes come with it")
+            tables.append(table.head(n_episodes))
+        else:
+            tables.append(evaluate_resumably(run, images, n_episodes, eval_seed, folder, report))
+    return pd.concat(tables, ignore_index=True)
 
 
 def evaluate_resumably(

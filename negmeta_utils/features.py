@@ -22,12 +22,8 @@ from negmeta_utils.runs import Run
 from negmeta_utils.statistics import ACCURACIES
 
 
-def test_images(trained: list[Run], data_dir: str | None) -> ImageSet:
-    """The images of the test split that all of `trained` share.
-
-    Raises ValueError where the runs differ in data or task, or the data here are not those that
-    they were trained with.
-    """
+def check_comparable(trained: list[Run]) -> None:
+    """Raise ValueError where the runs differ in data set or task."""
     first = trained[0].parameters
     for run in trained:
         for name in ("dataset", "image_size", "n_way", "n_shot", "n_query"):
@@ -36,6 +32,16 @@ def test_images(trained: list[Run], data_dir: str | None) -> ImageSet:
                     f"{run.directory}: {name}={run.parameters[name]!r}, but {first[name]!r} in "
                     f"{trained[0].directory}; evaluate runs of one data set and task together"
                 )
+
+
+def test_images(trained: list[Run], data_dir: str | None) -> ImageSet:
+    """The images of the test split that all of `trained` share.
+
+    Raises ValueError as `check_comparable`, and where the data here are not those that they were
+    trained with.
+    """
+    check_comparable(trained)
+    first = trained[0].parameters
     images = data.load(first["dataset"], "test", first["image_size"], data_dir)
     for run in trained:
         if run.manifest["data"]["test"]["fingerprint"] != images.fingerprint:

@@ -34,6 +34,7 @@ LABELS = {
     "meta-sgd - maml": "Meta-SGD − MAML",
 }
 NEGATIVE, POSITIVE, PAPER = PALETTE[3], PALETTE[7], "black"
+APART = {"episodes": 0.12, "seeds": -0.12}  # of a method's two intervals
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
 
 
@@ -219,9 +220,10 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
 def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """What adaptation does to features: on-task and off-task changes with their intervals.
 
-    changes: method, quantity, over ("episodes" or "seeds"), points, low, high. paper: method,
-    quantity, points. All in percentage points.
+    changes: method, quantity, over ("episodes" or "seeds"), points, low, high; rows without an
+    interval are left out. paper: method, quantity, points. All in percentage points.
     """
+    changes = changes.dropna(subset=["low", "high"])
     quantities = list(dict.fromkeys(changes["quantity"]))
     methods = list(dict.fromkeys(changes["method"]))
     size = (4.6 * len(quantities), 1.6 + 0.6 * len(methods))
@@ -229,22 +231,30 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     for axis, quantity in zip(axes[0], quantities, strict=True):
         for place, method in enumerate(methods):
             rows = changes[(changes["quantity"] == quantity) & (changes["method"] == method)]
-            for shift, row in zip((0.12, -0.12), rows.itertuples(), strict=False):
-                _interval(axis, row, place + shift, COLOURS[method])
+            for row in rows.itertuples():
+                _interval(axis, row, place + APART[row.over], COLOURS[method])
             published = paper[(paper["quantity"] == quantity) & (paper["method"] == method)]
             axis.plot(published["points"], [place] * len(published), "x", color=PAPER, zorder=3)
         axis.axvline(0, color="black", lw=1)
         axis.set(title=quantity, xlabel="percentage points", ylim=(-0.6, len(methods) - 0.4))
     axes[0, 0].set_yticks(range(len(methods)), [LABELS[m] for m in methods])
-    handles = [
-        plt.Line2D([], [], color="grey", marker="o", label="over episodes: these networks"),
-        plt.Line2D([], [], color="grey", marker="s", ls="--", label="over seeds: the methods"),
-        plt.Line2D([], [], color=PAPER, marker="x", ls="", label="the paper"),
-    ]
+    handles = {
+        "episodes": {"marker": "o", "label": "over episodes: these networks"},
+        "seeds": {"marker": "s", "ls": "--", "label": "over seeds: the methods"},
+        "paper": {"marker": "x", "ls": "", "color": PAPER, "label": "the paper"},
+    }
+    shown = set(changes["over"]) | ({"paper"} if len(paper) else set())
     figure.tight_layout()
-    shown = handles if len(paper) else handles[:2]
     figure.legend(
-        handles=shown, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.02)
+        handles=[
+            plt.Line2D([], [], **{"color": "grey"} | style)
+            for name, style in handles.items()
+            if name in shown
+        ],
+        frameon=False,
+        ncols=3,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.02),
     )
     return figure
 

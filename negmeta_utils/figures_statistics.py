@@ -18,6 +18,7 @@ def intervals_compared(table: pd.DataFrame) -> Figure:
     NaN), as `compared.compared` gives with a column of quantities. Intervals without bounds are
     left out. Coloured where misses are `TOO_MANY`.
     """
+    table = table.dropna(subset=["low", "high"])
     quantities = list(dict.fromkeys(table["quantity"]))
     names = list(dict.fromkeys(table["interval"]))
     size = (4.1 * len(quantities) + 2.4, 0.42 * len(names) + 1)
@@ -25,6 +26,8 @@ def intervals_compared(table: pd.DataFrame) -> Figure:
     for axis, quantity in zip(axes[0], quantities, strict=True):
         rows = table[table["quantity"] == quantity].set_index("interval")
         for place, name in enumerate(names):
+            if name not in rows.index:
+                continue
             row = rows.loc[name]
             colour = NEGATIVE if row["misses"] > TOO_MANY else POSITIVE
             axis.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=2)

@@ -96,13 +96,13 @@ def output_folder(path: str | None) -> Path:
 
 
 def read_tables(folders: list[str], name: str) -> pd.DataFrame:
-    """The tables `name` of several folders, one below the other.
+    """The tables `name` of several folders or shipped runs, one below the other.
 
     Raises FileNotFoundError, and ValueError for a file that is no table or lacks `COLUMNS`.
     """
     check_folders(Path(name).stem, folders)
     tables = []
-    for path in (resolve(folder) / name for folder in folders):
+    for path in (directory_of(folder) / name for folder in folders):
         tables.append(read_table(path))
         missing = set(COLUMNS.get(name, ())) - set(tables[-1])
         if missing:
@@ -111,6 +111,11 @@ def read_tables(folders: list[str], name: str) -> pd.DataFrame:
                 "wrote"
             )
     return pd.concat(tables, ignore_index=True)
+
+
+def directory_of(name: str | Path) -> Path:
+    """The folder of the shipped run of that name, else what `resolve` makes of it."""
+    return PRETRAINED / name if str(name) in shipped_runs() else resolve(name)
 
 
 def load_runs(names: list[str]) -> list[Run]:
@@ -125,8 +130,7 @@ def load_run(name: str | Path) -> Run:
     Raises FileNotFoundError for a directory without a finished run, ValueError for files that do
     not hold one.
     """
-    shipped = PRETRAINED / str(name)
-    directory = shipped if shipped.is_dir() else resolve(name)
+    directory = directory_of(name)
     path = directory / "manifest.json"
     manifest = read_json(path) if path.is_file() else {}
     if manifest.get("status") != "complete":

@@ -5,6 +5,7 @@ import pandas as pd
 
 from negmeta_utils import runs
 
+EVAL_SEED = 0  # of the pairs of tasks in the shipped tables
 LISTED = ("method", "dataset", "seed", "n_updates", "n_filters", "image_size")
 
 
@@ -33,3 +34,12 @@ def list_pretrained() -> pd.DataFrame:
             }
         )
     return pd.DataFrame(records)
+
+
+def shipped_features(run: runs.Run, eval_seed: int) -> pd.DataFrame | None:
+    """The table of `features.evaluate_features` that comes with a shipped run; None where there is
+    none, or it is of other pairs of tasks."""
+    path = run.directory / "features.parquet"
+    if run.directory.parent != runs.PRETRAINED or eval_seed != EVAL_SEED or not path.is_file():
+        return None
+    return runs.read_table(path)

@@ -81,6 +81,17 @@ def test_changes_are_drawn_with_their_intervals_and_the_papers_numbers(features)
         assert round(value, 6) in drawn
 
 
+def test_one_seed_has_no_interval_over_seeds_and_no_mark_for_one(features):
+    effects = effect_sizes(features[features["seed"] == features["seed"].min()])
+    changed = effects[effects["quantity"] == "off-task change"]
+    figure = figures.feature_changes(changed, PAPER_CHANGES)
+    assert "s" not in [line.get_marker() for line in figure.axes[0].lines]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "over episodes: these networks",
+        "the paper",
+    ]
+
+
 def test_files_are_the_same_bytes_from_the_same_tables(tmp_path):
     """In processes of their own, which hash strings differently, and at other times."""
     for number in ("1", "2"):

@@ -101,6 +101,11 @@ def test_shipped_runs_load(name):
     assert set(run.alpha) == set(run.params)
 
 
+@pytest.mark.parametrize("name", [".", ""])
+def test_the_folder_of_shipped_runs_is_none_itself(name):
+    assert runs.directory_of(name) == runs.ROOT
+
+
 def test_there_are_shipped_runs():
     assert {"glyphs-maml-0", "glyphs-meta-sgd-0"} <= set(runs.shipped_runs())
 

@@ -1,0 +1,63 @@
+"""For maintainers, after `negmeta study` of each: what of their results the repository keeps.
+
+A study without results in `runs/` is left as it is.
+"""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+RUNS, FIGURES, PRETRAINED = Path("runs"), Path("figures"), Path("negmeta_utils/pretrained")
+STUDIES = ("demo", "mini-imagenet", "paper-28")
+SHIPPED = {"demo": "glyphs", "paper-28": "mini-imagenet"}  # study: data set its networks name
+JOBS = {
+    "linear-theory": ("few-tasks", "more-tasks"),
+    "questions": (
+        "mechanism", "datasets", "inner_steps", "test_time", "alpha", "features", "statistics",
+        "alpha_uniform", "features_uniform", "statistics_uniform",
+    ),
+}  # fmt: skip
+KEPT = (".png", ".csv", ".md", ".parquet")
+
+
+def copy(job: Path, to: Path, suffixes: tuple[str, ...] = KEPT) -> None:
+    """The results in the folder of a job that has succeeded."""
+    if (job / "job.json").is_file():
+        to.mkdir(parents=True, exist_ok=True)
+        for file in sorted(job.iterdir()):
+            if file.suffix in suffixes and not file.name.startswith("."):
+                shutil.copy(file, to)
+
+
+def publish_study(study: str) -> None:
+    tables = study != "paper-28"  # its tables come with its networks
+    for job in ("alpha", "features", "statistics"):
+        copy(RUNS / study / job, FIGURES / study, KEPT if tables else KEPT[:-1])
+    for run in sorted((RUNS / study).glob("train-*")):
+        shutil.copy(run / "manifest.json", FIGURES / study / f"{run.name}.json")
+        shutil.copy(run / "figure5.png", FIGURES / study / f"figure5-{run.name}.png")
+
+
+def ship(study: str, dataset: str) -> None:
+    """Seed 0 of each method with all that its run found out, and what 40,000 episodes did."""
+    for method in ("maml", "meta-sgd"):
+        run, to = RUNS / study / f"train-{method}-0", PRETRAINED / f"{dataset}-{method}-0"
+        to.mkdir(parents=True, exist_ok=True)
+        for file in (run / "manifest.json", run / "model.safetensors", *run.glob("*.parquet")):
+            shutil.copy(file, to)
+        if study == "paper-28":
+            table = pd.read_parquet(RUNS / study / "features" / "features.parquet")
+            own = table[(table["method"] == method) & (table["seed"] == 0)]
+            own.to_parquet(to / "features.parquet", index=False, compression="zstd")
+
+
+if __name__ == "__main__":
+    for study in STUDIES:
+        if (RUNS / study / "statistics" / "job.json").is_file():
+            publish_study(study)
+            if study in SHIPPED:
+                ship(study, SHIPPED[study])
+    for study, jobs in JOBS.items():
+        for job in jobs:
+            copy(RUNS / study / job, FIGURES / study / job)
