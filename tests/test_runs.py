@@ -107,7 +107,11 @@ def test_the_folder_of_shipped_runs_is_none_itself(name):
 
 
 def test_there_are_shipped_runs():
-    assert {"glyphs-maml-0", "glyphs-meta-sgd-0"} <= set(runs.shipped_runs())
+    assert runs.shipped_runs() == [
+        f"{dataset}-{method}-0"
+        for dataset in ("glyphs", "mini-imagenet")
+        for method in ("maml", "meta-sgd")
+    ]
 
 
 def test_tables_of_several_folders_are_joined(tmp_path):

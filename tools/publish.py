@@ -50,6 +50,9 @@ def ship(study: str, dataset: str) -> None:
             table = pd.read_parquet(RUNS / study / "features" / "features.parquet")
             own = table[(table["method"] == method) & (table["seed"] == 0)]
             own.to_parquet(to / "features.parquet", index=False, compression="zstd")
+            rates = pd.read_parquet(run / "every_rate.parquet")  # megabytes: every other point
+            few = rates[rates["update"].isin(rates["update"].unique()[::2])]
+            few.to_parquet(to / "every_rate.parquet", index=False, compression="zstd")
 
 
 if __name__ == "__main__":
