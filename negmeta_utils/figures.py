@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.guards import replacing
 
@@ -166,21 +167,26 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
 
 
 def rates_over_training(rates: pd.DataFrame) -> Figure:
-    """How each layer's rates moved: mean, the middle half and the middle nine tenths.
+    """How each layer's rates moved: mean, the middle half and the middle nine tenths; and below,
+    the mean alone, whose sign such a range would hide.
 
     rates: update, layer, seed, mean, q05 to q95 (the rates table). Seeds are averaged.
     """
-    figure, axes = plt.subplots(1, len(LAYERS), figsize=(12, 2.7))
+    figure, axes = plt.subplots(2, len(LAYERS), figsize=(12, 4.6), sharex="col")
     table = rates.groupby(["layer", "update"]).mean(numeric_only=True)
-    for axis, layer in zip(axes, LAYERS, strict=True):
+    for axis, below, layer in zip(*axes, LAYERS, strict=True):
         rows = table.loc[layer]
         axis.fill_between(rows.index, rows["q05"], rows["q95"], color=PALETTE[1], alpha=0.2, lw=0)
         axis.fill_between(rows.index, rows["q25"], rows["q75"], color=PALETTE[1], alpha=0.35, lw=0)
-        axis.plot(rows.index, rows["mean"], color=PALETTE[1])
-        axis.axhline(0, color="black", lw=1)
-        axis.set(title=layer, xlabel="meta-update")
-        axis.locator_params(axis="x", nbins=4)
-    axes[0].set_ylabel("learned rate: mean,\nmiddle 50 % and 90 %")
+        for place in (axis, below):
+            place.plot(rows.index, rows["mean"], color=PALETTE[1])
+            place.axhline(0, color="black", lw=1)
+        axis.set(title=layer)
+        below.set(xlabel="meta-update")
+        below.locator_params(axis="x", nbins=4)
+        below.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes[0, 0].set_ylabel("learned rate: mean,\nmiddle 50 % and 90 %")
+    axes[1, 0].set_ylabel("mean alone")
     figure.tight_layout()
     return figure
 
@@ -237,6 +243,7 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
             axis.plot(published["points"], [place] * len(published), "x", color=PAPER, zorder=3)
         axis.axvline(0, color="black", lw=1)
         axis.set(title=quantity, xlabel="percentage points", ylim=(-0.6, len(methods) - 0.4))
+        axis.locator_params(axis="x", nbins=6)
     axes[0, 0].set_yticks(range(len(methods)), [LABELS[m] for m in methods])
     handles = {
         "episodes": {"marker": "o", "label": "over episodes: these networks"},
