@@ -22,16 +22,17 @@ def features_table(
     trained: list[Run],
     n_episodes: int | None,
     eval_seed: int,
-    folder: Path,
+    out_dir: str | None,
     data_dir: str | None,
     device: torch.device,
     report: Callable[[str], None] = lambda text: None,
-) -> pd.DataFrame:
-    """The tables of `features.evaluate_features` of several runs, one below the other.
+) -> tuple[pd.DataFrame, Path]:
+    """The tables of `features.evaluate_features` of several runs, one below the other; and the
+    folder of `runs.output_folder`, made once there is nothing left to refuse.
 
     What comes with a shipped run is taken as it is, and needs no images; all else is evaluated, by
-    `evaluate_resumably` in `folder`. n_episodes: of each run; None is as many as come with all of
-    them, or few. Raises ValueError as `features.test_images`.
+    `evaluate_resumably` in that folder. n_episodes: of each run; None is as many as come with all
+    of them, or few. Raises ValueError as `features.test_images`.
     """
     check_comparable(trained)
     known = [shipped_features(run, eval_seed) for run in trained]
@@ -39,6 +40,7 @@ def features_table(
     n_episodes = n_episodes or min(lengths) or FEW_EPISODES
     if min(lengths) < n_episodes:
         images = test_images(trained, data_dir).to(device)
+    folder = runs.output_folder(out_dir)
     tables = []
     for run, table, length in zip(trained, known, lengths, strict=True):
         if length >= n_episodes:
@@ -46,7 +48,7 @@ def features_table(
             tables.append(table.head(n_episodes))
         else:
             tables.append(evaluate_resumably(run, images, n_episodes, eval_seed, folder, report))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True), folder
 
 
 def evaluate_resumably(

@@ -68,7 +68,12 @@ def shipped(run, images, tmp_path, monkeypatch):
 
 def table_of(trained, n_episodes, eval_seed, folder, data_dir):
     device = torch.device("cpu")
-    return evaluation.features_table(trained, n_episodes, eval_seed, folder, data_dir, device)
+    out_dir = str(folder / "out")
+    table, made = evaluation.features_table(
+        trained, n_episodes, eval_seed, out_dir, data_dir, device
+    )
+    assert made == folder / "out" and made.is_dir()
+    return table
 
 
 def test_what_comes_with_a_run_needs_no_images(shipped, tmp_path):
@@ -79,7 +84,8 @@ def test_what_comes_with_a_run_needs_no_images(shipped, tmp_path):
     assert runs.read_tables(["a-run"], "features.parquet").equals(table)
     for n_episodes, eval_seed in ((8, 0), (5, 1)):
         with pytest.raises(FileNotFoundError):
-            table_of([run], n_episodes, eval_seed, tmp_path, nowhere)
+            table_of([run], n_episodes, eval_seed, tmp_path / "refused", nowhere)
+    assert not (tmp_path / "refused").exists()
 
 
 def test_what_does_not_come_with_a_run_is_evaluated(shipped, run, images, tmp_path, tiny_data):
