@@ -50,12 +50,14 @@ def prepare(images: torch.Tensor) -> Images:
     return Images(x, mean, product / size - mean.mT * mean, chunk)
 
 
-def _sums_over_patches(x: torch.Tensor, images: torch.Tensor, chunk: int) -> list[torch.Tensor]:
+def _sums_over_patches(
+    x: torch.Tensor, images: torch.Tensor, chunk: int
+) -> tuple[torch.Tensor, ...]:
     """What `_patch_sums` gives in float64, a chunk of images at a time, or by C where it can."""
     if adjoint_native.suits(x, x.shape[-1], adjoint_native.FILTERS):
         return adjoint_native.patch_sums(x)
     parts = [_patch_sums(part.double()) for part in images.split(chunk, 1)]
-    return [sum(sums) for sums in zip(*parts, strict=True)]
+    return tuple(sum(sums) for sums in zip(*parts, strict=True))
 
 
 def _patch_sums(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

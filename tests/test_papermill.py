@@ -42,4 +42,5 @@ def test_a_notebook_from_s3_shows_its_parameters(bucket):
     notebook = study.NOTEBOOKS / "03_feature_adaptation.ipynb"
     bucket.upload_file(str(notebook), "03.ipynb")
     shown = papermill.inspect_notebook("s3://results/03.ipynb")
+    assert shown["n_episodes"]["default"] == "None"
     assert shown["eval_seed"]["default"] == "0"

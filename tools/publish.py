@@ -6,9 +6,9 @@ A study without results in `runs/` is left as it is.
 import shutil
 from pathlib import Path
 
-import pandas as pd
+from negmeta_utils.runs import PRETRAINED, read_table, write_table
 
-RUNS, FIGURES, PRETRAINED = Path("runs"), Path("figures"), Path("negmeta_utils/pretrained")
+RUNS, FIGURES = Path("runs"), Path("figures")
 STUDIES = ("demo", "mini-imagenet", "paper-28")
 SHIPPED = {"demo": "glyphs", "paper-28": "mini-imagenet"}  # study: data set its networks name
 JOBS = {
@@ -47,12 +47,12 @@ def ship(study: str, dataset: str) -> None:
         for file in (run / "manifest.json", run / "model.safetensors", *run.glob("*.parquet")):
             shutil.copy(file, to)
         if study == "paper-28":
-            table = pd.read_parquet(RUNS / study / "features" / "features.parquet")
+            table = read_table(RUNS / study / "features" / "features.parquet")
             own = table[(table["method"] == method) & (table["seed"] == 0)]
-            own.to_parquet(to / "features.parquet", index=False, compression="zstd")
-            rates = pd.read_parquet(run / "every_rate.parquet")  # megabytes: every other point
+            write_table(to / "features.parquet", own)
+            rates = read_table(run / "every_rate.parquet")  # megabytes: every other point
             few = rates[rates["update"].isin(rates["update"].unique()[::2])]
-            few.to_parquet(to / "every_rate.parquet", index=False, compression="zstd")
+            write_table(to / "every_rate.parquet", few)
 
 
 if __name__ == "__main__":
