@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from negmeta_utils import runs
+from negmeta_utils import guards, runs
+from negmeta_utils.adaptation import rates
 from negmeta_utils.model import Params
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -20,6 +21,7 @@ class State:
     history, rates, every_rate: tables to be joined, as far as they are known.
     rows: the history's rows since the last checkpoint, their training losses still on the device,
     and None where there was no validation.
+    best_loss: the lowest validation loss so far, of the network that is kept as "best".
     """
 
     params: Params
@@ -31,6 +33,7 @@ class State:
     every_rate: list[pd.DataFrame] = field(default_factory=list)
     update: int = 0
     seconds: float = 0.0
+    best_loss: float = math.inf
     rows: list[dict] = field(default_factory=list)
 
 
@@ -59,10 +62,22 @@ def save(state: State, directory: Path, manifest: dict) -> None:
         "run": identity(manifest),
         "update": state.update,
         "seconds": state.seconds,
-        "outer_lr": state.optimizer.param_groups[0]["lr"],
+        "outer_lrs": [group["lr"] for group in state.optimizer.param_groups],
         "scheduler": state.scheduler.state_dict() if state.scheduler else None,
+        "best_loss": state.best_loss,
     }
     runs.write_tensors(directory / "checkpoint.safetensors", groups, metadata)
+
+
+def keep(state: State, directory: Path, method: str, name: str) -> None:
+    """Write parameters and rates as they are now, for `runs.load_run` to find by `name`.
+
+    A training that goes on from an earlier checkpoint writes the same once more.
+    """
+    folder = directory / runs.KEPT
+    guards.make_folder(folder)
+    groups = {"params": state.params, "alpha": rates(method, state.alpha)}
+    runs.write_tensors(folder / f"{name}.safetensors", groups, {"update": state.update})
 
 
 def check_finite(state: State, directory: Path) -> None:
@@ -126,11 +141,13 @@ def resume(directory: Path, state: State, manifest: dict) -> State:
     saved["state"] = {
         int(index): {key: groups[key][index] for key in ADAM} for index in groups["step"]
     }
-    saved["param_groups"][0]["lr"] = metadata["outer_lr"]
+    for group, outer_lr in zip(saved["param_groups"], metadata["outer_lrs"], strict=True):
+        group["lr"] = outer_lr
     state.optimizer.load_state_dict(saved)
     if state.scheduler is not None:
         state.scheduler.load_state_dict(metadata["scheduler"])
-    state.update, state.seconds = metadata["update"], metadata["seconds"]
+    for name in ("update", "seconds", "best_loss"):
+        setattr(state, name, metadata[name])
     for name in ("history", "rates", "every_rate"):
         table = runs.read_table(directory / f"{name}.parquet")
         setattr(state, name, [table[table["update"] <= state.update]])

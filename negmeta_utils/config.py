@@ -1,16 +1,18 @@
 """What a training depends on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Optional, get_type_hints
 
 from negmeta_utils import runs
-from negmeta_utils.adaptation import init_alpha
+from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.capture import PRECISIONS
 from negmeta_utils.episodes import ImageSet, check_episode_fits
 from negmeta_utils.model import n_features
 from negmeta_utils.parameters import check_value
+from negmeta_utils.splits import CLASSES
 
 ENGINES = ("auto", "adjoint", "reference")  # auto is the adjoint; the reference is to be read
+MOST_KEPT = 10  # networks along a training, besides the best and the last
 LEAST = {"seed": 0, "test_episodes": 0, "n_way": 2}  # of the others 1
 
 
@@ -23,6 +25,7 @@ class TrainConfig:
     """
 
     dataset: str = "mini-imagenet"
+    classes: str = "64/16/20"
     method: str = "meta-sgd"
     seed: int = 0
     n_way: int = 5
@@ -35,12 +38,15 @@ class TrainConfig:
     inner_lr: float = 0.01
     alpha_init: str = "constant"
     outer_lr: float = 0.001
+    alpha_lr: Optional[float] = None
     lr_schedule: str = "constant"
     n_updates: int = 60_000
     val_every: int = 500
     val_episodes: int = 40
+    val_fresh: bool = False
     test_episodes: int = 600
     checkpoint_every: int = 500
+    keep_at: list[int] = field(default_factory=list)
     data_dir: Optional[str] = None
     device: str = "auto"
     engine: str = "auto"
@@ -49,18 +55,34 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(TrainConfig).items():
             value = getattr(self, name)
-            check_value(name, value, kind, LEAST.get(name, 1))
+            if name != "keep_at":
+                check_value(name, value, kind, LEAST.get(name, 1))
             if kind is float:  # a rate of 1 must not make tensors of whole numbers
                 object.__setattr__(self, name, float(value))
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r}: not one of {', '.join(ENGINES)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r}: not one of {', '.join(PRECISIONS)}")
+        if self.classes not in CLASSES:
+            raise ValueError(f"classes={self.classes!r}: not one of {', '.join(CLASSES)}")
         if self.lr_schedule not in ("constant", "plateau"):
             raise ValueError(f"lr_schedule={self.lr_schedule!r}: use 'constant' or 'plateau'")
         init_alpha(self.method, {}, alpha_init=self.alpha_init)  # knows which of them go together
+        if self.alpha_lr is not None and not METHODS[self.method].learns_alpha:
+            raise ValueError(f"alpha_lr={self.alpha_lr}: {self.method} learns no rates; use None")
+        self._check_keep_at()
         if self.image_size is not None:
             n_features(self.image_size)
+
+    def _check_keep_at(self) -> None:
+        if not isinstance(self.keep_at, list) or len(self.keep_at) > MOST_KEPT:
+            raise ValueError(
+                f"keep_at={self.keep_at!r}: must be a list of at most {MOST_KEPT} meta-updates"
+            )
+        for update in self.keep_at:
+            check_value("keep_at", update, int)
+            if update > self.n_updates:
+                raise ValueError(f"keep_at={update}: training ends at {self.n_updates}; lower it")
 
     def resolved(self, images: ImageSet) -> "TrainConfig":
         """With image size, device and engine as they will be.

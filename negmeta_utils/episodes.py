@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 # One independent stream of episodes for each use, so that no use can disturb another.
-STREAMS = {"train": 0, "val": 1, "test": 2, "other": 3, "final": 4}
+STREAMS = {"train": 0, "val": 1, "test": 2, "other": 3, "final": 4, "classes": 5}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def features_table(
     tables = []
     for run, table, length in zip(trained, known, lengths, strict=True):
         if length >= n_episodes:
-            report(f"{run.directory.name}: its {length} episodes come with it")
+            report(f"{run.name}: its {length} episodes come with it")
             tables.append(table.head(n_episodes))
         else:
             tables.append(evaluate_resumably(run, images, n_episodes, eval_seed, folder, report))
@@ -89,7 +89,7 @@ def forget(folder: Path) -> None:
 
 def _kept(run: Run, images: ImageSet, eval_seed: int, folder: Path) -> Path:
     """One file for one model on these images and episodes."""
-    digest = hashlib.sha256((run.directory / "model.safetensors").read_bytes())
+    digest = hashlib.sha256(run.file.read_bytes())
     shape = [run.parameters[name] for name in ("n_way", "n_shot", "n_query", "inner_steps")]
     digest.update(repr((images.fingerprint, eval_seed, shape)).encode())
     name = f"{run.parameters['method']}-{run.parameters['seed']}-{digest.hexdigest()[:12]}"

@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import adjoint, data, protonet
+from negmeta_utils import adjoint, protonet
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params
 from negmeta_utils.protonet import prototypes
 from negmeta_utils.runs import Run
+from negmeta_utils.splits import load_split
 from negmeta_utils.statistics import ACCURACIES
 
 
@@ -26,7 +27,7 @@ def check_comparable(trained: list[Run]) -> None:
     """Raise ValueError where the runs differ in data set or task."""
     first = trained[0].parameters
     for run in trained:
-        for name in ("dataset", "image_size", "n_way", "n_shot", "n_query"):
+        for name in ("dataset", "classes", "image_size", "n_way", "n_shot", "n_query"):
             if run.parameters[name] != first[name]:
                 raise ValueError(
                     f"{run.directory}: {name}={run.parameters[name]!r}, but {first[name]!r} in "
@@ -42,7 +43,7 @@ def test_images(trained: list[Run], data_dir: str | None) -> ImageSet:
     """
     check_comparable(trained)
     first = trained[0].parameters
-    images = data.load(first["dataset"], "test", first["image_size"], data_dir)
+    images = load_split(first["dataset"], "test", first["image_size"], data_dir, first["classes"])
     for run in trained:
         if run.manifest["data"]["test"]["fingerprint"] != images.fingerprint:
             raise ValueError(f"{run.directory}: trained with other images than those found here")

@@ -8,6 +8,7 @@ IN_WORDS = {
     int: "a whole number",
     float: "a number (in YAML 1.0e-3, not 1e-3)",
     str: "text",
+    bool: "True or False",
     type(None): "None",
 }
 
@@ -15,13 +16,13 @@ IN_WORDS = {
 def check_value(name: str, value: object, kind: type, least: int = 1) -> None:
     """Raise ValueError where parameter `name` cannot have that value.
 
-    kind: int, from `least` on; float, positive and finite, which an int may be too; str; or one
-    of these as Optional.
+    kind: int, from `least` on; float, positive and finite, which an int may be too; str; bool; or
+    one of these as Optional.
     """
     kinds = get_args(kind) or (kind,)
     if type(value) not in kinds and not (type(value) is int and float in kinds):
         raise ValueError(f"{name}={value!r}: must be {' or '.join(IN_WORDS[k] for k in kinds)}")
-    if float in kinds and not 0 < value < math.inf:
+    if float in kinds and value is not None and not 0 < value < math.inf:
         raise ValueError(f"{name}={value}: must be a positive number")
     if type(value) is int and value < least and float not in kinds:
         raise ValueError(f"{name}={value}: must be at least {least}")

@@ -8,6 +8,7 @@ A run directory holds
     every_rate.parquet      every single rate, at some twenty of those points
     checkpoint.safetensors  everything that training needs to go on
     model.safetensors       parameters and rates at the end
+    kept/*.safetensors      the same at the best validation and at chosen meta-updates
     accuracy.parquet        loss and accuracy on the test classes, one row an episode
     01_train.ipynb          the notebook as executed, where a study ran it
 
@@ -17,6 +18,7 @@ Every file is written to the side, synced and renamed, so a reader sees a whole 
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
 import time
@@ -40,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]  # the clone: notebooks name files re
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
+KEPT, BEST, END = "kept", "best", "end"  # networks of a run besides the last, and that one
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")
 COLUMNS = {  # that the tables of notebooks 2 and 3 must have
     "features.parquet": (
@@ -52,28 +55,50 @@ COLUMNS = {  # that the tables of notebooks 2 and 3 must have
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training: its manifest, and its parameters and rates on the CPU."""
+    """A network of a training: the run's manifest, and parameters and rates on the CPU.
+
+    network: "end"; or, of one kept along the way, "best" or the meta-update in digits.
+    update: how many meta-updates it has seen; its tables go as far.
+    """
 
     directory: Path
     manifest: dict
     params: dict[str, torch.Tensor]
     alpha: dict[str, torch.Tensor]
+    network: str
+    update: int
+
+    @property
+    def name(self) -> str:
+        """The folder's name, with the network's behind an @ where it is not the last."""
+        return self.directory.name + ("" if self.network == END else f"@{self.network}")
+
+    @property
+    def file(self) -> Path:
+        """Of parameters and rates."""
+        return _model_file(self.directory, self.network)
 
     @property
     def parameters(self) -> dict:
         return self.manifest["parameters"]
 
     def history(self) -> pd.DataFrame:
-        return read_table(self.directory / "history.parquet")
+        return self._until_here("history.parquet")
 
     def rates(self) -> pd.DataFrame:
-        return read_table(self.directory / "rates.parquet")
+        return self._until_here("rates.parquet").assign(network=self.network)
 
     def every_rate(self) -> pd.DataFrame:
-        return read_table(self.directory / "every_rate.parquet")
+        return self._until_here("every_rate.parquet")
 
     def final_accuracy(self) -> pd.Series:
-        return read_table(self.directory / "accuracy.parquet")["accuracy"]
+        """One value a test episode; none for a network kept along the way, which had no test."""
+        accuracy = read_table(self.directory / "accuracy.parquet")["accuracy"]
+        return accuracy if self.network == END else accuracy.head(0)
+
+    def _until_here(self, name: str) -> pd.DataFrame:
+        table = read_table(self.directory / name)
+        return table[table["update"] <= self.update]
 
 
 def resolve(path: str | Path) -> Path:
@@ -125,22 +150,47 @@ def load_runs(names: list[str]) -> list[Run]:
 
 
 def load_run(name: str | Path) -> Run:
-    """A finished run, by directory or by the name of one that comes with the package.
+    """A finished run, by directory or by the name of one that comes with the package; with
+    @best or @20000 behind it, the network at its best validation or after so many meta-updates,
+    the latter of a run that goes on as well.
 
-    Raises FileNotFoundError for a directory without a finished run, ValueError for files that do
-    not hold one.
+    Raises FileNotFoundError for a directory without a finished run and for a network that was not
+    kept, ValueError for files that do not hold one.
     """
-    directory = directory_of(name)
+    place, network = split_name(str(name))
+    directory = directory_of(place)
     path = directory / "manifest.json"
     manifest = read_json(path) if path.is_file() else {}
-    if manifest.get("status") != "complete":
+    if manifest.get("status") != "complete" and not (manifest and network.isdigit()):
         why = "it has begun, but not ended" if manifest else "no manifest.json"
         raise FileNotFoundError(
             f"{directory}: no finished run there ({why}); train one with 01_train.ipynb, or name "
             f"a shipped one: {', '.join(shipped_runs())}"
         )
-    tensors, _ = read_tensors(directory / "model.safetensors")
-    return Run(directory, manifest, tensors["params"], tensors["alpha"])
+    path = _model_file(directory, network)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory}: no network {network!r} there; it has {', '.join(kept(directory))}"
+        )
+    tensors, metadata = read_tensors(path)
+    update = metadata.get("update", manifest["parameters"]["n_updates"])
+    return Run(directory, manifest, tensors["params"], tensors["alpha"], network, update)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A run's name without its network, and the network: "end" where none is named."""
+    found = re.fullmatch(rf"(.+)@({BEST}|\d+)", name)
+    return (found[1], found[2]) if found else (name, END)
+
+
+def kept(directory: Path) -> list[str]:
+    """The networks of a run: those kept along the way in their order, "best" and "end" last."""
+    names = [path.stem for path in (directory / KEPT).glob("[!.]*.safetensors")]
+    return [*sorted(names, key=lambda n: (n == BEST, n.zfill(20))), END]
+
+
+def _model_file(directory: Path, network: str) -> Path:
+    return directory / ("model.safetensors" if network == END else f"{KEPT}/{network}.safetensors")
 
 
 def shipped_runs() -> list[str]:

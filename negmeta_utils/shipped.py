@@ -24,7 +24,7 @@ def list_pretrained() -> pd.DataFrame:
     records = []
     for name in runs.shipped_runs():
         run = runs.load_run(name)
-        size = sum(file.stat().st_size for file in run.directory.iterdir())
+        size = sum(file.stat().st_size for file in run.directory.rglob("*.*"))
         records.append(
             {
                 "name": name,
@@ -40,6 +40,7 @@ def shipped_features(run: runs.Run, eval_seed: int) -> pd.DataFrame | None:
     """The table of `features.evaluate_features` that comes with a shipped run; None where there is
     none, or it is of other pairs of tasks."""
     path = run.directory / "features.parquet"
-    if run.directory.parent != runs.PRETRAINED or eval_seed != EVAL_SEED or not path.is_file():
+    known = run.directory.parent == runs.PRETRAINED and run.network == runs.END
+    if not known or eval_seed != EVAL_SEED or not path.is_file():
         return None
     return runs.read_table(path)

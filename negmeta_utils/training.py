@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import adjoint, data, guards, protonet, runs
+from negmeta_utils import adjoint, guards, protonet, runs
 from negmeta_utils.adaptation import METHODS, free_rates, init_alpha, rates
 from negmeta_utils.capture import Step, arithmetic
-from negmeta_utils.checkpoints import State, check_same_run, identity, resume, save
+from negmeta_utils.checkpoints import State, check_same_run, identity, keep, resume, save
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.episodes import (
     ImageSet,
@@ -28,13 +28,12 @@ from negmeta_utils.episodes import (
     episodes_at_once,
     rows_of_episodes,
 )
+from negmeta_utils.layouts import SPLITS
 from negmeta_utils.model import Params, init_params
 from negmeta_utils.rates import summarise_rates, table_of_rates
+from negmeta_utils.splits import load_split
 from negmeta_utils.updates import kernels, step_of
 
-# A stall of so many meta-updates halves the outer rate, as in the public implementation that the
-# paper's layer names and shapes match.
-PLATEAU_UPDATES = 4000
 SNAPSHOTS = 20  # of every single rate in a training, at most
 
 
@@ -85,8 +84,8 @@ def load_splits(config: TrainConfig) -> tuple[TrainConfig, dict[str, ImageSet]]:
     Raises ValueError for a parameter that does not go with one of them.
     """
     splits = {
-        split: data.load(config.dataset, split, config.image_size, config.data_dir)
-        for split in data.SPLITS
+        split: load_split(config.dataset, split, config.image_size, config.data_dir, config.classes)
+        for split in SPLITS
     }
     for images in splits.values():
         config = config.resolved(images)
@@ -99,30 +98,31 @@ def evaluate(
     alpha: Params,
     images: ImageSet,
     stream: str,
-    n_episodes: int,
+    episodes: range,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Query loss and accuracy after adaptation, one value an episode: two float arrays
-    [n_episodes]. Transductive: accuracy depends on how many query images share a batch."""
+    [len(episodes)], of the episodes of these numbers. Transductive: accuracy depends on how many
+    query images share a batch."""
     losses, accuracies = [], []
     most = episodes_at_once(images, config.n_way, config.n_query)
-    batch = math.ceil(n_episodes / math.ceil(n_episodes / most))  # alike, for what compiles them
-    for first in range(0, n_episodes, batch):
-        indices = range(first, min(first + batch, n_episodes))
-        episodes = draw_episodes(
+    batch = math.ceil(len(episodes) / math.ceil(len(episodes) / most))  # alike, if compiled
+    for first in range(0, len(episodes), batch):
+        indices = episodes[first : first + batch]
+        tasks = draw_episodes(
             images, config.seed, stream, indices, config.n_way, config.n_shot, config.n_query
         )
         if METHODS[config.method].prototypes:
             logits = protonet.logits(
-                adjoint.embed(params, episodes.support),
-                adjoint.embed(params, episodes.query),
+                adjoint.embed(params, tasks.support),
+                adjoint.embed(params, tasks.query),
                 config.n_way,
             )
         else:
             adapted = adjoint.adapt(
-                params, alpha, episodes.support, episodes.support_labels, config.inner_steps
+                params, alpha, tasks.support, tasks.support_labels, config.inner_steps
             )
-            logits = adjoint.logits(adapted, episodes.query)
-        loss, accuracy = adjoint.loss_and_accuracy(logits, episodes.query_labels)
+            logits = adjoint.logits(adapted, tasks.query)
+        loss, accuracy = adjoint.loss_and_accuracy(logits, tasks.query_labels)
         losses.append(loss)
         accuracies.append(accuracy)
     return torch.cat(losses).cpu().numpy(), torch.cat(accuracies).cpu().numpy()
@@ -133,19 +133,34 @@ def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> St
     alpha = init_alpha(config.method, params, config.inner_lr, config.alpha_init, config.seed)
     params = {name: value.to(device) for name, value in params.items()}
     alpha = {n: value.to(device) for n, value in free_rates(config.method, alpha).items()}
-    learned = list(params.values())
+    learned = [{"params": list(params.values())}]
     if METHODS[config.method].learns_alpha:
-        learned += list(alpha.values())
+        alpha_lr = config.alpha_lr or config.outer_lr
+        learned.append({"params": list(alpha.values()), "lr": alpha_lr})
     on_gpu = device.type == "cuda"
     optimizer = torch.optim.Adam(learned, config.outer_lr, fused=on_gpu, capturable=on_gpu)
-    scheduler = None
-    if config.lr_schedule == "plateau":
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=0.5, patience=max(1, PLATEAU_UPDATES // config.val_every)
-        )
+    scheduler = plateau(optimizer) if config.lr_schedule == "plateau" else None
     state = State(params, alpha, optimizer, scheduler)
     _record_rates(config, state)
     return state
+
+
+def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+    """The outer rates' fall where validation stalls, as in oscarknagg/few-shot (its
+    `few_shot/callbacks.py`, as `experiments/maml.py` sets it), whose layer names the paper has.
+
+    A check is bad if the loss is not below the best by 1e-4; the tenth bad one halves the rate of
+    every group, and the count begins again. A cut of 1e-4 or less is skipped: 1e-3 ends at
+    1.25e-4, and a rate of 2e-4 or less never falls.
+    """
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        factor=0.5,
+        patience=9,  # torch acts at the first bad check beyond it
+        threshold=1e-4,
+        threshold_mode="abs",
+        eps=1e-4,
+    )
 
 
 def _run_updates(
@@ -158,14 +173,20 @@ def _run_updates(
     signals: list[int],
 ) -> Iterator[None]:
     before, first, started = state.seconds, state.update, time.monotonic()
-    reported, step, outer_lr = started, None, None
+    reported, step, outer_lrs = started, None, None
     while state.update < config.n_updates:
-        if outer_lr != (outer_lr := state.optimizer.param_groups[0]["lr"]):
-            step = step_of(config, state, splits["train"])  # a CUDA graph holds the rate it saw
+        if outer_lrs != (outer_lrs := _outer_lrs(state)):
+            step = step_of(config, state, splits["train"])  # a CUDA graph holds rates it saw
         _meta_update(config, state, splits["train"], step)
         last = state.update == config.n_updates
-        if state.update % config.val_every == 0 or last:
-            _validate(config, state, splits["val"])
+        validates = state.update % config.val_every == 0 or last
+        keeps = state.update in config.keep_at
+        if validates:
+            _validate(config, state, splits["val"], directory)
+        if keeps:
+            keep(state, directory, config.method, str(state.update))
+        if validates or keeps:
+            _record_rates(config, state)
         state.seconds = before + time.monotonic() - started
         signalled = signals[:1]  # looked at once: one may come at any moment
         if state.update % config.checkpoint_every == 0 or last or signalled:
@@ -209,19 +230,31 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet, step: Step
             "train_accuracy": accuracy,
             "val_loss": None,
             "val_accuracy": None,
-            "outer_lr": state.optimizer.param_groups[0]["lr"],
+            "outer_lr": _outer_lrs(state)[0],
+            "alpha_lr": _outer_lrs(state)[-1],  # where none are learned, the same once more
         }
     )
 
 
-def _validate(config: TrainConfig, state: State, images: ImageSet) -> None:
-    # The same episodes every time, so that the curve moves with the model and not with the draw.
+def _outer_lrs(state: State) -> list[float]:
+    """Of the parameters and, where they are learned, of the rates."""
+    return [group["lr"] for group in state.optimizer.param_groups]
+
+
+def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Path) -> None:
+    # Without `val_fresh` the same episodes every time, so that the curve moves with the model and
+    # not with the draw.
+    check = math.ceil(state.update / config.val_every) - 1 if config.val_fresh else 0
+    episodes = range(check * config.val_episodes, (check + 1) * config.val_episodes)
     alpha = rates(config.method, state.alpha)
-    loss, accuracy = evaluate(config, state.params, alpha, images, "val", config.val_episodes)
-    state.rows[-1].update(val_loss=float(loss.mean()), val_accuracy=float(accuracy.mean()))
+    losses, accuracy = evaluate(config, state.params, alpha, images, "val", episodes)
+    loss = float(losses.mean())
+    state.rows[-1].update(val_loss=loss, val_accuracy=float(accuracy.mean()))
     if state.scheduler is not None:
-        state.scheduler.step(loss.mean())
-    _record_rates(config, state)
+        state.scheduler.step(loss)
+    if loss < state.best_loss:
+        state.best_loss = loss
+        keep(state, directory, config.method, runs.BEST)
 
 
 def _record_rates(config: TrainConfig, state: State) -> None:
@@ -291,7 +324,7 @@ def _finish(
     alpha = rates(config.method, state.alpha)
     if config.test_episodes:
         loss, accuracy = evaluate(
-            config, state.params, alpha, images, "final", config.test_episodes
+            config, state.params, alpha, images, "final", range(config.test_episodes)
         )
         if not np.isfinite(loss).all():
             raise FloatingPointError(

@@ -48,19 +48,24 @@ def start(config, folder, event=None):
     return process
 
 
+def files_below(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 def assert_same_results(whole, folder):
-    names = {path.name for path in whole.iterdir()}
-    assert {path.name for path in folder.iterdir()} == names, "and nothing half-written"
-    for name in RESULTS:
+    names = files_below(whole)
+    assert files_below(folder) == names, "and nothing half-written"
+    for name in (*RESULTS, *(name for name in names if name.startswith(runs.KEPT))):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 @pytest.fixture
 def eventful(tiny_config):
-    """A training whose every part of the state matters: learned rates, and an outer rate that
-    falls within a few validations."""
+    """A training whose every part of the state matters: learned rates with an outer rate of their
+    own, validations that count, and networks kept along the way."""
     return replace(
-        tiny_config, lr_schedule="plateau", outer_lr=0.1, n_updates=4, n_tasks=1, inner_steps=1,
+        tiny_config, lr_schedule="plateau", outer_lr=0.1, alpha_lr=0.05, val_fresh=True,
+        keep_at=[1, 3], n_updates=4, n_tasks=1, inner_steps=1,
         val_every=2, val_episodes=2, test_episodes=4, checkpoint_every=2,
     )  # fmt: skip
 

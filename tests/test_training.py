@@ -42,6 +42,14 @@ def assert_same_run(a, b):
     pd.testing.assert_frame_equal(a.rates(), b.rates())
     pd.testing.assert_frame_equal(a.every_rate(), b.every_rate())
     assert a.final_accuracy().equals(b.final_accuracy())
+    kept = [sorted((run.directory / runs.KEPT).iterdir()) for run in (a, b)]
+    assert [path.name for path in kept[0]] == [path.name for path in kept[1]]
+    for one, other in zip(*kept, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def every_bad_check_cuts(optimizer):
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
@@ -49,31 +57,38 @@ def assert_same_run(a, b):
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_config, tmp_path, monkeypatch, after, schedule
 ):
-    # A patience of one validation: the rate of the outer loop does fall within twelve updates.
-    monkeypatch.setattr(training, "PLATEAU_UPDATES", 1)
-    config = replace(tiny_config, lr_schedule=schedule, val_every=1, outer_lr=0.5)
+    monkeypatch.setattr(training, "plateau", every_bad_check_cuts)
+    config = replace(
+        tiny_config, lr_schedule=schedule, val_every=1, val_fresh=True, outer_lr=0.5,
+        alpha_lr=0.25, keep_at=[3, 8],
+    )  # fmt: skip
     whole = train(config, tmp_path / "whole")
     resumed = train_and_stop_once(config, tmp_path / "resumed", monkeypatch, after)
     assert_same_run(whole, resumed)
     assert len(resumed.manifest["continued"]) == 1
     assert "continued" not in whole.manifest
-    assert (whole.history()["outer_lr"].nunique() > 1) == (schedule == "plateau")
+    for name in ("outer_lr", "alpha_lr"):
+        assert (whole.history()[name].nunique() > 1) == (schedule == "plateau")
+    assert (whole.history()["alpha_lr"] == whole.history()["outer_lr"] / 2).all()
 
 
-def test_training_is_adam_on_the_reference_meta_gradient(tiny_config, tmp_path):
-    config = replace(tiny_config, n_updates=3, engine="reference")
+@pytest.mark.parametrize("alpha_lr", [None, 0.01])
+def test_training_is_adam_on_the_reference_meta_gradient(tiny_config, tmp_path, alpha_lr):
+    config = replace(tiny_config, n_updates=3, engine="reference", alpha_lr=alpha_lr)
     run = train(config, tmp_path / "run")
     images = data.load("mini-imagenet", "train", 16, config.data_dir)
     params = init_params(0, 3, 16, 2, 4)
     alpha = init_alpha("meta-sgd", params)
-    optimizer = torch.optim.Adam([*params.values(), *alpha.values()], lr=0.001)
+    of_params = torch.optim.Adam(params.values(), lr=0.001)
+    of_alpha = torch.optim.Adam(alpha.values(), lr=alpha_lr or 0.001)
     for update in range(3):
         indices = range(3 * update, 3 * update + 3)
         episodes = draw_episodes(images, 0, "train", indices, 2, 1, 3)
         gradient = adaptation.meta_gradient(params, alpha, episodes, 2)
         for name in params:
             params[name].grad, alpha[name].grad = gradient.params[name], gradient.alpha[name]
-        optimizer.step()
+        of_params.step()
+        of_alpha.step()
     for name in params:
         torch.testing.assert_close(run.params[name], params[name])
         torch.testing.assert_close(run.alpha[name], alpha[name])
@@ -119,7 +134,7 @@ def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     run = train(tiny_config, tmp_path / "run", lines.append)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "accuracy.parquet", "checkpoint.safetensors", "every_rate.parquet", "history.parquet",
-        "manifest.json", "model.safetensors", "rates.parquet",
+        "kept", "manifest.json", "model.safetensors", "rates.parquet",
     ]  # fmt: skip
     manifest = run.manifest
     assert manifest["status"] == "complete"
@@ -167,6 +182,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
     [
         ({"method": "sgd"}, "method='sgd'"),
         ({"lr_schedule": "cosine"}, "lr_schedule='cosine'"),
+        ({"classes": "64/36"}, "classes='64/36': not one of 64/16/20, 80/20"),
+        ({"alpha_lr": 0.1, "method": "maml"}, "alpha_lr=0.1: maml learns no rates; use None"),
+        ({"alpha_lr": 0}, "alpha_lr=0: must be a positive number"),
+        ({"val_fresh": 1}, "val_fresh=1: must be True or False"),
+        ({"keep_at": 5}, "keep_at=5: must be a list of at most 10 meta-updates"),
+        ({"keep_at": [*range(1, 12)]}, "must be a list of at most 10 meta-updates"),
+        ({"keep_at": ["best"]}, "keep_at='best': must be a whole number"),
+        ({"keep_at": [0]}, "keep_at=0: must be at least 1"),
+        ({"keep_at": [13]}, "keep_at=13: training ends at 12; lower it"),
         ({"engine": "fast"}, "engine='fast'"),
         ({"precision": "float16"}, "precision='float16': not one of float32, tf32, bfloat16"),
         ({"precision": "tf32", "device": "cpu"}, "precision='tf32': not for device='cpu'"),

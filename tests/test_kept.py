@@ -1,0 +1,109 @@
+"""Networks kept along a training: which they are, and their names wherever a run is named."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from negmeta_utils import data, runs, training
+from negmeta_utils.evaluation import features_table
+from negmeta_utils.training import train
+
+CHECKS = [4, 8, 11]  # the last meta-update is always one
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["same tasks", "fresh tasks"])
+def trained(request, tiny_config, tmp_path_factory):
+    """A training that keeps a network at every validation, and one between two of them."""
+    config = replace(
+        tiny_config, n_updates=11, keep_at=[*CHECKS, 6], val_fresh=request.param, outer_lr=0.02
+    )
+    return config, train(config, tmp_path_factory.mktemp("kept") / "run")
+
+
+def network(run, name):
+    return runs.load_run(f"{run.directory}@{name}")
+
+
+def same(a, b):
+    return all(torch.equal(a.params[name], b.params[name]) for name in a.params) and all(
+        torch.equal(a.alpha[name], b.alpha[name]) for name in a.alpha
+    )
+
+
+def test_a_kept_network_is_the_one_a_shorter_training_ends_with(trained, tmp_path):
+    config, run = trained
+    shorter = train(replace(config, n_updates=6, keep_at=[]), tmp_path / "shorter")
+    assert same(network(run, "6"), shorter)
+    assert same(network(run, "11"), run)
+    assert not same(network(run, "6"), run)
+
+
+def test_the_best_network_is_that_of_the_lowest_validation_loss(trained):
+    _, run = trained
+    best = network(run, "best")
+    losses = run.history().set_index("update")["val_loss"].dropna()
+    assert losses.index.tolist() == CHECKS
+    assert best.update == losses.idxmin()
+    assert same(best, network(run, best.update))
+
+
+def test_validation_tasks_are_counted(trained):
+    config, run = trained
+    config = replace(config, device="cpu")
+    images = data.load("mini-imagenet", "val", 16, config.data_dir)
+    losses = run.history().set_index("update")["val_loss"]
+    for number, update in enumerate(CHECKS):
+        first = config.val_episodes * number if config.val_fresh else 0
+        kept, episodes = network(run, update), range(first, first + config.val_episodes)
+        loss, _ = training.evaluate(config, kept.params, kept.alpha, images, "val", episodes)
+        assert losses[update] == pytest.approx(float(loss.mean()), rel=1e-6)
+
+
+def test_the_tables_of_a_kept_network_end_with_it(trained):
+    _, run = trained
+    kept = network(run, "6")
+    assert (kept.name, kept.network, kept.update) == ("run@6", "6", 6)
+    assert kept.rates()["update"].unique().tolist() == [0, 4, 6]
+    assert set(kept.rates()["network"]) == {"6"}
+    assert kept.history()["update"].max() == 6
+    assert len(kept.final_accuracy()) == 0
+    last = kept.rates().query("update == 6 and layer == 'conv1' and group == 'weights+bias'")
+    rates = torch.cat([kept.alpha[f"conv1.{part}"].flatten() for part in ("weight", "bias")])
+    assert last["mean"].item() == pytest.approx(rates.double().mean().item())
+
+
+def test_networks_of_one_run_are_evaluated_side_by_side(trained, tmp_path):
+    config, run = trained
+    names = [f"{run.directory}@best", f"{run.directory}@6", str(run.directory)]
+    several = runs.load_runs(names)
+    out = str(tmp_path / "out")
+    features_table(several, 8, 0, out, config.data_dir, torch.device("cpu"))
+    assert len(list((tmp_path / "out").glob(".kept-*.parquet"))) == 3, "a table a network"
+
+
+def test_a_network_that_was_not_kept_is_named_in_one_line(trained):
+    _, run = trained
+    with pytest.raises(FileNotFoundError, match="no network '5' there; it has 4, 6, 8, 11, best,"):
+        network(run, "5")
+
+
+def test_a_network_of_a_training_that_goes_on_is_there(trained, tmp_path, monkeypatch):
+    config, run = trained
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "unfinished")
+    assert same(runs.load_run(f"{tmp_path}/unfinished@6"), network(run, "6"))
+    for other in ("unfinished", "unfinished@best"):  # which may still change
+        with pytest.raises(FileNotFoundError, match="it has begun, but not ended"):
+            runs.load_run(tmp_path / other)
+
+
+@pytest.mark.parametrize("name", ["runs/a@b", "a@b/run", "you@best.org"])
+def test_an_at_sign_of_a_folder_is_no_network(name):
+    assert runs.split_name(name) == (name, runs.END)
