@@ -20,10 +20,10 @@ lab: .venv/made
 	$(BIN)/jupyter lab notebooks
 
 bench: .venv/made
-	$(BIN)/python -m negmeta_utils.bench
+	$(BIN)/python -m benchmarks.against_peers
 
 scaling: .venv/made
-	$(BIN)/python -m negmeta_utils.bench_scaling
+	$(BIN)/python -m benchmarks.scaling
 
 # Hundreds of kills, and nbval twenty times on a busy machine: half an hour on two cores.
 soak: .venv/made

@@ -6,7 +6,7 @@ All are one update, theta' = theta - alpha * grad L(theta) (paper, eqs. 1 and 3)
 `alpha` is a dictionary with the parameters' names, its tensors broadcastable to theirs. A
 prototypical network has no inner loop: all its rates are zero, and its objective is `protonet`'s.
 
-This is the readable reference. `adjoint` computes the same meta-gradient faster and is tested
+This is the readable reference. `engine.meta_gradient` computes the same faster and is tested
 against this.
 """
 

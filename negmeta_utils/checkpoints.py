@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from negmeta_utils import guards, runs
+from negmeta_utils import runs, storage
 from negmeta_utils.adaptation import rates
 from negmeta_utils.model import Params
 
@@ -51,9 +51,9 @@ def save(state: State, directory: Path, manifest: dict) -> None:
         rows[column] = rows[column].astype(float)
     state.history.append(rows)
     state.rows = []
-    runs.write_table(directory / "history.parquet", pd.concat(state.history))
-    runs.write_table(directory / "rates.parquet", pd.concat(state.rates))
-    runs.write_table(directory / "every_rate.parquet", pd.concat(state.every_rate))
+    storage.write_table(directory / "history.parquet", pd.concat(state.history))
+    storage.write_table(directory / "rates.parquet", pd.concat(state.rates))
+    storage.write_table(directory / "every_rate.parquet", pd.concat(state.every_rate))
     adam = state.optimizer.state_dict()["state"]
     groups = {"params": state.params, "alpha": state.alpha}
     for key in ADAM:
@@ -66,7 +66,7 @@ def save(state: State, directory: Path, manifest: dict) -> None:
         "scheduler": state.scheduler.state_dict() if state.scheduler else None,
         "best_loss": state.best_loss,
     }
-    runs.write_tensors(directory / "checkpoint.safetensors", groups, metadata)
+    storage.write_tensors(directory / "checkpoint.safetensors", groups, metadata)
 
 
 def keep(state: State, directory: Path, method: str, name: str) -> None:
@@ -75,9 +75,9 @@ def keep(state: State, directory: Path, method: str, name: str) -> None:
     A training that goes on from an earlier checkpoint writes the same once more.
     """
     folder = directory / runs.KEPT
-    guards.make_folder(folder)
+    storage.make_folder(folder)
     groups = {"params": state.params, "alpha": rates(method, state.alpha)}
-    runs.write_tensors(folder / f"{name}.safetensors", groups, {"update": state.update})
+    storage.write_tensors(folder / f"{name}.safetensors", groups, {"update": state.update})
 
 
 def check_finite(state: State, directory: Path) -> None:
@@ -130,7 +130,7 @@ def resume(directory: Path, state: State, manifest: dict) -> State:
     path = directory / "checkpoint.safetensors"
     if not path.exists():
         return state
-    groups, metadata = runs.read_tensors(path)
+    groups, metadata = storage.read_tensors(path)
     if "run" not in metadata:
         raise ValueError(f"{path}: not the checkpoint of a training; delete it to start again")
     check_same_run(path, metadata["run"], manifest)
@@ -149,6 +149,6 @@ def resume(directory: Path, state: State, manifest: dict) -> State:
     for name in ("update", "seconds", "best_loss"):
         setattr(state, name, metadata[name])
     for name in ("history", "rates", "every_rate"):
-        table = runs.read_table(directory / f"{name}.parquet")
+        table = storage.read_table(directory / f"{name}.parquet")
         setattr(state, name, [table[table["update"] <= state.update]])
     return state

@@ -3,13 +3,12 @@
 from dataclasses import dataclass, field, replace
 from typing import Optional, get_type_hints
 
-from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS, init_alpha
-from negmeta_utils.capture import PRECISIONS
+from negmeta_utils.data.splits import CLASSES
+from negmeta_utils.engine.device import resolve_device
 from negmeta_utils.episodes import ImageSet, check_episode_fits
 from negmeta_utils.model import n_features
 from negmeta_utils.parameters import check_value
-from negmeta_utils.splits import CLASSES
 
 ENGINES = ("auto", "adjoint", "reference")  # auto is the adjoint; the reference is to be read
 MOST_KEPT = 10  # networks along a training, besides the best and the last
@@ -50,7 +49,6 @@ class TrainConfig:
     data_dir: Optional[str] = None
     device: str = "auto"
     engine: str = "auto"
-    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(TrainConfig).items():
@@ -61,8 +59,6 @@ class TrainConfig:
                 object.__setattr__(self, name, float(value))
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r}: not one of {', '.join(ENGINES)}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision={self.precision!r}: not one of {', '.join(PRECISIONS)}")
         if self.classes not in CLASSES:
             raise ValueError(f"classes={self.classes!r}: not one of {', '.join(CLASSES)}")
         if self.lr_schedule not in ("constant", "plateau"):
@@ -92,13 +88,7 @@ class TrainConfig:
         """
         check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
         n_features(images.image_size)
-        device = runs.resolve_device(self.device)
-        other = {"cpu": "tf32", "cuda": "bfloat16"}[device.type]
-        if self.precision == other:
-            raise ValueError(
-                f"precision={other!r}: not for device={str(device)!r}; tf32 is for an NVIDIA GPU, "
-                "bfloat16 for a CPU, float32 for both"
-            )
+        device = resolve_device(self.device)
         return replace(
             self,
             image_size=images.image_size,

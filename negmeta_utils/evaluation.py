@@ -8,11 +8,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from negmeta_utils import runs
+from negmeta_utils import runs, storage
 from negmeta_utils.episodes import ImageSet, episodes_at_once
 from negmeta_utils.features import check_comparable, evaluate_features, test_images
-from negmeta_utils.runs import Run
-from negmeta_utils.shipped import shipped_features
+from negmeta_utils.runs import Run, shipped_features
 
 FEW_EPISODES = 60  # a look
 SECONDS_BETWEEN_WRITES = 10
@@ -64,7 +63,7 @@ def evaluate_resumably(
     there where an earlier call left off; shorter than `n_episodes` if `deadline`, a time of
     `time.monotonic`, comes before its end."""
     path = _kept(run, images, eval_seed, folder)
-    table = runs.read_table(path).head(n_episodes) if path.exists() else pd.DataFrame()
+    table = storage.read_table(path).head(n_episodes) if path.exists() else pd.DataFrame()
     batch = episodes_at_once(images, run.parameters["n_way"], run.parameters["n_query"])
     written = time.monotonic()
     try:
@@ -73,11 +72,11 @@ def evaluate_resumably(
             more = evaluate_features(run, images, until, eval_seed, batch, report, len(table))
             table = pd.concat([table, more], ignore_index=True)
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                runs.write_table(path, table)
+                storage.write_table(path, table)
                 written = time.monotonic()
     finally:
         if len(table):
-            runs.write_table(path, table)
+            storage.write_table(path, table)
     return table
 
 

@@ -13,14 +13,21 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import adjoint, protonet
+from negmeta_utils import protonet
 from negmeta_utils.adaptation import METHODS
-from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_episodes, episodes_at_once
+from negmeta_utils.data.splits import load_split
+from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.episodes import (
+    Episodes,
+    ImageSet,
+    draw_classes,
+    draw_episodes,
+    episodes_at_once,
+)
+from negmeta_utils.evidence.quantities import ACCURACIES
 from negmeta_utils.model import Params
 from negmeta_utils.protonet import prototypes
 from negmeta_utils.runs import Run
-from negmeta_utils.splits import load_split
-from negmeta_utils.statistics import ACCURACIES
 
 
 def check_comparable(trained: list[Run]) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from negmeta_utils.adaptation import METHODS
-from negmeta_utils.intervals import estimate
+from negmeta_utils.evidence.intervals import estimate
 from negmeta_utils.model import Params, layer_and_group
 from negmeta_utils.runs import Run
 

@@ -15,34 +15,30 @@ A run directory holds
 Every file is written to the side, synced and renamed, so a reader sees a whole file or none.
 """
 
-import json
-import os
 import platform
 import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Optional
 
 import pandas as pd
-import pyarrow
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from negmeta_utils.guards import make_folder, replacing
+from negmeta_utils.engine.device import device_name
 from negmeta_utils.parameters import check_folders, check_value
+from negmeta_utils.storage import make_folder, read_json, read_table, read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]  # the clone: notebooks name files relative to it
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
 KEPT, BEST, END = "kept", "best", "end"  # networks of a run besides the last, and that one
+EVAL_SEED = 0  # of the pairs of tasks in the shipped tables
+LISTED = ("method", "dataset", "seed", "n_updates", "n_filters", "image_size")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")
 COLUMNS = {  # that the tables of notebooks 2 and 3 must have
     "features.parquet": (
@@ -198,71 +194,6 @@ def shipped_runs() -> list[str]:
     return sorted(p.name for p in PRETRAINED.iterdir()) if PRETRAINED.is_dir() else []
 
 
-def write_json(path: Path, content: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict:
-    """Raises ValueError where `path` is not a JSON object."""
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); delete the run and start again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object; delete the run and start again")
-    return content
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd")
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Raises FileNotFoundError, or ValueError where `path` is no Parquet file or is cut short."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such table; name a folder that holds one")
-    try:
-        return pd.read_parquet(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a table ({error}); delete it and make it again") from error
-
-
-def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metadata: dict) -> None:
-    """Named groups of tensors and JSON-able metadata, as safetensors."""
-    flat = {
-        f"{group}/{name}": tensor.detach().cpu().contiguous()
-        for group, tensors in groups.items()
-        for name, tensor in tensors.items()
-    }
-    with replacing(path) as temporary:
-        try:
-            save_file(flat, temporary, {"json": json.dumps(metadata)})
-        except SafetensorError as error:  # what it makes of a full disk, for one
-            raise OSError(f"{path}: cannot be written ({error}); make room there") from error
-
-
-def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
-    """What `write_tensors` wrote: groups on the CPU, and the metadata. safetensors orders its
-    tensors by itself; the metadata's `order` is not needed because names carry the meaning.
-
-    Raises ValueError where `path` is not such a file, or is cut short.
-    """
-    groups: dict[str, dict[str, torch.Tensor]] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()["json"])
-            for key in file.keys():  # noqa: SIM118 (not a dictionary)
-                group, name = key.split("/", 1)
-                groups.setdefault(group, {})[name] = file.get_tensor(key)
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not a checkpoint of this package ({error}); delete it to start again"
-        ) from error
-    return groups, metadata
-
-
 def now() -> str:
     """The time of day in UTC, as records hold it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -280,44 +211,6 @@ def environment(device: torch.device) -> dict:
     }
 
 
-def device_name(device: torch.device) -> str:
-    """The hardware in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of that name; auto is CUDA where there is one, else the CPU.
-
-    Raises ValueError for another kind of device, and for CUDA that is absent.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device={name!r}: use 'auto', 'cpu' or 'cuda'")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={name!r}: no such CUDA device here; use device='auto' or 'cpu'")
-    return device
-
-
-@contextmanager
-def memory_named(device: torch.device, lower: str) -> Iterator[None]:
-    """MemoryError with the settings to `lower`, for whatever torch or NumPy says when memory on
-    `device` does not suffice."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if known or "can't allocate memory" in str(error):  # the CPU's is a plain RuntimeError
-            raise MemoryError(f"device={str(device)!r}: out of memory; lower {lower}") from error
-        raise
-
-
 def _git_commit() -> str | None:
     """The clone's commit, marked where the working tree differs from it; None outside a clone."""
     try:
@@ -331,3 +224,40 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
+
+
+def load_pretrained(method: str, dataset: str, seed: int = 0) -> Run:
+    """The shipped run of that method, data set and training seed. Raises ValueError where there
+    is none."""
+    name = f"{dataset}-{method}-{seed}"
+    if name not in shipped_runs():
+        raise ValueError(f"{name}: no such shipped run; there are {', '.join(shipped_runs())}")
+    return load_run(name)
+
+
+def list_pretrained() -> pd.DataFrame:
+    """One row a shipped run: name, method, dataset, seed, n_updates, n_filters, image_size (in
+    pixels), test_accuracy (0..1) and size_mb (of all its files). Notebooks take the names."""
+    records = []
+    for name in shipped_runs():
+        run = load_run(name)
+        size = sum(file.stat().st_size for file in run.directory.rglob("*.*"))
+        records.append(
+            {
+                "name": name,
+                **{key: run.parameters[key] for key in LISTED},
+                "test_accuracy": run.manifest["results"]["test_accuracy"],
+                "size_mb": size / 1e6,
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def shipped_features(run: Run, eval_seed: int) -> pd.DataFrame | None:
+    """The table of `features.evaluate_features` that comes with a shipped run; None where there is
+    none, or it is of other pairs of tasks."""
+    path = run.directory / "features.parquet"
+    known = run.directory.parent == PRETRAINED and run.network == END
+    if not known or eval_seed != EVAL_SEED or not path.is_file():
+        return None
+    return read_table(path)

@@ -8,8 +8,7 @@ from a running generator, and the checkpoint holds the optimiser's state.
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,22 +16,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import adjoint, guards, protonet, runs
+from negmeta_utils import protonet, runs, storage
 from negmeta_utils.adaptation import METHODS, free_rates, init_alpha, rates
-from negmeta_utils.capture import Step, arithmetic
 from negmeta_utils.checkpoints import State, check_same_run, identity, keep, resume, save
 from negmeta_utils.config import TrainConfig
-from negmeta_utils.episodes import (
-    ImageSet,
-    draw_episodes,
-    episodes_at_once,
-    rows_of_episodes,
-)
-from negmeta_utils.layouts import SPLITS
+from negmeta_utils.data.layouts import SPLITS
+from negmeta_utils.data.splits import load_split
+from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.engine.device import memory_named
+from negmeta_utils.episodes import ImageSet, draw_episodes, episodes_at_once, rows_of_episodes
 from negmeta_utils.model import Params, init_params
 from negmeta_utils.rates import summarise_rates, table_of_rates
-from negmeta_utils.splits import load_split
-from negmeta_utils.updates import kernels, step_of
+from negmeta_utils.updates import Step, kernels, step_of
 
 SNAPSHOTS = 20  # of every single rate in a training, at most
 
@@ -48,24 +43,11 @@ def train(
     FloatingPointError where the loss stops being finite, and MemoryError. SIGINT and SIGTERM end
     it after the current meta-update, with a checkpoint, as KeyboardInterrupt and SystemExit.
     """
-    with arithmetic(config.precision):
-        for _ in meta_updates(config, run_dir, report, guards.signals_noted):
-            pass
-    return runs.load_run(run_dir)
-
-
-def meta_updates(
-    config: TrainConfig,
-    run_dir: str | Path,
-    report: Callable[[str], None],
-    signals_noted: Callable[[], AbstractContextManager[list[int]]],
-) -> Iterator[None]:
-    """`train`, pausing after every meta-update. signals_noted: as `guards.signals_noted`."""
     config, splits = load_splits(config)
     device = torch.device(config.device)
     directory = runs.resolve(run_dir)
-    memory = runs.memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
-    with guards.sole_user(directory), memory:
+    memory = memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
+    with storage.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
         manifest = _manifest(config, device, splits)
         found = _find_run(directory, manifest)
@@ -73,9 +55,10 @@ def meta_updates(
             state = _fresh_state(config, splits["train"].channels, device)
             state = resume(directory, state, manifest)
             manifest = _begin(directory, manifest, found)
-            with signals_noted() as signals:
-                yield from _run_updates(config, state, splits, directory, manifest, report, signals)
+            with storage.signals_noted() as signals:
+                _run_updates(config, state, splits, directory, manifest, report, signals)
             _finish(config, state, splits["test"], directory, manifest)
+    return runs.load_run(directory)
 
 
 def load_splits(config: TrainConfig) -> tuple[TrainConfig, dict[str, ImageSet]]:
@@ -105,7 +88,7 @@ def evaluate(
     query images share a batch."""
     losses, accuracies = [], []
     most = episodes_at_once(images, config.n_way, config.n_query)
-    batch = math.ceil(len(episodes) / math.ceil(len(episodes) / most))  # alike, if compiled
+    batch = math.ceil(len(episodes) / math.ceil(len(episodes) / most))
     for first in range(0, len(episodes), batch):
         indices = episodes[first : first + batch]
         tasks = draw_episodes(
@@ -137,8 +120,7 @@ def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> St
     if METHODS[config.method].learns_alpha:
         alpha_lr = config.alpha_lr or config.outer_lr
         learned.append({"params": list(alpha.values()), "lr": alpha_lr})
-    on_gpu = device.type == "cuda"
-    optimizer = torch.optim.Adam(learned, config.outer_lr, fused=on_gpu, capturable=on_gpu)
+    optimizer = torch.optim.Adam(learned, config.outer_lr)
     scheduler = plateau(optimizer) if config.lr_schedule == "plateau" else None
     state = State(params, alpha, optimizer, scheduler)
     _record_rates(config, state)
@@ -171,12 +153,10 @@ def _run_updates(
     manifest: dict,
     report: Callable[[str], None],
     signals: list[int],
-) -> Iterator[None]:
+) -> None:
     before, first, started = state.seconds, state.update, time.monotonic()
-    reported, step, outer_lrs = started, None, None
+    reported, step = started, step_of(config, state, splits["train"])
     while state.update < config.n_updates:
-        if outer_lrs != (outer_lrs := _outer_lrs(state)):
-            step = step_of(config, state, splits["train"])  # a CUDA graph holds rates it saw
         _meta_update(config, state, splits["train"], step)
         last = state.update == config.n_updates
         validates = state.update % config.val_every == 0 or last
@@ -197,7 +177,6 @@ def _run_updates(
             reported = time.monotonic()
             each = (reported - started) / (state.update - first)
             report(_progress(state, config.n_updates, each))
-        yield
     report(f"{state.update} meta-updates in {state.seconds:.0f} s")
 
 
@@ -301,7 +280,7 @@ def _find_run(directory: Path, manifest: dict) -> dict | None:
     path = directory / "manifest.json"
     if not path.exists():
         return None
-    found = runs.read_json(path)
+    found = storage.read_json(path)
     check_same_run(path, identity(found), manifest)
     return found
 
@@ -311,7 +290,7 @@ def _begin(directory: Path, manifest: dict, found: dict | None) -> dict:
     if found is not None:
         continued = {key: manifest[key] for key in ("started", "environment")}
         manifest = {**found, "continued": [*found.get("continued", []), continued]}
-    runs.write_json(directory / "manifest.json", manifest)
+    storage.write_json(directory / "manifest.json", manifest)
     return manifest
 
 
@@ -331,15 +310,15 @@ def _finish(
                 f"{directory}: the loss of test episode {np.isfinite(loss).argmin()} is not finite "
                 f"after meta-update {state.update}; lower outer_lr or inner_lr, in another folder"
             )
-        runs.write_table(
+        storage.write_table(
             directory / "accuracy.parquet", pd.DataFrame({"loss": loss, "accuracy": accuracy})
         )
         results["test_accuracy"] = float(accuracy.mean())
         results["test_episodes"] = config.test_episodes
         results["seconds_testing"] = round(time.monotonic() - started, 1)
-    runs.write_tensors(
+    storage.write_tensors(
         directory / "model.safetensors", {"params": state.params, "alpha": alpha}, {}
     )
-    runs.write_json(
+    storage.write_json(
         directory / "manifest.json", {**manifest, "status": "complete", "results": results}
     )

@@ -1,22 +1,25 @@
 """One step of the outer loop, by whichever engine (paper, eqs. 2 and 4)."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
-from negmeta_utils import adaptation, adjoint, adjoint_convolutions, protonet
+from negmeta_utils import adaptation, protonet
 from negmeta_utils.adaptation import METHODS, MetaGradient, rates
-from negmeta_utils.capture import Step, arithmetic, as_graph
 from negmeta_utils.checkpoints import State
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.engine import convolutions
+from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import Episodes, ImageSet, episodes_of_rows
 
+Step = Callable[[torch.Tensor], torch.Tensor]
 META_GRADIENT = {"adjoint": adjoint.meta_gradient, "reference": adaptation.meta_gradient}
 
 
 def step_of(config: TrainConfig, state: State, images: ImageSet) -> Step:
     """The function of the rows of a batch of episodes that moves parameters and rates, and returns
-    mean loss and accuracy [2]: on a GPU one CUDA graph."""
+    mean loss and accuracy [2]."""
 
     def step(rows: torch.Tensor) -> torch.Tensor:
         gradient = _meta_gradient(config, state, episodes_of_rows(images, rows, config.n_shot))
@@ -27,18 +30,15 @@ def step_of(config: TrainConfig, state: State, images: ImageSet) -> Step:
         state.optimizer.step()
         return torch.stack([gradient.loss, gradient.accuracy])
 
-    by_adjoint = config.engine == "adjoint" and not METHODS[config.method].prototypes
-    captured = images.images.is_cuda and by_adjoint
-    return as_graph(step) if captured else step
+    return step
 
 
 def kernels(config: TrainConfig, images: ImageSet) -> str:
-    """Whose code a training's convolutions are: torch's, or this project's "c" or "triton"."""
+    """Whose code a training's convolutions are: torch's, or this project's "c"."""
     if config.engine != "adjoint" or METHODS[config.method].prototypes:
         return "torch"
     one = torch.empty(1, device=images.images.device)
-    with arithmetic(config.precision):
-        found = adjoint_convolutions.kernels(one, images.images.shape[1], config.n_filters)
+    found = convolutions.kernels(one, images.images.shape[1], config.n_filters)
     return found.NAME if found else "torch"
 
 

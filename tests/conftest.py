@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from negmeta_utils import data
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.data import datasets
 from negmeta_utils.episodes import ImageSet
 from negmeta_utils.training import train
 
@@ -65,7 +65,7 @@ def run(tiny_config, tmp_path_factory):
 @pytest.fixture(scope="session")
 def images(tiny_data):
     """The test split of `tiny_data`, as `run` takes it."""
-    return data.load("mini-imagenet", "test", 16, str(tiny_data))
+    return datasets.load("mini-imagenet", "test", 16, str(tiny_data))
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from negmeta_utils import figures, figures_questions, figures_statistics, figures_theory
-from negmeta_utils.compared import INTERVALS
-from negmeta_utils.statistics import PAPER_CHANGES, accuracies, effect_sizes
+from negmeta_utils.evidence.interval_methods import INTERVALS
+from negmeta_utils.evidence.quantities import PAPER_CHANGES, accuracies, effect_sizes
+from negmeta_utils.plots import evidence, paper, questions, style, theory
 
 
 def feature_table():
@@ -27,22 +27,22 @@ def feature_table():
 
 def _episode_pictures():
     images = np.random.default_rng(0).uniform(size=(3, 3, 1, 8, 8))
-    return figures.episode_pictures(images[:, :1], images[:, 1:], list("abc"))
+    return paper.episode_pictures(images[:, :1], images[:, 1:], list("abc"))
 
 
 def _training_curves():
     updates = np.arange(1, 101)
     history = pd.DataFrame({"update": updates, "train_accuracy": 0.2 + updates / 200})
     validated = updates % 20 == 0
-    return figures.training_curves(
+    return paper.training_curves(
         history.assign(val_accuracy=history["train_accuracy"].where(validated)), chance=0.2
     )
 
 
 def _rates_histogram():
     rates = np.random.default_rng(0).normal(-0.01, 0.02, 5000)
-    table = pd.DataFrame({"layer": np.repeat(figures.LAYERS, 1000), "rate": rates})
-    return figures.rates_histogram(table, initial=0.01)
+    table = pd.DataFrame({"layer": np.repeat(style.LAYERS, 1000), "rate": rates})
+    return paper.rates_histogram(table, initial=0.01)
 
 
 def _rates_over_training():
@@ -50,23 +50,23 @@ def _rates_over_training():
     rows = [
         {"layer": layer, "update": update, "seed": seed}
         | dict(zip(columns, 0.01 + (update + seed) * np.arange(-2, 3) / 1e4, strict=True))
-        for layer in figures.LAYERS
+        for layer in style.LAYERS
         for update in (0, 50, 100)
         for seed in (0, 1)
     ]
-    return figures.rates_over_training(pd.DataFrame(rows))
+    return paper.rates_over_training(pd.DataFrame(rows))
 
 
 def _feature_changes():
     effects = effect_sizes(feature_table())
     chosen = effects["quantity"].isin(["on-task change", "off-task change"])
-    return figures.feature_changes(effects[chosen], PAPER_CHANGES)
+    return paper.feature_changes(effects[chosen], PAPER_CHANGES)
 
 
 def _conditions():
     rows = [("one", 1.0, 0.5, 1.5, "up"), ("two", 0.1, -0.5, 0.7, "undecided")]
     table = pd.DataFrame(rows, columns=["condition", "points", "low", "high", "verdict"])
-    return figures_questions.conditions({"on-task change": table, "off-task change": table})
+    return questions.conditions({"on-task change": table, "off-task change": table})
 
 
 def _by_layer():
@@ -74,11 +74,11 @@ def _by_layer():
         (method, task, layer, seed, 0.9 - block / 10 + seed / 100)
         for method in ("maml", "meta-sgd")
         for task in ("on-task", "off-task")
-        for block, layer in enumerate(figures.LAYERS[:4])
+        for block, layer in enumerate(style.LAYERS[:4])
         for seed in (0, 1)
     ]
     table = pd.DataFrame(rows, columns=["method", "task", "layer", "seed", "cka"])
-    return figures_questions.by_layer(table, {"cka": "linear CKA"})
+    return questions.by_layer(table, {"cka": "linear CKA"})
 
 
 def _over_steps():
@@ -86,7 +86,7 @@ def _over_steps():
         (f"trained with {k}", x, x / k, x / k - 1, x / k + 1) for k in (1, 5) for x in (0, 5, 10)
     ]
     table = pd.DataFrame(rows, columns=["line", "x", "points", "low", "high"])
-    return figures_questions.over_steps({"MAML: on-task change": table}, "inner steps")
+    return questions.over_steps({"MAML: on-task change": table}, "inner steps")
 
 
 def _learned():
@@ -100,7 +100,7 @@ def _learned():
 
 
 def _rate_sweeps():
-    ways = list(figures_theory.SWEEP_TITLES)
+    ways = list(theory.SWEEP_TITLES)
     line = pd.DataFrame(
         [(way, rate, rate**2) for way in ways for rate in (-1.0, 0.0, 1.0)],
         columns=["vary", "rate", "test_loss"],
@@ -108,19 +108,19 @@ def _rate_sweeps():
     dots = line.rename(columns={"test_loss": "mean"})
     dots = dots.assign(low=dots["mean"] - 0.1, high=dots["mean"] + 0.1)
     best = pd.DataFrame({"vary": ways, "closed_form": 0.0, "rate": 0.0, "low": -0.1, "high": 0.1})
-    return figures_theory.rate_sweeps(line, dots, best, _learned())
+    return theory.rate_sweeps(line, dots, best, _learned())
 
 
 def _intervals_compared():
     rows = [("on-task change", name, 0.1, -0.3, 0.5, 0.04) for name in INTERVALS]
     columns = ["quantity", "interval", "mean", "low", "high", "misses"]
-    return figures_statistics.intervals_compared(pd.DataFrame(rows, columns=columns))
+    return evidence.intervals_compared(pd.DataFrame(rows, columns=columns))
 
 
 def _power_curves():
     rows = [("maml", n, 100, n / 100) for n in (3, 9, 81)]
     table = pd.DataFrame(rows, columns=["method", "n_seeds", "n_episodes", "power"])
-    return figures_statistics.power_curves(table, 0.8)
+    return evidence.power_curves(table, 0.8)
 
 
 FIGURES = {
@@ -128,19 +128,19 @@ FIGURES = {
     "training_curves": _training_curves,
     "rates_histogram": _rates_histogram,
     "rates_over_training": _rates_over_training,
-    "feature_accuracy": lambda: figures.feature_accuracy(accuracies(feature_table())),
+    "feature_accuracy": lambda: paper.feature_accuracy(accuracies(feature_table())),
     "feature_changes": _feature_changes,
-    "scaling": lambda: figures.scaling(pd.DataFrame({"workers": [1, 2], "seconds": [9.0, 5.0]})),
+    "scaling": lambda: paper.scaling(pd.DataFrame({"workers": [1, 2], "seconds": [9.0, 5.0]})),
     "conditions": _conditions,
     "by_layer": _by_layer,
     "over_steps": _over_steps,
     "rate_sweeps": _rate_sweeps,
-    "learned_rates": lambda: figures_theory.learned_rates(_learned()),
+    "learned_rates": lambda: theory.learned_rates(_learned()),
     "intervals_compared": _intervals_compared,
     "power_curves": _power_curves,
 }
 
 if __name__ == "__main__":
-    figures.set_style()
+    style.set_style()
     for name, draw in FIGURES.items():
-        figures.save(draw(), Path(sys.argv[1]), name)
+        style.save(draw(), Path(sys.argv[1]), name)

@@ -6,8 +6,9 @@ import shutil
 import pandas as pd
 from hostile import Case
 
-from negmeta_utils import guards, runs, study
+from negmeta_utils import runs, storage
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.studies import planning
 from negmeta_utils.training import train
 
 SMALL = {
@@ -22,7 +23,7 @@ def notebook(name, prepare=lambda folder: {}, options=()):
 
     def prepared(folder):
         given = [word for n, v in prepare(folder).items() for word in ("-p", n, str(v))]
-        paths = [study.NOTEBOOKS / f"{name}.ipynb", folder / "executed.ipynb"]
+        paths = [planning.NOTEBOOKS / f"{name}.ipynb", folder / "executed.ipynb"]
         return [*map(str, paths), *given, *options]
 
     return prepared
@@ -44,7 +45,7 @@ def unfinished(folder, **values):
     """The same, as it is after a crash."""
     given = trained(folder, **values)
     path = folder / "run" / "manifest.json"
-    runs.write_json(path, {**runs.read_json(path), "status": "running"})
+    storage.write_json(path, {**storage.read_json(path), "status": "running"})
     return given
 
 
@@ -62,24 +63,24 @@ def cut(path):
 
 
 def of_another_network(path):
-    groups, metadata = runs.read_tensors(path)
+    groups, metadata = storage.read_tensors(path)
     metadata["run"]["parameters"]["n_filters"] = 64
-    runs.write_tensors(path, groups, metadata)
+    storage.write_tensors(path, groups, metadata)
 
 
 def of_other_images(path):
-    groups, metadata = runs.read_tensors(path)
+    groups, metadata = storage.read_tensors(path)
     metadata["run"]["data"]["val"]["fingerprint"] = "other"
-    runs.write_tensors(path, groups, metadata)
+    storage.write_tensors(path, groups, metadata)
 
 
 def shipped_copy(folder, **changed):
     """A run that comes with the package, with other parameters in its manifest."""
     copy = folder / "copy"
     shutil.copytree(runs.PRETRAINED / "glyphs-maml-0", copy)
-    manifest = runs.read_json(copy / "manifest.json")
+    manifest = storage.read_json(copy / "manifest.json")
     manifest["parameters"].update(changed)
-    runs.write_json(copy / "manifest.json", manifest)
+    storage.write_json(copy / "manifest.json", manifest)
     return copy
 
 
@@ -112,7 +113,7 @@ def in_the_way(folder):
 
 def held(folder):
     (folder / "run").mkdir()
-    HELD.enter_context(guards.sole_user(folder / "run"))
+    HELD.enter_context(storage.sole_user(folder / "run"))
     return {**SMALL, "out_dir": folder / "run"}
 
 
@@ -121,7 +122,7 @@ def spoilt(file):
 
     def prepare(folder):
         given = trained(folder)
-        runs.write_json(folder / "run" / file, {})
+        storage.write_json(folder / "run" / file, {})
         return given
 
     return prepare
@@ -184,7 +185,7 @@ CASES = [
         ),
         (
             "a model for a checkpoint",
-            with_checkpoint(lambda path: runs.write_tensors(path, {"params": {}}, {})),
+            with_checkpoint(lambda path: storage.write_tensors(path, {"params": {}}, {})),
             ("checkpoint.safetensors", "not the checkpoint of a training"),
         ),
         (

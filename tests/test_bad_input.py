@@ -15,7 +15,8 @@ import papermill.cli
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from negmeta_utils import cli, runs
+from negmeta_utils import runs
+from negmeta_utils.studies import cli
 
 CASES = hostile_studies.CASES + hostile_notebooks.CASES + hostile_data.CASES
 
@@ -89,7 +90,7 @@ def test_bad_input_is_named_in_one_line(case, tmp_path, monkeypatch, capsys, req
     assert contents(tmp_path) == before
 
 
-MODULES = {"negmeta": "negmeta_utils.cli", "papermill": "papermill"}
+MODULES = {"negmeta": "negmeta_utils.studies.cli", "papermill": "papermill"}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ import psutil
 import pytest
 import torch
 
-from negmeta_utils import guards, runs, study, training
+from negmeta_utils import runs, storage, training
+from negmeta_utils.studies import planning
 from negmeta_utils.training import train
 
 # One server that has imported torch forks the processes that are killed.
@@ -80,7 +81,7 @@ def test_a_training_killed_at_any_step_of_writing_ends_the_same(eventful, tmp_pa
             break
         assert process.exitcode == -signal.SIGKILL
         for path in folder.glob("[!.]*.parquet"):
-            runs.read_table(path)
+            storage.read_table(path)
         train(eventful, folder)
         assert_same_results(tmp_path / "whole", folder)
     assert event > 20, "at least ten files were written"
@@ -140,7 +141,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint(eventful, tmp_path, monkeypa
             train(config, tmp_path / "run")
     assert "\n" not in str(raised.value)
     assert signal.getsignal(number) is handler
-    assert runs.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"] == 5
+    assert storage.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"] == 5
     train(config, tmp_path / "run")
     assert_same_results(tmp_path / "whole", tmp_path / "run")
 
@@ -165,7 +166,7 @@ def test_off_the_main_thread_signals_are_left_alone(eventful, tmp_path):
 
 
 def hold(folder, held):
-    with guards.sole_user(folder):
+    with storage.sole_user(folder):
         held.set()
         time.sleep(600)
 
@@ -188,12 +189,12 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
     process = PROCESSES.Process(target=int)  # that has ended: its number belongs to nobody
     process.start()
     process.join()
-    name = f".table.{guards.platform.node()}-"
+    name = f".table.{storage.platform.node()}-"
     dead, living = tmp_path / f"{name}{process.pid}", tmp_path / f"{name}{os.getppid()}"
-    other = tmp_path / ".other.{guards.platform.node()}-1"
+    other = tmp_path / ".other.{storage.platform.node()}-1"
     for path in (dead, living, other):
         path.touch()
-    with guards.replacing(tmp_path / "table") as temporary:
+    with storage.replacing(tmp_path / "table") as temporary:
         temporary.write_text("new")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "table", living, other])
 
@@ -231,11 +232,11 @@ def test_what_is_not_finite_is_named_and_reaches_no_checkpoint(
     with pytest.raises(FloatingPointError, match=f"finite at meta-update {named};") as raised:
         train(config, folder)
     assert "\n" not in str(raised.value)
-    groups, metadata = runs.read_tensors(folder / "checkpoint.safetensors")
+    groups, metadata = storage.read_tensors(folder / "checkpoint.safetensors")
     assert metadata["update"] == kept
     for group in groups.values():
         assert all(value.isfinite().all() for value in group.values())
-    assert runs.read_table(folder / "history.parquet")["update"].max() == kept
+    assert storage.read_table(folder / "history.parquet")["update"].max() == kept
     assert not (folder / "model.safetensors").exists()
 
 
@@ -259,8 +260,8 @@ def test_an_evaluation_that_is_not_finite_hides_nothing(
     config = replace(eventful, n_updates=12, val_every=4, checkpoint_every=4)
     with pytest.raises(FloatingPointError, match=words):
         train(config, tmp_path / "run")
-    assert runs.read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
-    kept = runs.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"]
+    assert storage.read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
+    kept = storage.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"]
     assert kept == (4 if stream == "val" else 12)
 
 
@@ -290,7 +291,7 @@ def papermill(folder, **parameters):
     given = {**SMALL, **parameters, "out_dir": folder / "run"}
     options = [word for name, value in given.items() for word in ("-p", name, str(value))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "papermill", str(study.NOTEBOOKS / "01_train.ipynb"),
+        [sys.executable, "-m", "papermill", str(planning.NOTEBOOKS / "01_train.ipynb"),
          str(folder / "executed.ipynb"), *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -323,10 +324,10 @@ def test_a_signal_to_a_notebook_leaves_a_checkpoint(tmp_path, receiver, number, 
     assert process.returncode > 0
     cells = nbformat.read(tmp_path / "executed.ipynb", 4).cells
     (error,) = (o for c in cells for o in c.get("outputs", []) if o.output_type == "error")
-    update = runs.read_tensors(folder / "checkpoint.safetensors")[1]["update"]
+    update = storage.read_tensors(folder / "checkpoint.safetensors")[1]["update"]
     assert error.ename == kind
     assert f"{folder}: stopped after meta-update {update}, its checkpoint is kept" in error.evalue
-    assert runs.read_table(folder / "history.parquet")["update"].max() == update
+    assert storage.read_table(folder / "history.parquet")["update"].max() == update
     assert not kernel.is_running()
     assert not list(folder.glob(".*"))
 
@@ -337,4 +338,4 @@ def test_a_notebook_whose_loss_is_not_finite_fails_and_says_when(tmp_path):
     assert process.returncode > 0
     assert last.startswith("FloatingPointError: ")
     assert "the loss stopped being finite at meta-update 2; the last checkpoint is from" in last
-    assert runs.read_tensors(tmp_path / "run/checkpoint.safetensors")[1]["update"] == 1
+    assert storage.read_tensors(tmp_path / "run/checkpoint.safetensors")[1]["update"] == 1

@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from negmeta_utils.episodes import (
-    check_episode_fits,
-    draw_classes,
-    draw_episodes,
-    draw_rows,
-)
+from negmeta_utils.episodes import check_episode_fits, draw_classes, draw_episodes, draw_rows
 
 SIZES = np.array([6, 7, 8] * 4)
 CLASS_OF_ROW = np.repeat(np.arange(12), SIZES)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from negmeta_utils import data, runs, training
+from negmeta_utils import runs, training
+from negmeta_utils.data import datasets
 from negmeta_utils.evaluation import features_table
 from negmeta_utils.training import train
 
@@ -51,7 +52,7 @@ def test_the_best_network_is_that_of_the_lowest_validation_loss(trained):
 def test_validation_tasks_are_counted(trained):
     config, run = trained
     config = replace(config, device="cpu")
-    images = data.load("mini-imagenet", "val", 16, config.data_dir)
+    images = datasets.load("mini-imagenet", "val", 16, config.data_dir)
     losses = run.history().set_index("update")["val_loss"]
     for number, update in enumerate(CHECKS):
         first = config.val_episodes * number if config.val_fresh else 0

@@ -8,11 +8,12 @@ import nbformat
 import papermill
 import pytest
 
-from negmeta_utils import runs, study
+from negmeta_utils import runs
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.studies import planning
 
-NOTEBOOKS = sorted(study.NOTEBOOKS.glob("*.ipynb"))
-TRAIN = study.NOTEBOOKS / "01_train.ipynb"
+NOTEBOOKS = sorted(planning.NOTEBOOKS.glob("*.ipynb"))
+TRAIN = planning.NOTEBOOKS / "01_train.ipynb"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 

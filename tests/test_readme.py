@@ -12,7 +12,8 @@ import pytest
 import yaml
 from clones import copy_clone, run
 
-from negmeta_utils import cli, runs, study
+from negmeta_utils import runs
+from negmeta_utils.studies import cli, planning
 
 README = (runs.ROOT / "README.md").read_text()
 COMMANDS = [
@@ -107,9 +108,9 @@ def check_planned(command, clone, data):
     words = shlex.split(command)
     overrides = [word for flag, word in zip(words, words[1:], strict=False) if flag == "--set"]
     assert overrides
-    path = study.find_study(words[2])
-    steps = study.read_study(path, dict(cli.parse_override(text) for text in overrides))
-    assert study.plan(steps, clone / "runs" / words[2])
+    path = planning.find_study(words[2])
+    steps = planning.read_study(path, dict(cli.parse_override(text) for text in overrides))
+    assert planning.plan(steps, clone / "runs" / words[2])
 
 
 def check_data(command, clone, data):
@@ -130,19 +131,21 @@ def check_fetch(command, clone, data):
 
 def check_status(command, clone, data):
     out = clone / "runs" / "demo"
-    if not (out / study.PLAN).exists():  # where `make study` was not run before
-        study.write_plan(study.plan(study.read_study(study.find_study("demo"), {}), out), out)
+    if not (out / planning.PLAN).exists():  # where `make study` was not run before
+        planning.write_plan(
+            planning.plan(planning.read_study(planning.find_study("demo"), {}), out), out
+        )
     result = run(command, clone)
     assert result.returncode == 0, result.stderr
     assert "statistics" in result.stdout
 
 
 def check_make_scaling(command, clone, data):
-    assert make_says("scaling", clone).strip() == ".venv/bin/python -m negmeta_utils.bench_scaling"
+    assert make_says("scaling", clone).strip() == ".venv/bin/python -m benchmarks.scaling"
 
 
 def check_make_bench(command, clone, data):
-    assert make_says("bench", clone).strip() == ".venv/bin/python -m negmeta_utils.bench"
+    assert make_says("bench", clone).strip() == ".venv/bin/python -m benchmarks.against_peers"
 
 
 def check_dask(command, clone, data):

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import guards, runs
+from negmeta_utils import runs, storage
+from negmeta_utils.engine.device import resolve_device
 
 
 def test_tensors_and_metadata_come_back_as_they_went(tmp_path):
@@ -14,8 +15,8 @@ def test_tensors_and_metadata_come_back_as_they_went(tmp_path):
         "params": {"conv1.weight": torch.rand(2, 3), "b": torch.tensor(1.5)},
         "alpha": {"conv1.weight": torch.rand(3, 2).T},
     }
-    runs.write_tensors(tmp_path / "a.safetensors", groups, {"update": 7, "best": float("inf")})
-    back, metadata = runs.read_tensors(tmp_path / "a.safetensors")
+    storage.write_tensors(tmp_path / "a.safetensors", groups, {"update": 7, "best": float("inf")})
+    back, metadata = storage.read_tensors(tmp_path / "a.safetensors")
     assert metadata == {"update": 7, "best": float("inf")}
     assert {g: set(t) for g, t in back.items()} == {g: set(t) for g, t in groups.items()}
     for group, tensors in groups.items():
@@ -26,17 +27,17 @@ def test_tensors_and_metadata_come_back_as_they_went(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
 def test_a_broken_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "checkpoint.safetensors"
-    runs.write_tensors(path, {"params": {"w": torch.rand(100)}}, {})
+    storage.write_tensors(path, {"params": {"w": torch.rand(100)}}, {})
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
     with pytest.raises(ValueError, match="not a checkpoint of this package") as raised:
-        runs.read_tensors(path)
+        storage.read_tensors(path)
     assert str(path) in str(raised.value)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "table.parquet"
-    runs.write_table(path, pd.DataFrame({"a": [1]}))
-    with pytest.raises(RuntimeError), guards.replacing(path) as temporary:
+    storage.write_table(path, pd.DataFrame({"a": [1]}))
+    with pytest.raises(RuntimeError), storage.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert pd.read_parquet(path)["a"].tolist() == [1]
@@ -46,9 +47,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda path: runs.write_json(path, {"a": "b" * 10_000}),
-        lambda path: runs.write_table(path, pd.DataFrame({"a": np.random.rand(10_000)})),
-        lambda path: runs.write_tensors(path, {"params": {"w": torch.rand(10_000)}}, {}),
+        lambda path: storage.write_json(path, {"a": "b" * 10_000}),
+        lambda path: storage.write_table(path, pd.DataFrame({"a": np.random.rand(10_000)})),
+        lambda path: storage.write_tensors(path, {"params": {"w": torch.rand(10_000)}}, {}),
     ],
     ids=["json", "table", "tensors"],
 )
@@ -70,10 +71,10 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, write):
 @pytest.mark.parametrize("content", [b"", b"PAR1", None])
 def test_a_broken_table_is_named(tmp_path, content):
     path = tmp_path / "history.parquet"
-    runs.write_table(path, pd.DataFrame({"a": [1]}))
+    storage.write_table(path, pd.DataFrame({"a": [1]}))
     path.write_bytes(path.read_bytes()[:-20] if content is None else content)
     with pytest.raises(ValueError, match="history.parquet: not a table") as raised:
-        runs.read_table(path)
+        storage.read_table(path)
     assert "\n" not in str(raised.value)
 
 
@@ -117,7 +118,7 @@ def test_there_are_shipped_runs():
 def test_tables_of_several_folders_are_joined(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        runs.write_table(tmp_path / name / "t.parquet", pd.DataFrame({"from": [name]}))
+        storage.write_table(tmp_path / name / "t.parquet", pd.DataFrame({"from": [name]}))
     folders = [str(tmp_path / name) for name in ("a", "b")]
     assert runs.read_tables(folders, "t.parquet")["from"].tolist() == ["a", "b"]
     with pytest.raises(FileNotFoundError, match="no such table"):
@@ -125,21 +126,21 @@ def test_tables_of_several_folders_are_joined(tmp_path):
 
 
 def test_cuda_asked_for_and_absent_is_refused():
-    assert runs.resolve_device("cpu").type == "cpu"
+    assert resolve_device("cpu").type == "cpu"
     if torch.cuda.is_available():
-        assert runs.resolve_device("auto").type == "cuda"
+        assert resolve_device("auto").type == "cuda"
     else:
-        assert runs.resolve_device("auto").type == "cpu"
+        assert resolve_device("auto").type == "cpu"
         with pytest.raises(ValueError, match="no such CUDA device here"):
-            runs.resolve_device("cuda")
+            resolve_device("cuda")
 
 
 def test_json_that_is_none_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
-        runs.read_json(tmp_path / "manifest.json")
+        storage.read_json(tmp_path / "manifest.json")
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(ValueError, match="not a JSON object"):
-        runs.read_json(tmp_path / "manifest.json")
-    runs.write_json(tmp_path / "manifest.json", {"a": 1})
+        storage.read_json(tmp_path / "manifest.json")
+    storage.write_json(tmp_path / "manifest.json", {"a": 1})
     assert json.loads((tmp_path / "manifest.json").read_text()) == {"a": 1}

@@ -13,9 +13,10 @@ import tidy_notebooks
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
-from negmeta_utils import runs, study
+from negmeta_utils import runs
+from negmeta_utils.studies import planning
 
-NOTEBOOKS = sorted(study.NOTEBOOKS.glob("*.ipynb"))
+NOTEBOOKS = sorted(planning.NOTEBOOKS.glob("*.ipynb"))
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 

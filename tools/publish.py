@@ -6,7 +6,8 @@ A study without results in `runs/` is left as it is.
 import shutil
 from pathlib import Path
 
-from negmeta_utils.runs import PRETRAINED, read_table, write_table
+from negmeta_utils.runs import PRETRAINED
+from negmeta_utils.storage import read_table, write_table
 
 RUNS, FIGURES = Path("runs"), Path("figures")
 STUDIES = ("demo", "mini-imagenet", "paper-28")

@@ -1,0 +1,1 @@
+"""Data sets: `datasets.load` reads a split; the rest recognises, decodes and fetches."""

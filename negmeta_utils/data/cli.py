@@ -1,0 +1,134 @@
+"""`negmeta data`: what data sets there are, whether one's own are right, and downloads."""
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+
+from negmeta_utils import storage
+from negmeta_utils.data import archives, datasets, decoding, fetch, image_trees, layouts
+from negmeta_utils.data.class_lists import CIFAR_FS, MINI_IMAGENET
+
+KNOWN_CLASSES = {
+    "mini-imagenet": ("Ravi & Larochelle's split of Mini-ImageNet", MINI_IMAGENET),
+    "cifar-fs": ("Bertinetto et al.'s split of CIFAR-100", CIFAR_FS),
+}
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """The parser of `negmeta data` and what follows it."""
+    command = commands.add_parser("data", help="list, check or fetch data sets")
+    actions = command.add_subparsers(dest="action", required=True)
+    shown = actions.add_parser("list", help="what is known, and where it is")
+    check = actions.add_parser("check", help="a report of your own data, every image read")
+    check.add_argument("path", help="a folder, an archive, or a file of the data set")
+    fetched = actions.add_parser("fetch", help="download a public data set")
+    fetched.add_argument("name", help="mini-imagenet, cifar-fs or omniglot")
+    command.set_defaults(run=run)
+    for parser in (shown, fetched):
+        parser.add_argument("--data-dir", help="the folder of data sets (NEGMETA_DATA)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0. Raises ValueError or OSError with one line of what is wrong."""
+    if options.action == "check":
+        for line in _check(Path(options.path).expanduser().absolute()):
+            print(line, flush=True)
+        return 0
+    given = options.data_dir or os.environ.get("NEGMETA_DATA")
+    data_dir = Path(given).expanduser().absolute() if given else None
+    if options.action == "list":
+        print("\n".join(_list(data_dir)))
+        return 0
+    if data_dir is None:
+        raise ValueError("fetch: say where to with --data-dir, or set NEGMETA_DATA")
+    folder = fetch.fetch(options.name, data_dir, print)
+    print(f"Look at it with: negmeta data check {folder}")
+    return 0
+
+
+def _list(data_dir: Path | None) -> Iterator[str]:
+    for name, dataset in datasets.DATASETS.items():
+        yield f"{name:14}{dataset.about}"
+        if dataset.layouts:
+            yield f"{'':14}{_where(name, data_dir)}"
+    yield f"{datasets.FOLDER + 'PATH':14}{datasets.ANY_FOLDER.about}"
+    yield f"{'':14}{layouts.expected(datasets.ANY_FOLDER.layouts)}"
+    yield f"Decoded images are kept in {storage.cache_folder()}"
+
+
+def _where(name: str, data_dir: Path | None) -> str:
+    """Where `name` is, or why not, without opening it."""
+    if data_dir is None:
+        return "not found: NEGMETA_DATA is not set, and no --data-dir given"
+    try:
+        source = datasets.locate(name, str(data_dir))
+        if archives.is_archive(source):
+            return f"found: {source}"
+        found = layouts.find(name, datasets.DATASETS[name].layouts, source)
+    except layouts.UnknownLayout:
+        return f"not found in {data_dir}; to download it: negmeta data fetch {name}"
+    except (ValueError, FileNotFoundError) as error:
+        return f"not usable: {error}"
+    return f"found: {found.folder} ({found.layout.title})"
+
+
+def _check(path: Path) -> Iterator[str]:
+    """The report on the data sets at `path`, in lines."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: does not exist; correct PATH")
+    source = path if path.is_dir() or archives.is_archive(path) else path.parent
+    with archives.opened(source, storage.cache_folder()) as folder:
+        for name, found in _recognised(folder).items():
+            yield from _report(name, found, source if folder != source else None)
+
+
+def _recognised(folder: Path) -> dict[str, layouts.Found]:
+    """The data sets in `folder` by name; any tree of splits and classes where none is known."""
+    known = {name: d.layouts for name, d in datasets.DATASETS.items() if d.layouts}
+    found = {}
+    for name, candidates in known.items():
+        with suppress(layouts.UnknownLayout):
+            found[name] = layouts.find(name, candidates, folder)
+    if not found:
+        candidates = [*chain(*known.values()), image_trees.ANY_FOLDERS]
+        found[datasets.FOLDER] = layouts.find("data set", candidates, folder)
+    return found
+
+
+def _report(name: str, found: layouts.Found, archive: Path | None) -> Iterator[str]:
+    place = archive or found.folder
+    named = f"{datasets.FOLDER}{place}" if name == datasets.FOLDER else name
+    yield f"{place}"
+    yield f"  layout   {found.layout.title}"
+    splits = layouts.read_all(found)
+    for split, content in splits.items():
+        each = sorted({int(content.class_sizes.min()), int(content.class_sizes.max())})
+        yield (
+            f"  {split:8} {len(content.class_names)} classes, {len(content.images)} images, "
+            f"{' to '.join(map(str, each))} a class"
+        )
+    yield "  splits   share no class"
+    if name in KNOWN_CLASSES:
+        yield f"  classes  {_compared(name, splits)}"
+    counts = Counter(size for s, c in splits.items() for size in decoding.sizes(c, f"reading {s}"))
+    sizes = ", ".join(f"{w}x{h} ({n})" for (w, h), n in counts.most_common(3))
+    yield f"  images   {counts.total()} read, none broken; width x height {sizes}" + (
+        f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+    )
+    use = f'dataset="{named}"' + ("" if name == datasets.FOLDER else f', data_dir="{place}"')
+    yield f"  use      {use}"
+
+
+def _compared(name: str, splits: dict[str, layouts.Split]) -> str:
+    """How the classes compare with the known list."""
+    title, known = KNOWN_CLASSES[name]
+    same = sum(len(set(known[s]) & set(content.class_names)) for s, content in splits.items())
+    total = sum(len(content.class_names) for content in splits.values())
+    n_known = sum(map(len, known.values()))
+    if same == total == n_known:
+        return f"those of {title}"
+    return f"{same} of the {n_known} of {title}, in their splits; {total - same} others"

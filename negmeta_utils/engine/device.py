@@ -1,0 +1,46 @@
+"""The device of a computation, and its memory."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; auto is CUDA where there is one, else the CPU.
+
+    Raises ValueError for another kind of device, and for CUDA that is absent.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name!r}: use 'auto', 'cpu' or 'cuda'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={name!r}: no such CUDA device here; use device='auto' or 'cpu'")
+    return device
+
+
+@contextmanager
+def memory_named(device: torch.device, lower: str) -> Iterator[None]:
+    """MemoryError with the settings to `lower`, for whatever torch or NumPy says when memory on
+    `device` does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if known or "can't allocate memory" in str(error):  # the CPU's is a plain RuntimeError
+            raise MemoryError(f"device={str(device)!r}: out of memory; lower {lower}") from error
+        raise

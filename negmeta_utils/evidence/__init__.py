@@ -1,0 +1,1 @@
+"""From tables of episodes to intervals, tests and verdicts. Knows no torch."""

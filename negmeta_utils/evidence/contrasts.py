@@ -1,0 +1,99 @@
+"""Several conditions measured on the same seeds and episodes, and set against one of them: tables
+in, tables out. A condition is an intervention on the rates, a number of inner steps, a data set, a
+way of using a model; its values are a grid [seeds, episodes] in percentage points.
+"""
+
+import numpy as np
+import pandas as pd
+
+from negmeta_utils.evidence.intervals import interval_over_seeds
+from negmeta_utils.evidence.power import in_words, seeds_to_decide
+from negmeta_utils.evidence.quantities import grids
+
+UP, DOWN, UNCHANGED, UNDECIDED = "up", "down", "unchanged", "undecided"
+MINUS = ("minus_base", "minus_low", "minus_high", "verdict_minus", "needed_minus")
+COLUMNS = ["condition", "points", "low", "high", "verdict", "needed", *MINUS, "seeds", "episodes"]
+
+
+def change_grids(features: pd.DataFrame, by: str, quantity: str) -> dict[str, pd.DataFrame]:
+    """One of `statistics.QUANTITIES` for each value of column `by`, in order of appearance.
+
+    features: a features table with the column `by`, of one method.
+    """
+    return {
+        str(value): grids(rows.assign(method=str(value)))[str(value), quantity]
+        for value, rows in features.groupby(by, sort=False, observed=True)
+    }
+
+
+def accuracy_grids(
+    table: pd.DataFrame, by: str, column: str = "accuracy"
+) -> dict[str, pd.DataFrame]:
+    """`column`, between 0 and 1, for each value of column `by`, in order of appearance."""
+    return {
+        str(value): 100 * rows.pivot(index="seed", columns="episode", values=column)
+        for value, rows in table.groupby(by, sort=False, observed=True)
+    }
+
+
+def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> pd.DataFrame:
+    """Each condition with its 95 % interval over seeds and episodes, and against `base` in pairs.
+
+    Columns: condition, points, low, high; verdict on the sign of `points`: `UP`, `DOWN`,
+    `UNCHANGED` where every value is 0, or `UNDECIDED` where the interval holds 0 or there is one
+    seed; needed, in words the seeds that would decide the sign of an effect of this size, where it
+    is undecided; minus_base, minus_low, minus_high, verdict_minus and needed_minus, the same of
+    the difference (NaN for the base and where there is none); seeds, episodes. Raises ValueError
+    where a condition shares no seed or has not the same episodes as the base.
+    """
+    rows = []
+    for name, grid in conditions.items():
+        row = {"condition": name, **_judged(grid, "points", "low", "high", "verdict", "needed")}
+        if base is not None and name != base:
+            difference = _paired(grid, conditions[base], name, base)
+            row |= _judged(difference, *MINUS)
+        rows.append(row | {"seeds": grid.shape[0], "episodes": grid.shape[1]})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _judged(grid: pd.DataFrame, *names: str) -> dict[str, object]:
+    """Mean, bounds, verdict and seeds needed, under these names."""
+    mean, low, high = interval_over_seeds(grid)
+    verdict = UP if low > 0 else DOWN if high < 0 else UNDECIDED
+    if (grid == 0).all(axis=None):
+        verdict = UNCHANGED
+    needed = in_words(seeds_to_decide(grid)) if verdict == UNDECIDED else ""
+    return dict(zip(names, (mean, low, high, verdict, needed), strict=True))
+
+
+def against_base(table: pd.DataFrame) -> pd.DataFrame:
+    """The differences from the base as the values of a table of `contrasts`, without the base."""
+    rows = table[table["minus_base"].notna()]
+    return rows.assign(
+        points=rows["minus_base"],
+        low=rows["minus_low"],
+        high=rows["minus_high"],
+        verdict=rows["verdict_minus"],
+        needed=rows["needed_minus"],
+    )[[column for column in COLUMNS if column not in MINUS]]
+
+
+def _paired(grid: pd.DataFrame, base: pd.DataFrame, name: str, base_name: str) -> pd.DataFrame:
+    shared = grid.index.intersection(base.index)
+    if shared.empty or not grid.columns.equals(base.columns):
+        raise ValueError(
+            f"{name!r} and {base_name!r} share no seed, or differ in their episodes; measure both "
+            "on the same"
+        )
+    return grid.loc[shared] - base.loc[shared]
+
+
+def sentence(row: pd.Series, what: str) -> str:
+    """One condition in words: its change, the interval and what it decides."""
+    if np.isnan(row.low):
+        return f"{what}: {row.points:+.2f} points, one seed, undecided"
+    text = f"{what}: {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points, "
+    if row.verdict != UNDECIDED:
+        return text + {UP: "better", DOWN: "worse", UNCHANGED: "nothing changes"}[row.verdict]
+    seeds = f"{row.needed} seeds would decide" if row.needed.isdigit() else row.needed
+    return f"{text}undecided ({seeds})"

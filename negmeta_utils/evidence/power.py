@@ -1,0 +1,149 @@
+"""How many training seeds and episodes settle an effect: the power of the rule of `claims`.
+
+A grid [seeds, episodes] is taken as Gaussian with the variances that `mixed_model.fit` estimates
+from it. Power is then the probability that the 95 % interval over new seeds and new episodes
+(`intervals.over_seeds`) lies wholly on the effect's side of zero. The variance between seeds is
+known no better than its few seeds allow: with 3 seeds the true one may be a quarter of the
+estimate or many times it, so read a number of seeds as an order of magnitude.
+"""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from negmeta_utils.evidence.intervals import over_seeds
+from negmeta_utils.evidence.mixed_model import Components, fit
+from negmeta_utils.evidence.quantities import grids
+
+PAPER_EFFECT = 0.2  # percent of pre-adaptation accuracy: Meta-SGD's off-task change (section 5.3)
+POWER = 0.8
+CONFIDENCE = 0.95
+MIN_SEEDS = 3  # with fewer nothing is said of the methods
+MOST_SEEDS = 10_000_000  # where these do not suffice, the episodes are too few
+
+_gauss_legendre = cache(np.polynomial.legendre.leggauss)
+
+
+def power(components: Components, effect: float, n_seeds: int, n_episodes: int) -> float:
+    """Probability that the interval over seeds shows an effect of `effect` points, with its sign.
+
+    Exact but for quadrature: mean, between-seed and between-episode mean squares of a balanced
+    Gaussian grid are independent, the latter two scaled chi-squared. NaN for unknown components.
+    """
+    if np.isnan(components.seeds):
+        return np.nan
+    residual = components.residual
+    seeds = residual + n_episodes * components.seeds  # expected mean squares
+    episodes = residual + n_seeds * components.episodes
+    n = n_seeds * n_episodes
+    squares, weights = _half_widths(seeds / n, n_seeds - 1, 64)
+    more_squares, more_weights = _half_widths(episodes / n, n_episodes - 1, 16)
+    half_widths = np.sqrt(squares[:, None] + more_squares)
+    deviation = np.sqrt((seeds + episodes - residual) / n)
+    if deviation == 0:
+        return float(effect != 0)
+    shown = special.ndtr((abs(effect) - half_widths) / deviation)
+    return float(weights @ shown @ more_weights)
+
+
+def _half_widths(variance: float, df: int, n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squares of a t half-width whose squared standard error is `variance` times chi-squared / df:
+    values at the nodes of Gauss-Legendre in probability, and their weights."""
+    nodes, weights = _gauss_legendre(n_nodes)
+    chi_squared = 2 * special.gammaincinv(df / 2, (nodes + 1) / 2)
+    t = special.stdtrit(df, (1 + CONFIDENCE) / 2)
+    return t**2 * variance * chi_squared / df, weights / 2
+
+
+def power_table(
+    grid: pd.DataFrame, effect: float, n_seeds: list[int], n_episodes: list[int]
+) -> pd.DataFrame:
+    """Power for every number of seeds and episodes: n_seeds, n_episodes, power (NaN from one seed).
+
+    grid: [seeds, episodes], the quantity whose variances count; effect: percentage points.
+    """
+    components = fit(grid).components
+    rows = [(i, j, power(components, effect, i, j)) for j in n_episodes for i in n_seeds]
+    return pd.DataFrame(rows, columns=["n_seeds", "n_episodes", "power"])
+
+
+def seeds_needed(grid: pd.DataFrame, effect: float, n_episodes: int) -> int | float | None:
+    """The smallest number of seeds, at least 3, that shows `effect` points with 80 % power.
+
+    inf where no number does at so few episodes, since all seeds share the episodes; None where the
+    grid has one seed, which says nothing about other seeds.
+    """
+    return _fewest(fit(grid).components, effect, n_episodes)
+
+
+def seeds_needed_table(grid: pd.DataFrame, effect: float, n_episodes: list[int]) -> pd.DataFrame:
+    """`seeds_needed` for each number of episodes, and how far the grid's own seeds leave it open.
+
+    Columns: n_episodes; n_seeds; low and high, the same at the ends of the 95 % interval of the
+    variance between seeds (chi-squared; the other variances are known much better).
+    """
+    components = fit(grid).components
+    variances = [components.seeds, *_seed_variance_interval(grid, components)]
+    rows = [
+        (j, *(_fewest(components._replace(seeds=v), effect, j) for v in variances))
+        for j in n_episodes
+    ]
+    return pd.DataFrame(rows, columns=["n_episodes", "n_seeds", "low", "high"])
+
+
+def _seed_variance_interval(grid: pd.DataFrame, components: Components) -> list[float]:
+    n_seeds, n_episodes = grid.shape
+    df = n_seeds - 1
+    square = n_episodes * grid.mean(axis=1).var(ddof=1)
+    tails = np.array([1 + CONFIDENCE, 1 - CONFIDENCE]) / 2
+    bounds = square * df / stats.chi2.ppf(tails, df)
+    return list(np.maximum(0, bounds - components.residual) / n_episodes)
+
+
+def seeds_to_decide(grid: pd.DataFrame) -> int | float | None:
+    """The number of seeds that would decide an effect of the size measured, on as many episodes.
+
+    grid: [seeds, episodes] in percentage points, as of `statistics.grids`. "Decide" is to show its
+    sign by the 95 % interval over seeds 4 times out of 5. inf and None as for `seeds_needed`.
+    """
+    return seeds_needed(grid, over_seeds(grid).mean, grid.shape[1])
+
+
+def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:
+    """`seeds_to_decide` of the changes on and off the task, of each method and their difference.
+
+    Columns: method, quantity, points (as measured), n_seeds and n_episodes (at hand), and
+    seeds_to_decide in words.
+    """
+    rows = [
+        (method, quantity, over_seeds(grid).mean, *grid.shape, in_words(seeds_to_decide(grid)))
+        for (method, quantity), grid in grids(features).items()
+        if quantity in ("on-task change", "off-task change")
+    ]
+    columns = ["method", "quantity", "points", "n_seeds", "n_episodes", "seeds_to_decide"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def in_words(n_seeds: int | float | None) -> str:
+    """A number of seeds as the functions above give it, for tables and sentences."""
+    if pd.isna(n_seeds):
+        return "unknown from one seed"
+    return "more episodes needed" if np.isinf(n_seeds) else f"{n_seeds:,.0f}"
+
+
+def _fewest(components: Components, effect: float, n_episodes: int) -> int | float | None:
+    if np.isnan(components.seeds):
+        return None
+
+    def enough(n_seeds: int) -> bool:
+        return power(components, effect, n_seeds, n_episodes) >= POWER
+
+    if not enough(MOST_SEEDS):
+        return np.inf
+    low, high = MIN_SEEDS - 1, MOST_SEEDS  # power grows with seeds
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,107 @@
+"""The widgets of notebook 0: a few controls, and a picture that follows them.
+
+A picture is drawn when the controls first ask for it and kept, so that coming back is immediate.
+Where widgets do not work, as in a notebook shown on a web page, the first picture stands in.
+"""
+
+import io
+from base64 import b64encode
+from collections.abc import Callable
+from functools import cache
+
+import ipywidgets as widgets
+import numpy as np
+from IPython.display import display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from negmeta_utils.episodes import ImageSet
+from negmeta_utils.explore import measures, pictures
+from negmeta_utils.plots.style import LAYERS
+from negmeta_utils.runs import Run
+
+
+def browse_rates(trained: dict[str, Run]) -> None:
+    """Rates by layer with a slider over training, with one layer's histogram and heat map.
+
+    trained: runs by the name to choose them by.
+    """
+    rates = cache(lambda model, layer: measures.layer_rates(trained[model], layer))
+    tables = {name: run.rates() for name, run in trained.items()}
+    updates = sorted({int(update) for name in trained for update in rates(name, "conv1").updates})
+
+    def picture(model: str, layer: str, update: int) -> Figure:
+        # A run that kept no rates at this update shows those before it.
+        kept = np.searchsorted(rates(model, layer).updates, update, "right") - 1
+        return pictures.rates_picture(tables[model], rates(model, layer), layer, int(kept))
+
+    update = widgets.SelectionSlider(options=updates, value=updates[-1], description="update")
+    layer = widgets.Dropdown(options=LAYERS, value="conv4", description="layer")
+    _show(_follow(picture, model=_choice(trained), layer=layer, update=update))
+
+
+def browse_episodes(
+    trained: dict[str, Run], images: ImageSet, n_episodes: int, eval_seed: int = 0
+) -> None:
+    """Episodes with the answers of a model's prototypes before adaptation, on-task and off-task."""
+
+    def picture(model: str, episode: int) -> Figure:
+        answers = measures.episode_answers(trained[model], images, episode, eval_seed)
+        return pictures.answers_picture(answers)
+
+    episode = _slider("episode", n_episodes - 1)
+    _show(_follow(picture, model=_choice(trained), episode=episode))
+
+
+def browse_steps(
+    trained: dict[str, Run], images: ImageSet, n_episodes: int, n_steps: int, eval_seed: int = 0
+) -> None:
+    """One task's adaptation, step by step."""
+    steps = cache(
+        lambda model, episode: measures.adaptation_steps(
+            trained[model], images, episode, n_steps, eval_seed
+        )
+    )
+
+    def picture(model: str, episode: int, step: int) -> Figure:
+        trained_steps = trained[model].parameters["inner_steps"]
+        return pictures.steps_picture(steps(model, episode), step, trained_steps)
+
+    episode, step = _slider("episode", n_episodes - 1), _slider("step", n_steps, n_steps)
+    _show(_follow(picture, model=_choice(trained), episode=episode, step=step))
+
+
+def _follow(picture: Callable[..., Figure], **controls: widgets.ValueWidget) -> widgets.VBox:
+    """`controls` above the image of `picture(name=value, ...)`, drawn anew whenever one moves."""
+    image = widgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+    drawn = cache(lambda *values: _png(picture(**dict(zip(controls, values, strict=True)))))
+
+    def draw(change: dict | None = None) -> None:
+        image.value = drawn(*(control.value for control in controls.values()))
+
+    draw()
+    for control in controls.values():
+        control.observe(draw, "value")
+    row = widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
+    return widgets.VBox([row, image])
+
+
+def _show(box: widgets.VBox) -> None:
+    """Display what `_follow` made, its image as it stands beside it for where no widgets are."""
+    still = {"image/png": b64encode(box.children[-1].value).decode()}
+    display({**box._repr_mimebundle_(), **still}, raw=True)
+
+
+def _png(figure: Figure) -> bytes:
+    """`figure` as it stands: `savefig` would draw it twice, to trim it."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _choice(trained: dict[str, Run]) -> widgets.Dropdown:
+    return widgets.Dropdown(options=list(trained), description="model")
+
+
+def _slider(name: str, last: int, value: int = 0) -> widgets.IntSlider:
+    return widgets.IntSlider(value, 0, last, description=name)

@@ -1,0 +1,83 @@
+"""Plots of notebooks 5 to 8, where conditions are set beside one another: tables in, figures out,
+in the style of `figures`."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from negmeta_utils.evidence.contrasts import DOWN, UP
+from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, POSITIVE
+
+VERDICT_COLOURS = {UP: COLOURS["maml"], DOWN: NEGATIVE}
+
+
+def conditions(tables: dict[str, pd.DataFrame], xlabel: str = "percentage points") -> Figure:
+    """A row a condition and a panel a quantity, each with its 95 % interval over seeds; coloured
+    where the interval leaves zero on one side.
+
+    tables: by panel title, as `contrasts.contrasts` gives, the same conditions in each.
+    """
+    names = list(next(iter(tables.values()))["condition"])
+    size = (3.6 * len(tables) + 2, 0.36 * len(names) + 1.1)
+    figure, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        for row in table.itertuples():
+            colour = VERDICT_COLOURS.get(row.verdict, POSITIVE)
+            place = names.index(row.condition)
+            axis.plot([row.low, row.high], [place] * 2, color=colour, lw=2)
+            axis.plot(row.points, place, "o", color=colour, ms=5)
+        axis.axvline(0, color="black", lw=1)
+        axis.set(title=title, xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+    axes[0, 0].set_yticks(range(len(names)), names)
+    figure.tight_layout()
+    return figure
+
+
+def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
+    """Measures of features by block, a line a method and task, with the range over seeds.
+
+    table: method, task, layer, seed and the columns of `measures`, whose values are panel titles.
+    """
+    size = (3.9 * len(measures), 3.2)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False)
+    layers = list(dict.fromkeys(table["layer"]))
+    for axis, (column, title) in zip(axes[0], measures.items(), strict=True):
+        for (method, task), rows in table.groupby(["method", "task"]):
+            by_seed = rows.pivot_table(index="layer", columns="seed", values=column).loc[layers]
+            line = "-" if task == "on-task" else "--"
+            label = f"{LABELS[method]}, {task}"
+            axis.plot(layers, by_seed.mean(axis=1), line, marker="o", ms=4, color=COLOURS[method],
+                      label=label)  # fmt: skip
+            low, high = by_seed.min(axis=1), by_seed.max(axis=1)
+            axis.fill_between(layers, low, high, color=COLOURS[method], alpha=0.15, lw=0)
+        axis.set(title=title)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(handles, labels, frameon=False, ncols=4, loc="upper center",
+                  bbox_to_anchor=(0.5, 0.02))  # fmt: skip
+    return figure
+
+
+def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
+    """Lines over a number (inner steps), a panel a key of `tables`.
+
+    tables: by panel title; columns line, x, points, low, high.
+    """
+    size = (4.1 * len(tables), 3.3)
+    figure, axes = plt.subplots(1, len(tables), figsize=size, squeeze=False)
+    names = list(dict.fromkeys(name for table in tables.values() for name in table["line"]))
+    colours = dict(zip(names, plt.cm.viridis(np.linspace(0, 0.85, len(names))), strict=True))
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        for name, rows in table.groupby("line", sort=False):
+            rows = rows.sort_values("x")
+            axis.plot(rows["x"], rows["points"], "o-", ms=3.5, color=colours[name], label=name)
+            axis.fill_between(rows["x"], rows["low"], rows["high"], color=colours[name], alpha=0.15,
+                              lw=0)  # fmt: skip
+        axis.set(title=title, xlabel=xlabel)
+    axes[0, 0].set_ylabel("percentage points")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(handles, labels, frameon=False, ncols=4, loc="upper center",
+                  bbox_to_anchor=(0.5, 0.02))  # fmt: skip
+    return figure

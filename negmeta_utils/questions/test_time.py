@@ -1,0 +1,140 @@
+"""Ways to use a trained model at test time: how many steps to adapt, and to what."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes
+from negmeta_utils.features import (
+    draw_pairs,
+    embed_tasks,
+    in_batches,
+    own_accuracy,
+    prototype_accuracy,
+    to_device,
+)
+from negmeta_utils.model import Params
+from negmeta_utils.runs import Run
+
+
+def evaluate_steps(
+    run: Run,
+    images: ImageSet,
+    steps: list[int],
+    n_episodes: int,
+    eval_seed: int = 0,
+    report: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """The features table after each of several numbers of inner steps, whatever training took.
+
+    steps: numbers of steps, at least 0. Episodes are those of `evaluate_features`, and so are the
+    columns, with inner_steps (in training) and steps (here) beside them.
+    """
+    device = images.images.device
+    params, alpha = to_device(run.params, device), to_device(run.alpha, device)
+
+    def of_batch(indices: range) -> list[pd.DataFrame]:
+        task, other = draw_pairs(images, run.parameters, eval_seed, indices)
+        adapted, taken, before, tables = params, 0, {}, []
+        for n_steps in sorted({0, *steps}):
+            adapted = adjoint.adapt(
+                adapted, alpha, task.support, task.support_labels, n_steps - taken
+            )
+            taken = n_steps
+            after = _judge_pair(run, adapted, task, other)
+            before = before or after
+            if n_steps in steps:
+                tables.append(_steps_rows(n_steps, indices, before, after))
+        return tables
+
+    table = in_batches(run, images, n_episodes, of_batch, report)
+    table.insert(2, "inner_steps", run.parameters["inner_steps"])
+    return table
+
+
+def _judge_pair(run: Run, adapted: Params, task: Episodes, other: Episodes) -> dict:
+    n_way, labels = run.parameters["n_way"], task.query_labels
+    same, elsewhere = embed_tasks(adapted, task), embed_tasks(adapted, other)
+    accuracies = {
+        "same": prototype_accuracy(*same, n_way, labels),
+        "other": prototype_accuracy(*elsewhere, n_way, labels),
+        "ordinary": own_accuracy(run.parameters["method"], adapted, same, n_way, labels),
+    }
+    return {name: value.cpu().numpy() for name, value in accuracies.items()}
+
+
+def _steps_rows(n_steps: int, indices: range, before: dict, after: dict) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "steps": n_steps,
+            "episode": np.arange(indices.start, indices.stop),
+            "same_before": before["same"],
+            "same_after": after["same"],
+            "other_before": before["other"],
+            "other_after": after["other"],
+            "ordinary": after["ordinary"],
+        }
+    )
+
+
+def evaluate_uses(
+    run: Run,
+    images: ImageSet,
+    n_others: list[int],
+    n_episodes: int,
+    eval_seed: int = 0,
+    report: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """Accuracy on a task by each way of using the model: method, seed, use, episode, accuracy.
+
+    uses: "no adaptation"; "k other tasks" for each k of `n_others`, adapting to one after another,
+    each with the inner steps of training; "the task itself"; all these by prototypes, and "the
+    task itself, own head" by the adapted model's own rule. The others are never the task judged,
+    but may share classes with it.
+    """
+    device = images.images.device
+    params, alpha = to_device(run.params, device), to_device(run.alpha, device)
+
+    def of_batch(indices: range) -> list[pd.DataFrame]:
+        settings = run.parameters
+        task, _ = draw_pairs(images, settings, eval_seed, indices)
+        n_way, n_steps, labels = settings["n_way"], settings["inner_steps"], task.query_labels
+
+        def rows(use: str, accuracy: torch.Tensor) -> pd.DataFrame:
+            episode = np.arange(indices.start, indices.stop)
+            return pd.DataFrame(
+                {"use": use, "episode": episode, "accuracy": accuracy.cpu().numpy()}
+            )
+
+        def judged(adapted: Params) -> torch.Tensor:
+            return prototype_accuracy(*embed_tasks(adapted, task), n_way, labels)
+
+        tables = [rows("no adaptation", judged(params))]
+        adapted = params
+        for number in range(max(n_others)):
+            drawn = _another(images, settings, eval_seed, indices, number)
+            adapted = adjoint.adapt(adapted, alpha, drawn.support, drawn.support_labels, n_steps)
+            if number + 1 in n_others:
+                plural = "s" if number else ""
+                tables.append(rows(f"{number + 1} other task{plural}", judged(adapted)))
+        adapted = adjoint.adapt(params, alpha, task.support, task.support_labels, n_steps)
+        embedded = embed_tasks(adapted, task)
+        own = own_accuracy(settings["method"], adapted, embedded, n_way, labels)
+        tables.append(rows("the task itself", prototype_accuracy(*embedded, n_way, labels)))
+        tables.append(rows("the task itself, own head", own))
+        return tables
+
+    return in_batches(run, images, n_episodes, of_batch, report)
+
+
+def _another(
+    images: ImageSet, settings: dict, eval_seed: int, indices: range, number: int
+) -> Episodes:
+    """Another task for each of episodes `indices`: the `number`-th of a stream of their own."""
+    far = 2**40 * (number + 1)  # beyond the pairs of `evaluate_features`
+    shifted = range(far + indices.start, far + indices.stop)
+    shape = (settings["n_way"], settings["n_shot"], settings["n_query"])
+    return draw_episodes(images, eval_seed, "other", shifted, *shape)

@@ -1,0 +1,1 @@
+"""Grids of notebooks: planned, executed side by side, told of, reported, and the command line."""

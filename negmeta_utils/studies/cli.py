@@ -1,0 +1,133 @@
+"""The command line: `negmeta study NAME`, `negmeta status NAME`, `negmeta report NAME` and
+`negmeta data`."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from negmeta_utils import runs
+from negmeta_utils.data import cli as data_cli
+from negmeta_utils.studies import planning, report, scheduling, status
+
+STUDY = "a study of this project, such as demo, or a path to a YAML file"
+OUT = "folder for the results (runs/NAME in the clone)"
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong command line, where argparse prints its usage as well."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help says more\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 if all went well, 1 if a notebook failed, 2 if nothing could start."""
+    parser = Parser(prog="negmeta", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_study(commands)
+    _add_status(commands)
+    _add_report(commands)
+    data_cli.add_command(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("negmeta: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"negmeta: {error}", file=sys.stderr)
+        return 2
+
+
+def _add_study(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("study", help="execute a study's notebooks through papermill")
+    command.add_argument("name", help=STUDY)
+    command.add_argument("--out", help=OUT)
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, default=1, help="notebooks side by side (1)")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a dask scheduler, to run them there")
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="[STEP.]NAME=VALUE",
+        action="append",
+        default=[],
+        help="override a parameter; VALUE is YAML; may be given several times",
+    )
+    command.set_defaults(run=_study)
+
+
+def _add_status(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("status", help="what of a study is done, running and to come")
+    command.add_argument("name", help=STUDY)
+    command.add_argument("--out", help=OUT)
+    command.set_defaults(run=_status)
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("report", help="write a study's results as one HTML page")
+    command.add_argument("name", help=STUDY)
+    command.add_argument("--out", help=OUT)
+    command.set_defaults(run=_report)
+
+
+def _study(options: argparse.Namespace) -> int:
+    if options.workers < 1:
+        raise ValueError(f"--workers {options.workers}: must be at least 1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+    path = planning.find_study(options.name)
+    steps = planning.read_study(path, dict(parse_override(text) for text in options.overrides))
+    out_dir = _out_dir(options, path)
+    jobs = planning.plan(steps, out_dir)
+    outcome = scheduling.run_study(
+        jobs, out_dir, options.workers, options.scheduler, lambda text: print(text, flush=True)
+    )
+    for summary in sorted(out_dir.glob("*/summary.md")):
+        if summary.parent.name in outcome.done + outcome.skipped:
+            print(f"\n{summary.read_text()}")
+    print(f"Look at the executed notebooks and figures in {out_dir}")
+    notebooks = {job.name: job.notebook.name for job in jobs}
+    for job, error in outcome.errors.items():
+        copy = out_dir / job / notebooks[job]
+        print(f"negmeta: {job} failed: {error}\n  its executed copy: {copy}", file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    print(status.report(_out_dir(options, planning.find_study(options.name))))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    path = planning.find_study(options.name)
+    page, missing = report.write_report(path, _out_dir(options, path))
+    if missing:
+        print(f"negmeta: not in the report, since not complete: {', '.join(missing)}")
+    print(f"The report is {page}")
+    return 0
+
+
+def _out_dir(options: argparse.Namespace, path: Path) -> Path:
+    return Path(options.out).resolve() if options.out else runs.ROOT / "runs" / path.stem
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """Target and value of a `--set TARGET=VALUE`. Raises ValueError where there is no `=`, and
+    where VALUE is not YAML."""
+    target, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text}: write NAME=VALUE or STEP.NAME=VALUE")
+    try:
+        return target, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"--set {text}: {value!r} is not YAML; close its brackets and quotes"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""One job of a study: a notebook executed by papermill in the job's folder.
+
+The folder has a lock, held by the process that executes the job and, by inheritance, by its
+kernel. So two studies at once do a job once, and where a process is killed the next one waits
+until the kernel it left behind is gone too: kernels look every second whether their parent lives.
+The system releases the lock with the last of its holders; no file has to be cleaned up.
+"""
+
+import asyncio
+import fcntl
+import os
+import platform
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import papermill
+import psutil
+from distributed import Worker
+from jupyter_client import AsyncKernelManager
+from papermill.exceptions import PapermillExecutionError
+from traitlets import Integer
+from traitlets.config import Config
+
+from negmeta_utils import runs, storage
+from negmeta_utils.studies.planning import Job, is_complete
+
+LOCK = ".job.lock"
+# What is known of an execution that has not succeeded (yet): its start and, if it failed, why.
+ATTEMPT = "attempt.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the execution of a job ended. state: "done", "skipped" (complete already) or "failed";
+    error: the last line of it."""
+
+    state: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+class LockedKernelManager(AsyncKernelManager):
+    """Starts a kernel that inherits a file descriptor, and does not tell the terminal that it was
+    interrupted, which is how Jupyter ends every kernel."""
+
+    lock = Integer(config=True)
+
+    async def start_kernel(self, **settings: object) -> None:
+        settings["extra_arguments"] = [
+            *settings.get("extra_arguments", ()), "--IPKernelApp.log_level=50"
+        ]  # fmt: skip
+        await super().start_kernel(pass_fds=(self.lock,), **settings)
+
+
+def execute(job: Job, folder: Path) -> Result:
+    """Execute `job` in `folder` unless it is complete there; waits for another process that does.
+
+    An error of the notebook or its kernel is a result. Raises OSError where `folder` cannot be
+    written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as lock:
+        if is_complete(job, folder):
+            return Result("skipped")
+        (folder / "job.json").unlink(missing_ok=True)
+        attempt = {
+            "key": job.key,
+            "started": runs.now(),
+            "host": platform.node(),
+            "worker": os.getpid(),
+        }
+        storage.write_json(folder / ATTEMPT, attempt)
+        started = time.monotonic()
+        error = _papermill(job, folder, lock)
+        seconds = round(time.monotonic() - started, 1)
+        if error:
+            # An interruption is no failure: the job is still to come.
+            if not error.startswith("KeyboardInterrupt"):
+                storage.write_json(
+                    folder / ATTEMPT, attempt | {"ended": runs.now(), "error": error}
+                )
+            return Result("failed", seconds, error)
+        record = {
+            "notebook": job.notebook.stem,
+            "parameters": job.parameters,
+            "needs": list(job.needs),
+            "seconds": seconds,
+            "ended": runs.now(),
+        }
+        storage.write_json(folder / "job.json", attempt | record)
+        (folder / ATTEMPT).unlink()
+        return Result("done", seconds)
+
+
+def in_execution(folder: Path) -> bool:
+    """Whether a process, or a kernel that outlived one, is at work in `folder`."""
+    if not (folder / LOCK).exists():
+        return False
+    with (folder / LOCK).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+async def stop_kernels(keys: list[str], dask_worker: Worker) -> None:
+    """Interrupt the kernels of a dask worker that executes one of these tasks, and wait until they
+    have ended: a training writes a checkpoint first."""
+    if not any(task.key in keys for task in dask_worker.state.executing):
+        return
+    for _ in range(3):  # a kernel between two cells does not hear it
+        for kernel in psutil.Process().children():
+            kernel.send_signal(signal.SIGINT)
+        for _ in range(100):
+            if not psutil.Process().children():
+                return
+            await asyncio.sleep(0.1)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """`folder` for this process and its heirs alone: the descriptor to inherit."""
+    with (folder / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def _papermill(job: Job, folder: Path, lock: int) -> str:
+    """The last line of the error, empty where there was none."""
+    with tempfile.TemporaryDirectory(prefix="negmeta-") as sockets:
+        config = Config()
+        # Kernels that start at once could pick the same TCP port; these addresses are unique.
+        config.KernelManager.transport = "ipc"
+        config.KernelManager.ip = f"{sockets}/kernel"
+        config.NotebookClient.kernel_manager_class = LockedKernelManager
+        config.LockedKernelManager.lock = lock
+        try:
+            papermill.execute_notebook(
+                str(job.notebook),
+                str(folder / job.notebook.name),
+                parameters=job.parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=False,
+                config=config,
+            )
+        except PapermillExecutionError as error:
+            return f"{error.ename}: {error.evalue}"
+        except Exception as error:  # a kernel that is missing, or died: the other jobs go on
+            return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""

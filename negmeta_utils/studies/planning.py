@@ -1,0 +1,244 @@
+"""A study: a grid of notebooks, in order of dependence. `scheduling` runs one.
+
+A study file is YAML:
+
+    steps:
+      train:                          # a step: one notebook over a grid of parameters
+        notebook: 01_train
+        grid: {method: [maml, meta-sgd], seed: [0, 1]}
+        parameters: {dataset: glyphs, n_updates: 400}
+      alpha:
+        notebook: 02_alpha_distribution
+        parameters:
+          runs: {from: train, method: meta-sgd}   # the folders of these jobs, as a list;
+                                                  # or [{from: one}, {from: another}]
+
+Each point of a grid is a job. It gets a folder of its own below the study's, as its parameter
+`out_dir`, and leaves there what it makes, its executed notebook and `job.json`. A job is complete,
+and skipped, when `job.json` says so for the same notebook, the same parameters and the same jobs
+before it.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import papermill
+import yaml
+
+from negmeta_utils import runs, storage
+
+PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
+NOTEBOOKS = runs.ROOT / "notebooks"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook with one set of parameters.
+
+    needs: names of the jobs whose folders it reads; key: digest of notebook, parameters and the
+    keys of `needs`.
+    """
+
+    step: str
+    name: str
+    notebook: Path
+    parameters: dict
+    needs: tuple[str, ...]
+    key: str
+
+
+def find_study(name: str) -> Path:
+    """A study of this project by name, or any YAML file by path."""
+    own = NOTEBOOKS / "studies" / f"{name}.yml"
+    path = own if own.is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in own.parent.glob("*.yml")))
+        raise FileNotFoundError(f"study {name!r}: no such file; the studies here are {known}")
+    return path
+
+
+def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
+    """Steps of a study file with values overridden, in order of dependence.
+
+    overrides: "STEP.NAME" or, for every step whose notebook has that parameter, "NAME" -> value.
+    A list for a name of the grid replaces its values. Raises ValueError for whatever the file, or
+    a notebook, does not have; nothing has run by then.
+    """
+    steps = _read_steps(path)
+    known = {}
+    for name, step in steps.items():
+        known[name] = _notebook_parameters(path, name, step)
+    for target, value in overrides.items():
+        _override(steps, known, target, value)
+    for name, step in steps.items():
+        for parameter, values in step["grid"].items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(
+                    f"{path}: step {name!r}: grid: {parameter}: {values!r} is no list of values; "
+                    "write it as [1, 2], or move it to parameters"
+                )
+        for parameter in [*step["grid"], *step["parameters"]]:
+            if parameter not in known[name]:
+                raise ValueError(
+                    f"{path}: step {name!r}: {step['notebook']} has no parameter {parameter!r}; "
+                    f"it has {', '.join(sorted(known[name]))}"
+                )
+    return {name: steps[name] for name in _in_order(path, steps)}
+
+
+def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
+    """The jobs of a study, each after the jobs it reads from."""
+    jobs: dict[str, Job] = {}
+    for step_name, step in steps.items():
+        for values in itertools.product(*step["grid"].values()):
+            name = "-".join([step_name, *(re.sub(r"[^\w.+-]+", "_", str(v)) for v in values)])
+            if name in jobs:
+                raise ValueError(
+                    f"step {step_name!r}: two jobs would be called {name}; make the values of the "
+                    "grid differ, or rename the step"
+                )
+            parameters = {**step["parameters"], **dict(zip(step["grid"], values, strict=True))}
+            needs = []
+            for key, value in parameters.items():
+                if references := _references(value):
+                    sources = [job for r in references for job in _select(jobs.values(), r)]
+                    needs += [job.name for job in sources]
+                    parameters[key] = [str(out_dir / job.name) for job in sources]
+            parameters["out_dir"] = str(out_dir / name)
+            content = [step["notebook"], parameters, [jobs[n].key for n in needs]]
+            try:
+                key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            except TypeError as error:  # YAML makes a date of what looks like one
+                raise ValueError(f"step {step_name!r}: {error}; put it in quotes") from error
+            notebook = NOTEBOOKS / f"{step['notebook']}.ipynb"
+            jobs[name] = Job(step_name, name, notebook, parameters, tuple(needs), key)
+    return list(jobs.values())
+
+
+def write_plan(jobs: list[Job], out_dir: Path) -> None:
+    """For `negmeta status`, which then needs no overrides to know what was asked for."""
+    storage.make_folder(out_dir)
+    content = [asdict(job) | {"notebook": str(job.notebook)} for job in jobs]
+    storage.write_json(out_dir / PLAN, {"jobs": content})
+
+
+def read_plan(out_dir: Path) -> list[Job]:
+    """Raises FileNotFoundError where no study was started in `out_dir`."""
+    if not (out_dir / PLAN).is_file():
+        raise FileNotFoundError(
+            f"{out_dir}: no study was started there (no {PLAN}); name its --out"
+        )
+    return [
+        Job(**job | {"notebook": Path(job["notebook"]), "needs": tuple(job["needs"])})
+        for job in storage.read_json(out_dir / PLAN)["jobs"]
+    ]
+
+
+def is_complete(job: Job, folder: Path) -> bool:
+    """Whether `folder` holds the finished results of exactly this job."""
+    record = folder / "job.json"
+    return record.is_file() and storage.read_json(record)["key"] == job.key
+
+
+def _read_steps(path: Path) -> dict[str, dict]:
+    """The steps as they stand in the file, each with a grid and parameters, if empty ones."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path}: not YAML ({' '.join(str(error).split())}); correct it"
+        ) from error
+    steps = content.get("steps") if isinstance(content, dict) else None
+    if not isinstance(steps, dict) or not steps:
+        raise ValueError(f"{path}: not a study: it needs `steps:` and at least one step below")
+    if unknown := set(content) - {"steps"}:
+        raise ValueError(
+            f"{path}: unknown key {min(unknown, key=str)!r} beside `steps:`; delete it"
+        )
+    for name, step in steps.items():
+        if not isinstance(step, dict):
+            raise ValueError(f"{path}: step {name!r}: it needs `notebook:`, but is {step!r}")
+        if unknown := set(step) - {"notebook", "grid", "parameters"}:
+            raise ValueError(
+                f"{path}: step {name!r}: unknown key {min(unknown, key=str)!r}; a step has "
+                "notebook, grid and parameters"
+            )
+        for part in ("grid", "parameters"):
+            if not isinstance(step.setdefault(part, {}), dict):
+                raise ValueError(
+                    f"{path}: step {name!r}: {part}: {step[part]!r}: must be names with values"
+                )
+    return steps
+
+
+def _notebook_parameters(path: Path, name: str, step: dict) -> set[str]:
+    notebook = NOTEBOOKS / f"{step.get('notebook')}.ipynb"
+    if not notebook.is_file():
+        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
+        raise ValueError(
+            f"{path}: step {name!r}: no notebook {step.get('notebook')!r}; there are {known}"
+        )
+    return set(papermill.inspect_notebook(str(notebook)))
+
+
+def _override(
+    steps: dict[str, dict], known: dict[str, set[str]], target: str, value: object
+) -> None:
+    step_name, _, parameter = target.rpartition(".")
+    chosen = [step_name] if step_name else [n for n in steps if parameter in known[n]]
+    if not chosen or not set(chosen) <= set(steps):
+        raise ValueError(
+            f"--set {target}: no such step or parameter; the steps are {', '.join(steps)}"
+        )
+    for name in chosen:
+        if parameter not in known[name]:
+            raise ValueError(
+                f"--set {target}: {steps[name]['notebook']} has no parameter {parameter!r}; it "
+                f"has {', '.join(sorted(known[name]))}"
+            )
+        if isinstance(value, list) and parameter in steps[name]["grid"]:
+            steps[name]["grid"][parameter] = value
+        else:
+            steps[name]["grid"].pop(parameter, None)
+            steps[name]["parameters"][parameter] = value
+
+
+def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
+    sources = {
+        name: [r.get("from") for v in step["parameters"].values() for r in _references(v)]
+        for name, step in steps.items()
+    }
+    for name, needed in sources.items():
+        for source in needed:
+            if source not in steps:
+                raise ValueError(f"{path}: step {name!r}: no step {source!r} to take from")
+    try:
+        return list(TopologicalSorter(sources).static_order())
+    except CycleError as error:
+        raise ValueError(f"{path}: steps need one another: {' -> '.join(error.args[1])}") from error
+
+
+def _references(value: object) -> list[dict]:
+    """The `{from: STEP, ...}` that a parameter's value is, or is a list of."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, dict)]
+
+
+def _select(jobs: Iterable[Job], reference: dict) -> list[Job]:
+    """The jobs that a `{from: STEP, NAME: VALUE}` means."""
+    wanted = {name: value for name, value in reference.items() if name != "from"}
+    chosen = [
+        job
+        for job in jobs
+        if job.step == reference["from"]
+        and all(job.parameters.get(name) == value for name, value in wanted.items())
+    ]
+    if not chosen:
+        raise ValueError(f"reference {reference}: step {reference['from']!r} has no such job")
+    return chosen

@@ -1,0 +1,260 @@
+"""A study as one HTML page: verdicts, answers, figures, tables and where they come from.
+
+The page knows no notebook by name. It takes what a complete job left in its folder:
+
+    claims.csv      verdicts, one row a claim: claim, statement, networks, methods, ...
+    summary.md      the answer in words, where there are no claims
+    *.png, *.svg    figures; their captions are the text above the cell that saves them
+    *.csv           tables; those in *.parquet are named with their size
+    manifest.json   the provenance of a training
+    NAME.ipynb      the executed notebook, exported beside the page
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pyarrow.parquet
+from jinja2 import Environment
+from markupsafe import Markup
+from nbconvert import HTMLExporter
+
+from negmeta_utils import runs, storage
+from negmeta_utils.studies import planning
+from negmeta_utils.studies.report_figures import from_markdown, plots
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+NOTEBOOK_PAGES = "report-notebooks"
+LONGEST_TABLE = 60  # rows
+
+
+@dataclass(frozen=True)
+class Job:
+    """A complete job: its folder, its `job.json`, its manifest if it trained, its notebook."""
+
+    folder: Path
+    record: dict
+    manifest: dict
+    notebook: nbformat.NotebookNode
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def write_report(study_file: Path, folder: Path) -> tuple[Path, list[str]]:
+    """Write `folder`/report.html and the notebooks' pages beside it; the page's path, and the
+    names of jobs and steps that are not in it because they are not complete.
+
+    Raises FileNotFoundError where nothing is complete yet.
+    """
+    name = study_file.stem
+    steps = planning.read_study(study_file, {})
+    jobs = complete_jobs(folder)
+    if not jobs:
+        raise FileNotFoundError(f"{folder}: nothing complete yet; run `negmeta study {name}` first")
+    missing = incomplete(folder, jobs, steps)
+    pages = folder / NOTEBOOK_PAGES
+    pages.mkdir(exist_ok=True)
+    for job in jobs:
+        write_text(pages / f"{job.name}.html", notebook_page(job))
+    page = render(
+        study=name,
+        verdicts=verdicts(jobs),
+        answers=answers(jobs),
+        notebooks=[notebook_section(group, jobs) for group in by_notebook(jobs)],
+        jobs=jobs,
+        environment=environment(jobs),
+        data=data_sets(jobs),
+        times=times(jobs),
+        seconds=sum(job.record["seconds"] for job in jobs),
+        missing=missing,
+        pages=NOTEBOOK_PAGES,
+    )
+    write_text(folder / "report.html", page)
+    return folder / "report.html", missing
+
+
+def complete_jobs(folder: Path) -> list[Job]:
+    """The jobs below `folder` that ran to their end, in the order of their notebooks."""
+    jobs = []
+    for path in folder.glob("*/job.json"):
+        record, manifest = storage.read_json(path), path.with_name("manifest.json")
+        notebook = nbformat.read(path.with_name(f"{record['notebook']}.ipynb"), 4)
+        known = storage.read_json(manifest) if manifest.is_file() else {}
+        jobs.append(Job(path.parent, record, known, notebook))
+    return sorted(jobs, key=lambda job: (job.record["notebook"], job.name))
+
+
+def incomplete(folder: Path, jobs: list[Job], steps: dict[str, dict]) -> list[str]:
+    """Jobs that began and did not end, and steps of which no job is complete."""
+    complete = {job.name for job in jobs}
+    begun = {path.parent.name for path in folder.glob("*/*.ipynb")} - complete
+    found = [(job.name, job.record["notebook"]) for job in jobs]
+    never = [
+        step
+        for step, content in steps.items()
+        if not any(
+            f"{name}-".startswith(f"{step}-") and notebook == content["notebook"]
+            for name, notebook in found
+        )
+    ]
+    return sorted({*begun, *never})
+
+
+def by_notebook(jobs: list[Job]) -> list[list[Job]]:
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.record["notebook"], []).append(job)
+    return list(groups.values())
+
+
+def verdicts(jobs: list[Job]) -> list[dict]:
+    """The rows of every claims.csv, as text."""
+    tables = [job.folder / "claims.csv" for job in jobs]
+    read = [pd.read_csv(table, dtype=str).fillna("–") for table in tables if table.is_file()]
+    return [row for table in read for row in table.to_dict("records")]
+
+
+def answers(jobs: list[Job]) -> list[tuple[str, Markup]]:
+    """Title and text of every summary.md that is not the verdicts again."""
+    return [
+        (notebook_title(job), from_markdown((job.folder / "summary.md").read_text()))
+        for job in jobs
+        if (job.folder / "summary.md").is_file() and not (job.folder / "claims.csv").is_file()
+    ]
+
+
+def notebook_section(group: list[Job], jobs: list[Job]) -> dict:
+    """What the jobs of one notebook have to show: settings, figures and tables."""
+    of_jobs = {job.name: settings(job, jobs) for job in group}
+    first = of_jobs[group[0].name]
+    shared = {k: v for k, v in first.items() if all(s.get(k) == v for s in of_jobs.values())}
+    own = {
+        name: ", ".join(f"{k} {v}" for k, v in s.items() if k not in shared)
+        for name, s in of_jobs.items()
+    }
+    return {
+        "key": group[0].record["notebook"],
+        "title": notebook_title(group[0]),
+        "settings": shared,
+        "plots": plots([(job.folder, job.notebook, own[job.name]) for job in group]),
+        "tables": [table for job in group for table in small_tables(job)],
+        "files": large_tables(group),
+    }
+
+
+def settings(job: Job, jobs: list[Job]) -> dict[str, str]:
+    """Parameters of a job and of all it rests on; several values where those differ."""
+    known = {other.name: other for other in jobs}
+    chain, waiting = [], [job.name]
+    while waiting:
+        name = waiting.pop(0)
+        if name in known and known[name] not in chain:
+            chain.append(known[name])
+            waiting += known[name].record["needs"]
+    values: dict[str, list[str]] = {}
+    for link in chain:
+        parameters = link.manifest.get("parameters", link.record["parameters"])
+        for name, value in parameters.items():
+            listed = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+            is_folders = {Path(v).name for v in listed} <= set(link.record["needs"])
+            if name not in (*runs.PLACE, "out_dir") and not is_folders:
+                values.setdefault(name, []).append(", ".join(listed))
+    return {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
+
+
+def small_tables(job: Job) -> list[dict]:
+    """Every CSV file but the claims."""
+    paths = [path for path in sorted(job.folder.glob("*.csv")) if path.name != "claims.csv"]
+    return [as_table(f"{job.name}/{path.name}", pd.read_csv(path)) for path in paths]
+
+
+def as_table(name: str, table: pd.DataFrame) -> dict:
+    """Name, header and rows as text."""
+    return {
+        "name": name,
+        "columns": list(table.columns),
+        "numeric": [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes],
+        "rows": [[as_text(v) for v in row] for row in table.itertuples(index=False)],
+        "shown": LONGEST_TABLE,
+    }
+
+
+def large_tables(group: list[Job]) -> list[str]:
+    """Every Parquet file that the jobs of one notebook left: its name, and rows in how many."""
+    rows: dict[str, list[int]] = {}
+    for job in group:
+        for path in sorted(job.folder.glob("*.parquet")):
+            rows.setdefault(path.name, []).append(pyarrow.parquet.read_metadata(path).num_rows)
+    return [f"{name} ({sum(n):,} rows in {len(n)} folder(s))" for name, n in rows.items()]
+
+
+def as_text(value: object) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def environment(jobs: list[Job]) -> dict[str, str]:
+    """Hardware, versions and commit of the trainings; several values where they differ."""
+    values: dict[str, list[str]] = {}
+    for job in jobs:
+        known = dict(job.manifest.get("environment", {}))
+        for name, value in {**known, **known.pop("packages", {})}.items():
+            if name != "packages":
+                values.setdefault(name.replace("_", " "), []).append(str(value))
+    return {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
+
+
+def data_sets(jobs: list[Job]) -> dict:
+    """A row a data set and split: classes, images, fingerprint."""
+    rows = [
+        {"data set": job.manifest["parameters"]["dataset"], "split": split, **content}
+        for job in jobs
+        for split, content in job.manifest.get("data", {}).items()
+    ]
+    return as_table("Data sets", pd.DataFrame(rows).drop_duplicates())
+
+
+def times(jobs: list[Job]) -> dict:
+    """A row a job: when its training began, and how long it and its notebook took."""
+    rows = [
+        {
+            "job": job.name,
+            "notebook": job.record["notebook"],
+            "training began": job.manifest.get("started"),
+            "training, s": job.manifest.get("results", {}).get("seconds_training"),
+            "notebook, s": job.record["seconds"],
+        }
+        for job in jobs
+    ]
+    return as_table("Times", pd.DataFrame(rows))
+
+
+def notebook_title(job: Job) -> str:
+    """The first heading of a job's notebook."""
+    texts = [cell.source for cell in job.notebook.cells if cell.cell_type == "markdown"]
+    heading = re.search(r"^# +(.*)$", "\n".join(texts), re.M)
+    return heading[1] if heading else job.record["notebook"]
+
+
+def notebook_page(job: Job) -> str:
+    name = f"{job.name}: {notebook_title(job)}"
+    page, _ = HTMLExporter().from_notebook_node(
+        job.notebook, resources={"metadata": {"name": name}}
+    )
+    return page
+
+
+def write_text(path: Path, text: str) -> None:
+    with storage.replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def render(**content: object) -> str:
+    template = TEMPLATE.read_text(encoding="utf-8")
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(template).render(content)

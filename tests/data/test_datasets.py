@@ -1,0 +1,283 @@
+"""Named data sets against arrays made independently, on folders made here and on the real ones."""
+
+import csv
+import os
+import resource
+from contextlib import contextmanager
+from pathlib import Path
+
+import data_makers as make
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from negmeta_utils import storage
+from negmeta_utils.data import datasets, decoding
+
+REAL = os.environ.get("NEGMETA_DATA")
+needs = {
+    name: pytest.mark.skipif(
+        not REAL or not Path(REAL, name).is_dir(),
+        reason=f"NEGMETA_DATA names no folder that holds {name}",
+    )
+    for name in ("mini-imagenet", "omniglot")
+}
+
+
+@pytest.fixture
+def omniglot(tmp_path):
+    """Twelve alphabets of two characters with three drawings; white paper, one black square whose
+    place tells the drawing."""
+    for part, alphabets in (("images_background", 12), ("images_evaluation", 2)):
+        for a in range(alphabets):
+            for c in range(2):
+                folder = (
+                    tmp_path / "omniglot" / part / f"{part[7]}{a:02d}" / f"character{c + 1:02d}"
+                )
+                folder.mkdir(parents=True)
+                for d in range(3):
+                    pixels = np.full((105, 105), 255, np.uint8)
+                    pixels[10 * d : 10 * d + 20, 5 * a : 5 * a + 20] = 0
+                    Image.fromarray(pixels).convert("1").save(folder / f"{c:04d}_{d:02d}.png")
+    return tmp_path
+
+
+def rows_of(folder, split):
+    with (folder / f"{split}.csv").open() as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.mark.parametrize("size", [16, 10])
+def test_mini_imagenet_is_what_pillow_reads_in_the_order_of_the_csv(tiny_data, tmp_path, size):
+    images = datasets.load("mini-imagenet", "val", size, str(tiny_data), tmp_path)
+    rows = rows_of(tiny_data / "mini-imagenet", "val")
+    assert images.class_names == tuple(dict.fromkeys(row["label"] for row in rows))
+    assert images.class_sizes.tolist() == [8] * 6
+    for row, image in zip(rows, images.images, strict=True):
+        original = Image.open(tiny_data / "mini-imagenet" / "images" / row["filename"])
+        expected = np.asarray(original.resize((size, size), Image.Resampling.BILINEAR))
+        assert (image.permute(1, 2, 0).numpy() == expected).all()
+
+
+def test_the_folder_itself_serves_as_well_as_its_parent(tiny_data, tmp_path, monkeypatch):
+    by_parent = datasets.load("mini-imagenet", "test", 16, str(tiny_data), tmp_path)
+    by_folder = datasets.load(
+        "mini-imagenet", "test", 16, str(tiny_data / "mini-imagenet"), tmp_path
+    )
+    monkeypatch.setenv("NEGMETA_DATA", str(tiny_data))
+    by_variable = datasets.load("mini-imagenet", "test", 16, cache_dir=tmp_path)
+    assert by_parent.fingerprint == by_folder.fingerprint == by_variable.fingerprint
+    assert len(list(tmp_path.iterdir())) == 3, "one source, one cache file a split"
+
+
+def test_omniglot_is_bright_ink_by_character_and_splits_share_none(omniglot, tmp_path):
+    splits = {
+        split: datasets.load("omniglot", split, 105, str(omniglot), tmp_path / "cache")
+        for split in datasets.SPLITS
+    }
+    assert {s: i.n_classes for s, i in splits.items()} == {"train": 20, "val": 4, "test": 4}
+    assert splits["val"].class_names[0] == "b05/character01"
+    names = [name for images in splits.values() for name in images.class_names]
+    assert len(set(names)) == len(names)
+    first = splits["train"].images[4, 0].numpy()
+    assert (first[10:30, 0:20] == 255).all(), "the second character's second drawing"
+    assert first.sum() == 255 * 400
+
+
+def test_a_cached_split_is_not_decoded_again(tiny_data, tmp_path, monkeypatch):
+    first = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
+    again = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    assert (first.images == again.images).all()
+    assert again.class_names == first.class_names
+
+
+def test_a_changed_source_is_another_cache_file(omniglot, tmp_path):
+    cache = tmp_path / "cache"
+    before = datasets.load("omniglot", "val", 28, str(omniglot), cache)
+    file = next((omniglot / "omniglot" / "images_background" / "b05").rglob("*.png"))
+    Image.fromarray(np.zeros((105, 105), np.uint8)).save(file)
+    after = datasets.load("omniglot", "val", 28, str(omniglot), cache)
+    assert before.fingerprint != after.fingerprint
+    assert len(list(cache.glob("omniglot-val-*"))) == 2
+    assert len(list(cache.glob("omniglot-train-*"))) == 1, "it has not changed"
+
+
+def test_an_image_of_the_same_length_changed_in_place_is_noticed(tmp_path):
+    for split in datasets.SPLITS:
+        (tmp_path / "my" / split / split).mkdir(parents=True)
+        Image.new("L", (8, 8), 100).save(tmp_path / "my" / split / split / "a.png")
+    before = datasets.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
+    file = tmp_path / "my" / "val" / "val" / "a.png"
+    size = file.stat().st_size
+    Image.new("L", (8, 8), 101).save(file)
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    assert file.stat().st_size == size
+    after = datasets.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
+    assert before.fingerprint != after.fingerprint
+
+
+def rewritten(**changes):
+    """Writes a cache file again with its metadata or images changed."""
+
+    def rewrite(path):
+        tensors, metadata = storage.read_tensors(path)
+        images = changes.pop("images", lambda x: x)(tensors["data"]["images"].clone())
+        storage.write_tensors(path, {"data": {"images": images}}, metadata | changes)
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: storage.write_tensors(path, {"params": {"w": torch.zeros(3)}}, {}),
+        lambda path: storage.write_tensors(path, {"data": {"images": torch.zeros(3)}}, {}),
+        rewritten(class_sizes=[8] * 5 + [7]),
+        rewritten(class_names=["a"]),
+        rewritten(images=lambda images: images[:-1]),
+        rewritten(images=lambda images: images[:, :, :15, :15]),
+        rewritten(images=lambda images: images.float()),
+    ],
+)
+def test_a_cache_file_that_is_not_whole_is_made_again(tiny_data, tmp_path, spoil):
+    whole = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path).images.clone()
+    (path,) = tmp_path.glob("*-val-*")
+    content = path.read_bytes()
+    copy = tmp_path / "copy"
+    copy.write_bytes(content)  # the file itself is mapped, and must not be written to in place
+    spoil(copy)
+    os.replace(copy, path)
+    again = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    assert (again.images == whole).all()
+    assert path.read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_cache_of_another_version_is_left_alone(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "CACHE_FORMAT", datasets.CACHE_FORMAT + 1)
+    datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    others = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.undo()
+    datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
+    assert {path: path.read_bytes() for path in others} == others
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here")
+def test_images_are_mapped_from_the_cache_not_copied(tiny_data, tmp_path):
+    images = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    (path,) = tmp_path.glob("*-val-*")
+    ranges = [
+        [int(end, 16) for end in line.split()[0].split("-")]
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(path))
+    ]
+    assert any(start <= images.images.data_ptr() < end for start, end in ranges)
+
+
+@contextmanager
+def files_limited_to(n_bytes):
+    """Writing beyond fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_disk_that_fills_up_leaves_the_cache_as_it_was(tiny_data, tmp_path, packed):
+    source = tiny_data / "mini-imagenet"
+    if packed:
+        source = make.pack(source, tmp_path / "a.zip")
+    cache = tmp_path / "cache"
+    datasets.load("mini-imagenet", "val", 8, str(tiny_data), cache)
+    before = {path: path.read_bytes() for path in cache.iterdir()}
+    with files_limited_to(600 if packed else 20_000), pytest.raises(OSError) as raised:
+        datasets.load("mini-imagenet", "val", 16, str(source), cache)
+    for words in (str(cache), "too large", "make room", "NEGMETA_CACHE to another folder"):
+        assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert {path: path.read_bytes() for path in cache.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("break_it", "error", "message"),
+    [
+        (
+            lambda f: (f / "val.csv").unlink(),
+            FileNotFoundError,
+            "no val split beside train and test",
+        ),
+        (lambda f: (f / "val.csv").write_text("a,b\n1,2\n"), ValueError, "without filename or"),
+        (lambda f: next(f.glob("images/n1*")).unlink(), FileNotFoundError, "listed, but not there"),
+        (
+            lambda f: next(f.glob("images/n1*")).write_bytes(b"<html>"),
+            ValueError,
+            "not a readable image",
+        ),
+    ],
+)
+def test_broken_data_are_named_and_leave_nothing(tiny_data, tmp_path, break_it, error, message):
+    import shutil
+
+    folder = tmp_path / "mini-imagenet"
+    shutil.copytree(tiny_data / "mini-imagenet", folder)
+    break_it(folder)
+    with pytest.raises(error, match=message) as raised:
+        datasets.load("mini-imagenet", "val", 16, str(tmp_path), tmp_path / "cache")
+    assert str(folder) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_absent_data_and_unknown_names_are_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("NEGMETA_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="set data_dir, or the variable NEGMETA_DATA"):
+        datasets.load("mini-imagenet", "train")
+    with pytest.raises(FileNotFoundError, match="does not exist; correct data_dir"):
+        datasets.load("omniglot", "train", data_dir=str(tmp_path / "nowhere"))
+    with pytest.raises(
+        FileNotFoundError, match="no omniglot here .found nothing.; expected images_background"
+    ):
+        datasets.load("omniglot", "train", data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="dataset='cifar': not one of glyphs"):
+        datasets.load("cifar", "train")
+    with pytest.raises(ValueError, match="split='all': not one of train"):
+        datasets.load("glyphs", "all")
+
+
+@needs["mini-imagenet"]
+def test_real_mini_imagenet_is_all_there():
+    for split, n_classes in {"train": 64, "val": 16, "test": 20}.items():
+        assert len(rows_of(Path(REAL, "mini-imagenet"), split)) == 600 * n_classes
+    images = datasets.load("mini-imagenet", "val", 84)
+    assert images.n_classes == 16
+    assert set(images.class_sizes) == {600}
+    rows = rows_of(Path(REAL, "mini-imagenet"), "val")
+    for row in (0, 4321, 9599):
+        original = Image.open(Path(REAL, "mini-imagenet", "images", rows[row]["filename"]))
+        assert (images.images[row].permute(1, 2, 0).numpy() == np.asarray(original)).all()
+
+
+@needs["mini-imagenet"]
+def test_splits_of_real_mini_imagenet_share_no_class():
+    folder = Path(REAL, "mini-imagenet")
+    labels = [{row["label"] for row in rows_of(folder, split)} for split in datasets.SPLITS]
+    assert len(set.union(*labels)) == sum(map(len, labels)) == 100
+
+
+@needs["omniglot"]
+def test_real_omniglot_is_all_there():
+    splits = {split: datasets.load("omniglot", split, 28) for split in datasets.SPLITS}
+    assert splits["train"].n_classes + splits["val"].n_classes == 964
+    assert splits["test"].n_classes == 659
+    assert all(set(images.class_sizes) == {20} for images in splits.values())
+    alphabets = [{n.split("/")[0] for n in images.class_names} for images in splits.values()]
+    assert len(set.union(*alphabets)) == sum(map(len, alphabets)) == 50

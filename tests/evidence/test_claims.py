@@ -1,0 +1,351 @@
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from negmeta_utils.evidence import claims as rules
+from negmeta_utils.evidence.claims import (
+    CONTRADICTED,
+    NOT_MEASURED,
+    PARTS,
+    RATE_SIGNS,
+    REPRODUCED,
+    RULES,
+    UNDECIDED,
+    claims,
+    judge,
+    last_mean_rates,
+    p_values,
+)
+from negmeta_utils.evidence.intervals import estimate, over_episodes
+from negmeta_utils.evidence.quantities import MAML, META_SGD
+from negmeta_utils.evidence.t_tests import paper_t_test
+from negmeta_utils.studies.planning import NOTEBOOKS
+
+# What is true, in percentage points (MAML, Meta-SGD), head being before adaptation minus ordinary;
+# and of the layers' mean rates, in the spread between seeds.
+SIGNS = np.array(list(RATE_SIGNS.values()))
+NONE = {"head": (-2, -2), "skill": (0, 0), "on": (0, 0), "off": (0, 0), "rates": 0 * SIGNS}
+AS_THE_PAPER = {
+    "head": (2, 2), "skill": (0, 5), "on": (-4, -4), "off": (-4, 4), "rates": 6 * SIGNS
+}  # fmt: skip
+REVERSED = {
+    "head": (-6, -6), "skill": (5, 0), "on": (4, 4), "off": (4, -4), "rates": -6 * SIGNS
+}  # fmt: skip
+HALF = {
+    "head": (9, -2), "skill": (0, 0), "on": (-9, 0), "off": (-9, 0),
+    "rates": SIGNS * (9, 9, 9, 9, 0),
+}  # fmt: skip
+# Truth, definite verdicts that are right, tables. Of nothing, and of half a claim whose other half
+# is nothing, no definite verdict is right. There the rule errs most, so there are more tables. Of
+# (f), half the truth of (e) is all.
+TRUTHS = {
+    "no effect": (NONE, dict.fromkeys("abcdef"), 120),
+    "as the paper": (AS_THE_PAPER, dict.fromkeys("abcdef", REPRODUCED), 30),
+    "reversed": (REVERSED, dict.fromkeys("abcdef", CONTRADICTED), 30),
+    "half of it": (HALF, dict.fromkeys("abcde") | {"f": REPRODUCED}, 120),
+}
+
+
+def synthetic(rng, truth, n_seeds=4, n_episodes=30, between_seeds=0.6, centred=False):
+    """Features whose effects are known; seeds crossed with episodes, episodes shared by methods.
+
+    Every quantity varies between seeds (of each method), between episodes (in part alike for both
+    methods) and by a residual, in percentage points. centred: what varies between seeds adds up to
+    nothing, so that the truth holds for these very networks and not only for the methods.
+    """
+    shape = (2, n_seeds, n_episodes)
+
+    def vary(truth, scale):
+        values = np.asarray(truth, dtype=float)[:, None, None] + np.zeros(shape)
+        seeds = between_seeds * rng.standard_normal((2, n_seeds, 1))
+        values += seeds - seeds.mean(axis=1, keepdims=True) * centred
+        values += scale * rng.standard_normal((1, 1, n_episodes))
+        values += 0.5 * scale * rng.standard_normal((2, 1, n_episodes))
+        return values + scale * rng.standard_normal(shape)
+
+    same, other = 60 + vary(truth["skill"], 2), 60 + vary((0, 0), 2)
+    method, seed, episode = np.indices(shape)
+    columns = {
+        "method": np.where(method == 0, MAML, META_SGD),
+        "seed": seed,
+        "episode": episode,
+        "same_before": same / 100,
+        "same_after": (same + vary(truth["on"], 1.5)) / 100,
+        "other_before": other / 100,
+        "other_after": (other + vary(truth["off"], 1.5)) / 100,
+        "ordinary": (same - vary(truth["head"], 1.5)) / 100,
+    }
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+
+
+def rates_table(means, updates=(0, 10)):
+    """means: [seeds, 5 layers] at the last update; zero before, and rows of another group."""
+    rows = [
+        (seed, update, layer, group, mean * (update == updates[-1]) * (group != "batchnorm"))
+        for seed, layers in enumerate(means)
+        for update in updates
+        for layer, mean in zip(RATE_SIGNS, layers, strict=True)
+        for group in ("weights+bias", "batchnorm")
+    ]
+    return pd.DataFrame(rows, columns=["seed", "update", "layer", "group", "mean"])
+
+
+def tables(truth, n, seed=0, **settings):
+    """n pairs of a features and a rates table in which `truth` holds of the methods."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        features = synthetic(rng, truth, **settings)
+        n_seeds = features.seed.nunique()
+        yield features, rates_table(truth["rates"] + rng.standard_normal((n_seeds, len(SIGNS))))
+
+
+def errors(column, truth, right, n, **settings):
+    """For each claim, how many of n tables get a wrong definite verdict, and how many the right."""
+    found = [claims(*pair).set_index("claim")[column] for pair in tables(truth, n, **settings)]
+    found = pd.concat(found, axis=1)
+    is_right = found.apply(lambda row: row == right.get(row.name), axis=1)
+    wrong = (found != UNDECIDED) & ~is_right
+    return pd.DataFrame({"wrong": wrong.sum(axis=1), "right": is_right.sum(axis=1)})
+
+
+def allowed(n):
+    """Wrong verdicts in n tables that a true rate of 5 % exceeds once in a thousand. The tables'
+    seeds are fixed, so no test fails now and then; the margin is for the draw of those seeds.
+    """
+    return stats.binom.ppf(0.999, n, 0.05)
+
+
+@pytest.mark.parametrize("column", ["networks", "methods"])
+@pytest.mark.parametrize("name", TRUTHS)
+def test_at_most_5_percent_of_definite_verdicts_are_wrong(name, column):
+    truth, right, n = TRUTHS[name]
+    of = errors(column, truth, right, n, centred=column == "networks")
+    if column == "networks":  # their rates are known, not estimated: see the next test
+        of = of.drop(index="a")
+    assert set("bcdef") <= set(of.index)
+    assert (of.wrong <= allowed(n)).all(), of
+    decidable = pd.Series(right)[of.index].notna()
+    assert (of.right[decidable] > 0.8 * n).all(), of
+
+
+def test_the_verdict_on_the_networks_rates_is_never_wrong():
+    seen = set()
+    for seed, spread in enumerate((0, 0, 1, 2, 3, 9, -9) * 4):
+        _, rates = next(tables({**NONE, "rates": spread * SIGNS / 2}, 1, seed, n_seeds=2))
+        last = rates[(rates["update"] == 10) & (rates.group == "weights+bias")]
+        holds = [
+            all(row["mean"] * RATE_SIGNS[row.layer] > 0 for _, row in of.iterrows())
+            for _, of in last.groupby("seed")
+        ]
+        expected = REPRODUCED if all(holds) else UNDECIDED if any(holds) else CONTRADICTED
+        assert claims(None, rates).networks[0] == expected
+        seen.add(expected)
+    assert seen == {REPRODUCED, CONTRADICTED, UNDECIDED}
+
+
+def test_the_error_rate_shows_that_episodes_say_nothing_of_methods(monkeypatch):
+    monkeypatch.setattr(rules, "over_seeds", over_episodes)
+    n = 40
+    of = errors("methods", NONE, {}, n, n_seeds=3, between_seeds=2).drop(index="a")
+    assert (of.wrong > allowed(n)).all(), of
+
+
+def test_the_error_rate_shows_a_rule_without_correction_for_parts(monkeypatch):
+    def careless(estimates, sides):
+        judged = [judge([one], [side]).verdict for one, side in zip(estimates, sides, strict=True)]
+        verdict = next((v for v in judged if v != UNDECIDED), UNDECIDED)
+        return rules.Judgement(verdict, np.nan, np.nan)
+
+    monkeypatch.setattr(rules, "judge", careless)
+    n = 40
+    assert errors("methods", NONE, {}, n).wrong["a"] > allowed(n)
+    of = errors("methods", HALF, {}, n).loc[["a", "b", "d", "e"]]
+    assert (of.wrong > allowed(n)).all(), of
+
+
+def test_holm_holds_the_family_at_5_percent():
+    n = 100
+    found = [p_values(*pair) for pair in tables(NONE, n, between_seeds=0, n_seeds=3)]
+    for column in ("networks", "methods"):
+        assert sum((t[f"Holm {column}"] <= 0.05).any() for t in found) <= allowed(n)
+    # one by one the same verdicts are wrong too often: the correction is needed
+    assert sum((t["p networks"] <= 0.05).any() for t in found) > allowed(n)
+
+
+def by_intervals(estimates, sides):
+    """The rule as `RULES` states it, from intervals."""
+
+    def beyond(one, confidence, side, bound):
+        interval = one.interval(confidence)
+        return interval.low > bound if side > 0 else interval.high < bound
+
+    parts = list(zip(estimates, sides, strict=True))
+    if all(beyond(one, 0.95, *side) for one, side in parts):
+        return REPRODUCED
+    corrected = 1 - 0.05 / len(parts)
+    if any(beyond(one, corrected, -side, bound) for one, (side, bound) in parts):
+        return CONTRADICTED
+    return UNDECIDED
+
+
+@pytest.mark.parametrize("over", [rules.over_episodes, rules.over_seeds])
+@pytest.mark.parametrize("n_parts", [1, 2, 5])
+def test_verdicts_by_p_value_are_those_by_interval(over, n_parts):
+    rng, seen = np.random.default_rng(1), set()
+    for shift in np.linspace(-1.5, 1.5, 80):
+        values = rng.standard_normal((n_parts, 3, 8)) + shift
+        estimates = [over(pd.DataFrame(grid)) for grid in values]
+        sides = [(1, 0.1)] * n_parts
+        found = judge(estimates, sides)
+        assert found.verdict == by_intervals(estimates, sides)
+        p = 2 * min(found.p_false, found.p_true)
+        assert (p <= 0.05) == (found.verdict != UNDECIDED)
+        seen.add(found.verdict)
+    assert seen == {REPRODUCED, CONTRADICTED, UNDECIDED}
+
+
+def test_verdict_on_each_side_of_a_bound():
+    above, below, across = (estimate(v) for v in ([3, 4, 5], [-5, -4, -3], [-9, 1, 9]))
+    assert judge([above, below], [(1, 0), (-1, 0)]).verdict == REPRODUCED
+    assert judge([above, below], [(1, 0), (1, 0)]).verdict == CONTRADICTED
+    assert judge([above, across], [(1, 0), (1, 0)]).verdict == UNDECIDED
+    assert judge([above], [(1, 3.5)]).verdict == UNDECIDED
+    assert judge([estimate([4])], [(1, 0)]).verdict == UNDECIDED
+
+
+def test_p_values_by_hand():
+    """Claim (d) of these networks is two t-tests; the conjunction takes the larger p-value."""
+    features = synthetic(np.random.default_rng(9), {**NONE, "on": (-1, -1)}, n_seeds=1)
+    change = 100 * (features.same_after - features.same_before)
+    one_sided = [
+        stats.ttest_1samp(change[features.method == method], 0, alternative="less").pvalue
+        for method in (MAML, META_SGD)
+    ]
+    row = p_values(features, None).set_index("claim").loc["d"]
+    assert row["p networks"] == pytest.approx(2 * max(one_sided))
+    features["same_after"], features["same_before"] = features.same_before, features.same_after
+    row = p_values(features, None).set_index("claim").loc["d"]
+    assert row["p networks"] == pytest.approx(2 * 2 * min(one_sided))
+
+
+def test_holm_is_over_every_way_of_being_wrong():
+    features, rates = next(tables({**NONE, "skill": (0, 2), "on": (-2, -2)}, 1))
+    table = p_values(features, rates)
+    found = rules._findings(features, rates).values()
+    for column, skipped in (("networks", 1), ("methods", 0)):
+        judged = [getattr(finding, column) for finding in found][skipped:]
+        raw = [p for one in judged for p in (one.p_false, one.p_true)]
+        oracle = multipletests(raw, method="holm")[1].reshape(-1, 2).min(axis=1)
+        np.testing.assert_allclose(table[f"Holm {column}"][skipped:], oracle)
+        assert (table[f"Holm {column}"][skipped:] >= table[f"p {column}"][skipped:] - 1e-12).all()
+    assert np.isnan(table["p networks"][0]) and np.isnan(table["Holm networks"][0])
+
+
+def test_p_values_stand_beside_the_verdicts_of_claims():
+    for features, rates in tables(HALF, 3):
+        table, verdicts = p_values(features, rates), claims(features, rates)
+        columns = ["claim", "networks", "methods"]
+        pd.testing.assert_frame_equal(table[columns], verdicts[columns])
+    untested = p_values(None, None)
+    assert untested.filter(regex="^(p|Holm) ").isna().all(axis=None)
+
+
+def test_what_is_not_tested_counts_in_the_family():
+    features, rates = next(tables({**NONE, "skill": (0, 9)}, 1))
+    alone = p_values(features, None).set_index("claim")
+    assert np.isnan(alone.loc["a", "Holm methods"])
+    assert alone.loc["c", "Holm methods"] == pytest.approx(6 * alone.loc["c", "p methods"])
+
+
+def test_notebook_4_shows_its_rules_before_it_reads_the_data():
+    cells = [cell.source for cell in nbformat.read(NOTEBOOKS / "04_statistics.ipynb", 4).cells]
+    rules = next(i for i, source in enumerate(cells) if "Markdown(RULES)" in source)
+    data = next(i for i, source in enumerate(cells) if "read_tables(" in source)
+    assert rules < data
+
+
+def test_rates_of_known_sign():
+    signs = SIGNS
+    spread = 1 + 0.1 * np.random.default_rng(2).standard_normal((4, 5))
+    for means, expected in ((0.01 * signs * spread, REPRODUCED), (0.01 * spread, CONTRADICTED)):
+        row = claims(None, rates_table(means)).iloc[0]
+        assert (row.networks, row.methods) == (expected, expected)
+    means = 0.01 * signs * spread
+    means[1, 2] = 0.05
+    row = claims(None, rates_table(means)).iloc[0]
+    assert (row.networks, row.methods) == (UNDECIDED, UNDECIDED)
+    assert "all signs in 3 of 4 networks" in row.measured
+    assert claims(None, rates_table(means[:1])).iloc[0].networks == REPRODUCED
+
+
+def test_last_mean_rates_are_the_weights_at_the_last_update():
+    means = np.arange(10).reshape(2, 5) / 100
+    table = rates_table(means).sample(frac=1, random_state=0)
+    np.testing.assert_array_equal(last_mean_rates(table), means)
+    assert list(last_mean_rates(table)) == list(RATE_SIGNS)
+
+
+def test_fewer_than_three_seeds_say_nothing_of_methods():
+    features = synthetic(np.random.default_rng(4), AS_THE_PAPER, n_seeds=2, between_seeds=0)
+    rates = rates_table(np.array([list(RATE_SIGNS.values())] * 2))
+    table = claims(features, rates)
+    assert (table.methods == UNDECIDED).all()
+    assert (table.networks == REPRODUCED).all()
+    assert "over 30 episodes" in table.measured.iloc[1]
+
+
+def test_a_handful_of_episodes_says_nothing():
+    features = synthetic(np.random.default_rng(5), AS_THE_PAPER, n_episodes=29)
+    table = claims(features, None)
+    assert (table.networks == UNDECIDED).all() and (table.methods == UNDECIDED).all()
+
+
+def test_columns_and_texts():
+    features = synthetic(np.random.default_rng(6), AS_THE_PAPER)
+    table = claims(features, None)
+    columns = ["claim", "statement", "paper", "measured", "networks", "methods"]
+    assert list(table) == columns and list(table.claim) == list("abcdef")
+    off = features.other_after - features.other_before
+    difference = off[features.method == META_SGD].mean() - off[features.method == MAML].mean()
+    measured = table.measured.iloc[5]
+    assert measured.startswith(f"meta-sgd - maml {100 * difference:+.2f} [")
+    assert "points over 4 seeds" in measured
+    assert measured.endswith(f"the paper's test p = {paper_t_test(features).p_value:.2g}")
+    for claim, statement in table[["claim", "statement"]].to_numpy():
+        assert f"| {claim} | {statement} |" in RULES
+
+
+def test_order_of_rows_does_not_matter():
+    features = synthetic(np.random.default_rng(7), NONE)
+    shuffled = features.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(claims(features, None), claims(shuffled, None))
+
+
+def test_what_is_missing_is_not_measured():
+    features = synthetic(np.random.default_rng(8), AS_THE_PAPER)
+    rates = rates_table(np.array([list(RATE_SIGNS.values())]))
+    for absent in (None, features[:0], features[features.method == META_SGD]):
+        table = claims(absent, rates).set_index("claim")
+        assert (table.measured[list(PARTS)] == NOT_MEASURED).all()
+        assert (table.loc[list(PARTS), ["networks", "methods"]] == UNDECIDED).all(axis=None)
+        assert table.networks["a"] == REPRODUCED
+    for absent in (None, rates[:0]):
+        row = claims(features, absent).iloc[0]
+        assert tuple(row[3:]) == (NOT_MEASURED, UNDECIDED, UNDECIDED)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda r: r.drop(columns="layer"), "missing column.s. layer"),
+        (lambda r: r[r.layer != "conv3"], "lacks weights.bias rows"),
+        (lambda r: pd.concat([r, r]), "repeated rows"),
+    ],
+)
+def test_unusable_rates_are_refused_in_one_line(spoil, message):
+    with pytest.raises(ValueError, match=message) as error:
+        claims(None, spoil(rates_table(np.ones((2, 5)))))
+    assert "\n" not in str(error.value)

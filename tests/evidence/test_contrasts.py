@@ -1,0 +1,89 @@
+"""Conditions against one another, on tables whose truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from negmeta_utils.evidence.contrasts import (
+    accuracy_grids,
+    against_base,
+    change_grids,
+    contrasts,
+    sentence,
+)
+from negmeta_utils.evidence.intervals import interval_over_seeds
+
+
+def grid(shift, seeds=5, episodes=40, noise=0.5, seed=0):
+    rng = np.random.default_rng(seed)
+    common = np.random.default_rng(99).normal(0, 5, episodes)  # the same episodes for all
+    values = shift + common - common.mean() + rng.normal(0, noise, (seeds, episodes))
+    return pd.DataFrame(values, index=range(seeds), columns=range(episodes))
+
+
+def test_rows_are_the_intervals_of_grids_and_of_paired_differences():
+    conditions = {"base": grid(0.0), "more": grid(3.0, seed=1), "less": grid(-3.0, seed=2)}
+    table = contrasts(conditions, "base").set_index("condition")
+    for name, values in conditions.items():
+        assert tuple(table.loc[name, ["points", "low", "high"]]) == pytest.approx(
+            tuple(interval_over_seeds(values))
+        )
+    difference = interval_over_seeds(conditions["more"] - conditions["base"])
+    assert tuple(table.loc["more", ["minus_base", "minus_low", "minus_high"]]) == pytest.approx(
+        tuple(difference)
+    )
+    assert table["verdict_minus"].dropna().to_dict() == {"more": "up", "less": "down"}
+    assert table.loc["base", ["minus_base", "minus_low", "verdict_minus"]].isna().all()
+    assert table.loc["base", "verdict"] == "undecided", "episodes vary by 5 points"
+    assert table.loc["base", "needed"]
+
+
+def test_one_seed_decides_nothing():
+    table = contrasts({"alone": grid(50.0, seeds=1)})
+    assert table["verdict"].item() == "undecided"
+    assert "one seed" in sentence(table.iloc[0], "alone")
+
+
+def test_sentences_say_the_verdict():
+    table = contrasts({"up": grid(9.0), "none": grid(0.0)})
+    assert sentence(table.iloc[0], "it").endswith("points, better")
+    assert "undecided" in sentence(table.iloc[1], "it")
+
+
+def test_differences_from_the_base_make_sentences_of_their_own():
+    conditions = {"base": grid(9.0), "same": grid(9.0, seed=1), "more": grid(12.0, seed=2)}
+    table = against_base(contrasts(conditions, "base"))
+    assert list(table["condition"]) == ["same", "more"]
+    same, more = (sentence(row, "it") for _, row in table.iterrows())
+    assert same.endswith(" seeds would decide)") or same.endswith("(more episodes needed)")
+    assert more.endswith("points, better")
+
+
+def test_what_cannot_change_is_unchanged():
+    table = contrasts({"still": 0 * grid(0.0)})
+    assert table["verdict"].item() == "unchanged"
+    assert sentence(table.iloc[0], "it") == "it: +0.00 [+0.00, +0.00] points, nothing changes"
+
+
+def test_conditions_on_other_episodes_are_refused():
+    other = grid(1.0).rename(columns=lambda episode: episode + 1)
+    with pytest.raises(ValueError, match="differ in their episodes"):
+        contrasts({"base": grid(0.0), "other": other}, "base")
+    with pytest.raises(ValueError, match="share no seed"):
+        contrasts({"base": grid(0.0), "other": grid(0.0).rename(index=lambda s: s + 10)}, "base")
+
+
+def test_grids_of_a_table_by_condition():
+    rows = [
+        {"method": "maml", "seed": s, "episode": e, "k": k, "same_before": 0.5, "ordinary": 0.5,
+         "same_after": 0.5 + 0.01 * k, "other_before": 0.4, "other_after": 0.4 - 0.02 * s,
+         "accuracy": 0.1 * e}
+        for k in (2, 1) for s in (0, 1) for e in (0, 1, 2)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    on_task = change_grids(table, "k", "on-task change")
+    assert list(on_task) == ["2", "1"], "in order of appearance"
+    assert np.allclose(on_task["2"], 2)
+    off_task = change_grids(table, "k", "off-task change")["1"]
+    assert off_task.loc[1].to_numpy() == pytest.approx(-2)
+    assert accuracy_grids(table, "k")["1"].loc[0].tolist() == pytest.approx([0, 10, 20])

@@ -1,0 +1,153 @@
+"""Figures show what is in their tables, and come out the same from the same tables."""
+
+import html
+import inspect
+import os
+import subprocess
+import sys
+
+import every_figure
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from colorspacious import cspace_convert
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from negmeta_utils.evidence.quantities import PAPER_CHANGES, accuracies, effect_sizes
+from negmeta_utils.plots import evidence, paper, questions, style, theory
+
+
+@pytest.fixture(autouse=True)
+def one_style():
+    style.set_style()
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def features():
+    return every_figure.feature_table()
+
+
+def test_figure_6_colours_exactly_the_negative_rates():
+    generator = np.random.default_rng(0)
+    rates = pd.DataFrame(
+        {"layer": np.repeat(style.LAYERS, 1000), "rate": generator.normal(-0.01, 0.02, 5000)}
+    )
+    figure = paper.rates_histogram(rates, initial=0.01)
+    for axis, layer in zip(figure.axes, style.LAYERS, strict=True):
+        values = rates.loc[rates["layer"] == layer, "rate"]
+        negative = [
+            bar for bar in axis.patches if np.allclose(bar.get_facecolor()[:3], style.NEGATIVE)
+        ]
+        assert sum(bar.get_height() for bar in negative) == (values < 0).sum()
+        assert sum(bar.get_height() for bar in axis.patches) == 1000
+        assert f"{(values < 0).mean():.0%} negative" in axis.get_title()
+
+
+def test_figure_7_has_a_point_for_every_method_and_measure(features):
+    table = accuracies(features)
+    (axis,) = paper.feature_accuracy(table).axes
+    heights = np.concatenate([c.lines[0].get_ydata() for c in axis.containers])
+    assert sorted(heights) == pytest.approx(sorted(table["mean"]))
+    expected = 100 * features.loc[features["method"] == "maml", "other_after"].mean()
+    row = table[(table["method"] == "maml") & (table["measure"] == "off-task")]
+    assert row["mean"].item() == pytest.approx(expected)
+
+
+def test_figure_5_smooths_over_the_papers_40_iterations():
+    history = pd.DataFrame(
+        {"update": range(1, 801), "train_accuracy": np.arange(800) / 800, "val_accuracy": np.nan}
+    )
+    history.loc[399, "val_accuracy"] = 0.3
+    (axis,) = paper.training_curves(history, chance=0.2).axes
+    training, validation = axis.lines[:2]
+    assert training.get_ydata()[39] == pytest.approx(100 * np.arange(40).mean() / 800)
+    assert validation.get_xydata().tolist() == [[400, 30]]
+
+
+def test_changes_are_drawn_with_their_intervals_and_the_papers_numbers(features):
+    effects = effect_sizes(features)
+    wanted = effects["quantity"].isin(["on-task change", "off-task change"])
+    of_methods = effects["method"].isin(["maml", "meta-sgd"])
+    figure = paper.feature_changes(effects[wanted & of_methods], PAPER_CHANGES)
+    assert [axis.get_title() for axis in figure.axes] == ["on-task change", "off-task change"]
+    drawn = {round(x, 6) for line in figure.axes[1].lines for x in line.get_xdata()}
+    off = effects[(effects["quantity"] == "off-task change") & of_methods]
+    for value in [*off["low"], *off["high"], *off["points"], *PAPER_CHANGES["points"]]:
+        assert round(value, 6) in drawn
+
+
+def test_one_seed_has_no_interval_over_seeds_and_no_mark_for_one(features):
+    effects = effect_sizes(features[features["seed"] == features["seed"].min()])
+    changed = effects[effects["quantity"] == "off-task change"]
+    figure = paper.feature_changes(changed, PAPER_CHANGES)
+    assert "s" not in [line.get_marker() for line in figure.axes[0].lines]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "over episodes: these networks",
+        "the paper",
+    ]
+
+
+def test_files_are_the_same_bytes_from_the_same_tables(tmp_path):
+    """In processes of their own, which hash strings differently, and at other times."""
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        subprocess.run(
+            [sys.executable, every_figure.__file__, str(tmp_path / number)],
+            env={**os.environ, "PYTHONHASHSEED": number}, check=True,
+        )  # fmt: skip
+    files = sorted(path.name for path in (tmp_path / "1").iterdir())
+    assert files == sorted(f"{n}.{s}" for n in every_figure.FIGURES for s in ("png", "svg"))
+    for name in files:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
+def test_every_figure_is_among_those_compared():
+    drawing = {
+        name
+        for module in (paper, questions, evidence, theory)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+        and function.__annotations__.get("return") is Figure
+    }
+    assert drawing == set(every_figure.FIGURES)
+
+
+def test_a_saved_figure_says_what_it_shows(tmp_path):
+    style.save(every_figure.FIGURES["rates_histogram"](), tmp_path, "figure6")
+    with Image.open(tmp_path / "figure6.png") as image:
+        words = image.info["Description"]
+    for said in ("conv1: ", "% negative", "Across: learned rate.", "mean; start of training."):
+        assert said in words
+    assert words in html.unescape((tmp_path / "figure6.svg").read_text())
+
+
+def distances(colours, kind):
+    """Differences [n, n] between colours as seen with one kind of colour blindness: Machado et al.
+    2009 for what is seen, CAM02-UCS for how different it is."""
+    seen = np.array([to_rgb(colour) for colour in colours])
+    if kind != "none":
+        space = {"name": "sRGB1+CVD", "cvd_type": kind, "severity": 100}
+        seen = cspace_convert(seen, space, "sRGB1").clip(0, 1)
+    seen = cspace_convert(seen, "sRGB1", "CAM02-UCS")
+    return np.linalg.norm(seen[:, None] - seen, axis=-1)
+
+
+@pytest.mark.parametrize("kind", ["none", "deuteranomaly", "protanomaly", "tritanomaly"])
+def test_colours_differ_for_the_colour_blind(kind):
+    between = distances(style.COLOURS.values(), kind)[np.triu_indices(len(style.COLOURS), 1)]
+    assert between.min() >= 20
+    assert distances([style.NEGATIVE, style.POSITIVE], kind)[0, 1] >= 20
+    red_and_green = distances(["tab:red", "tab:green"], "deuteranomaly")[0, 1]
+    assert red_and_green < 20, "the measure sees what the colour-blind do not"
+
+
+def test_an_episode_shows_every_image_once():
+    support, query = np.zeros((5, 1, 3, 8, 8)), np.ones((5, 4, 3, 8, 8))
+    figure = paper.episode_pictures(support, query, list("abcde"))
+    assert len(figure.axes) == 25
+    assert [axis.get_ylabel() for axis in figure.axes[::5]] == list("abcde")

@@ -1,0 +1,73 @@
+"""Measures of representations against brute force."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics.pairwise import cosine_similarity
+
+from negmeta_utils.data import datasets
+from negmeta_utils.questions.geometry import (
+    class_cosines,
+    linear_cka,
+    measure_geometry,
+    variance_ratio,
+)
+from negmeta_utils.training import train
+
+N_WAY, N = 3, 4
+
+
+@pytest.fixture(scope="module")
+def features():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(N_WAY, 1, 6, generator=generator, dtype=torch.float64)
+    return (centres + 0.5 * torch.randn(N_WAY, N, 6, generator=generator).double()).flatten(0, 1)
+
+
+def test_cka_is_the_feature_space_formula_and_knows_rotations(features):
+    generator = torch.Generator().manual_seed(1)
+    other = features[:, :4] + torch.randn(len(features), 4, generator=generator).double()
+    x, y = features.numpy() - features.numpy().mean(0), other.numpy() - other.numpy().mean(0)
+    expected = np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+    assert float(linear_cka(features, other)) == pytest.approx(expected)
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator).double()).Q
+    assert float(linear_cka(features, 3 * features @ rotation + 1)) == pytest.approx(1)
+
+
+def test_cosines_are_means_over_pairs(features):
+    labels = np.repeat(np.arange(N_WAY), N)
+    similarity = cosine_similarity(features.numpy())
+    same = labels[:, None] == labels
+    off_diagonal = ~np.eye(len(labels), dtype=bool)
+    within, between = class_cosines(features, N_WAY)
+    assert float(within) == pytest.approx(similarity[same & off_diagonal].mean())
+    assert float(between) == pytest.approx(similarity[~same].mean())
+
+
+def test_variance_ratio_is_goldblums(features):
+    values = features.numpy().reshape(N_WAY, N, -1)
+    means = values.mean(1)
+    within = sum(
+        np.linalg.norm(values[i, j] - means[i]) ** 2 for i in range(N_WAY) for j in range(N)
+    )
+    between = sum(np.linalg.norm(mean - means.mean(0)) ** 2 for mean in means)
+    expected = N_WAY / (N_WAY * N) * within / between
+    assert float(variance_ratio(features, N_WAY)) == pytest.approx(expected)
+
+
+def test_what_does_not_adapt_does_not_move(tiny_config, tiny_data, tmp_path):
+    run = train(tiny_config, tmp_path / "run")
+    images = datasets.load("mini-imagenet", "test", 16, str(tiny_data))
+    moved = measure_geometry(run, images, 2)
+    assert moved["cka"].between(0, 1 - 1e-6).all()
+    assert sorted(moved["task"].unique()) == ["off-task", "on-task"]
+    assert len(moved) == 2 * 2 * 4
+    still = measure_geometry(
+        type(run)(
+            run.directory, run.manifest, run.params, {n: 0 * a for n, a in run.alpha.items()}
+        ),
+        images,
+        2,
+    )
+    assert still["cka"].to_numpy() == pytest.approx(1, abs=1e-5)
+    assert still["ratio_before"].to_numpy() == pytest.approx(still["ratio_after"].to_numpy())

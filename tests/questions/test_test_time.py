@@ -1,0 +1,74 @@
+"""Ways of using a model against the features table and one task at a time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.episodes import draw_episodes
+from negmeta_utils.features import evaluate_features, evaluate_variants, prototype_accuracy
+from negmeta_utils.questions.interventions import AS_LEARNED, interventions
+from negmeta_utils.questions.test_time import evaluate_steps, evaluate_uses
+
+N = 6
+
+
+@pytest.fixture(scope="module")
+def features(run, images):
+    return evaluate_features(run, images, N, eval_seed=2)
+
+
+def test_variants_hold_the_rates_as_learned_and_the_same_features_before(run, images, features):
+    table = evaluate_variants(run, images, interventions(run.alpha), N, eval_seed=2, batch=4)
+    own = table[table["variant"] == AS_LEARNED].drop(columns="variant").reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, features)
+    assert table["variant"].nunique() == 10
+    before = table.groupby("episode")[["same_before", "other_before"]].nunique()
+    assert (before == 1).all(axis=None), "adaptation cannot change what is before it"
+    after = table.pivot(index="episode", columns="variant", values="ordinary")
+    assert not np.allclose(after["signs flipped"], after[AS_LEARNED])
+
+
+def test_steps_of_training_give_the_features_table_and_none_change_nothing(run, images, features):
+    trained = run.parameters["inner_steps"]
+    table = evaluate_steps(run, images, [0, trained, trained + 2], N, eval_seed=2)
+    at = table[table["steps"] == trained].reset_index(drop=True)
+    columns = ["same_before", "same_after", "other_before", "other_after", "ordinary"]
+    pd.testing.assert_frame_equal(at[columns], features[columns])
+    none = table[table["steps"] == 0]
+    assert (none["same_before"] == none["same_after"]).all()
+    assert (none["other_before"] == none["other_after"]).all()
+    assert sorted(table["steps"].unique()) == [0, trained, trained + 2]
+    assert (table["inner_steps"] == trained).all()
+
+
+def test_uses_agree_with_the_features_table(run, images, features):
+    table = evaluate_uses(run, images, [1, 3], N, eval_seed=2)
+    wide = table.pivot(index="episode", columns="use", values="accuracy")
+    assert list(wide.columns) == [
+        "1 other task", "3 other tasks", "no adaptation", "the task itself",
+        "the task itself, own head",
+    ]  # fmt: skip
+    assert wide["no adaptation"].tolist() == features["same_before"].tolist()
+    assert wide["the task itself"].tolist() == features["same_after"].tolist()
+    assert wide["the task itself, own head"].tolist() == features["ordinary"].tolist()
+
+
+def test_other_tasks_are_adapted_to_one_after_another(run, images):
+    table = evaluate_uses(run, images, [2], 2, eval_seed=2)
+    shape = (run.parameters["n_way"], run.parameters["n_shot"], run.parameters["n_query"])
+    steps = run.parameters["inner_steps"]
+    for episode in (0, 1):
+        params = run.params
+        for number in (1, 2):
+            index = 2**40 * number + episode
+            other = draw_episodes(images, 2, "other", range(index, index + 1), *shape)
+            params = adjoint.adapt(params, run.alpha, other.support, other.support_labels, steps)
+        task = draw_episodes(images, 2, "test", range(episode, episode + 1), *shape)
+        expected = prototype_accuracy(
+            adjoint.embed(params, task.support), adjoint.embed(params, task.query), shape[0],
+            task.query_labels,
+        )  # fmt: skip
+        rows = table[(table["episode"] == episode) & (table["use"] == "2 other tasks")]
+        torch.testing.assert_close(torch.tensor(rows["accuracy"].to_numpy()), expected)

@@ -1,0 +1,233 @@
+"""Studies: read, planned, executed by papermill, overridden, resumed, and failing well."""
+
+import json
+
+import papermill
+import pytest
+import small_studies
+import yaml
+
+from negmeta_utils import storage
+from negmeta_utils.studies import cli, planning, scheduling
+
+STUDIES = sorted((planning.NOTEBOOKS / "studies").glob("*.yml"))
+
+
+@pytest.fixture
+def small(tmp_path, tiny_data):
+    return small_studies.tiny_demo(tmp_path / "small.yml", tiny_data)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_every_study_of_the_project_can_be_planned(path, tmp_path):
+    jobs = planning.plan(planning.read_study(path, {}), tmp_path)
+    names = [job.name for job in jobs]
+    for job in jobs:
+        assert all(names.index(need) < names.index(job.name) for need in job.needs)
+        unknown = set(job.parameters) - set(papermill.inspect_notebook(str(job.notebook)))
+        assert not unknown
+    if path.stem in ("demo", "mini-imagenet", "paper"):
+        assert {job.notebook.stem for job in jobs} == {
+            "01_train", "02_alpha_distribution", "03_feature_adaptation", "04_statistics"
+        }  # fmt: skip
+
+
+def test_the_papers_study_has_the_papers_settings(tmp_path):
+    jobs = planning.plan(planning.read_study(planning.find_study("paper"), {}), tmp_path)
+    train = [job.parameters for job in jobs if job.step == "train"]
+    assert [p["method"] for p in train] == ["maml", "meta-sgd"]
+    expected = {
+        "n_way": 5, "n_shot": 1, "n_query": 10, "n_tasks": 3, "inner_steps": 5, "inner_lr": 0.01,
+        "n_updates": 60_000, "n_filters": 64, "image_size": 84, "val_episodes": 40,
+    }  # fmt: skip
+    for parameters in train:
+        assert expected.items() <= parameters.items()
+    (features,) = (job for job in jobs if job.step == "features")
+    assert features.parameters["n_episodes"] == 40_000
+
+
+def test_a_study_runs_end_to_end_and_a_second_time_does_nothing(small, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["study", str(small), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split(":")[0] for line in printed.splitlines()[:5]] == [
+        "[1/5] train-maml-0", "[2/5] train-meta-sgd-0", "[3/5] alpha", "[4/5] features",
+        "[5/5] statistics",
+    ]  # fmt: skip
+    assert "| f       | the difference in (e) is significant" in printed
+    assert printed.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
+    for file in (
+        "train-maml-0/model.safetensors", "train-meta-sgd-0/01_train.ipynb",
+        "train-maml-0/figure5.png", "alpha/figure6.png", "alpha/table1.csv",
+        "alpha/rates.parquet", "alpha/02_alpha_distribution.ipynb", "features/features.parquet",
+        "features/figure7.svg", "features/feature_changes.png", "statistics/claims.csv",
+        "statistics/04_statistics.ipynb",
+    ):  # fmt: skip
+        assert (out / file).is_file(), file
+    assert cli.main(["study", str(small), "--out", str(out)]) == 0
+    again = capsys.readouterr().out
+    assert again.count("already complete") == 5
+    assert "| f       |" in again
+
+    # Another value of one step redoes that step and what reads it, and nothing else.
+    arguments = ["study", str(small), "--out", str(out), "--set", "features.n_episodes=36"]
+    assert cli.main(arguments) == 0
+    redone = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1][:4] for line in redone[:5]] == ["alre", "alre", "alre", "done"] + [
+        "done"
+    ]
+
+
+def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(small, tmp_path, capsys):
+    steps = yaml.safe_load(small.read_text())["steps"]
+    steps["train"]["grid"] = {"method": ["nonsense", "meta-sgd"], "seed": [0]}
+    path = small_studies.write_study(tmp_path / "failing.yml", steps)
+    out = tmp_path / "out"
+    assert cli.main(["study", str(path), "--out", str(out)]) == 1
+    captured = capsys.readouterr()
+    told = dict(line.split("] ")[1].split(": ", 1) for line in captured.out.splitlines()[:5])
+    assert told["train-nonsense-0"] == "FAILED"
+    assert told["train-meta-sgd-0"].startswith("done in")
+    assert told["alpha"].startswith("done in")
+    assert told["features"] == "not run, since train-nonsense-0 failed"
+    assert told["statistics"] == "not run, since features failed"
+    assert "train-nonsense-0 failed: ValueError: method='nonsense': not one of" in captured.err
+    copy = out / "train-nonsense-0" / "01_train.ipynb"
+    assert str(copy) in captured.err
+    assert copy.is_file()
+    assert not (out / "train-nonsense-0" / "job.json").exists()
+
+
+def test_kernels_side_by_side_do_not_meet(tmp_path, monkeypatch):
+    """Eight kernels started two by two from one folder, which once shared their sockets' names."""
+    small_studies.small_notebook(
+        tmp_path / "notebooks", "open(f'{out_dir}/number', 'w').write(str(number))"
+    )
+    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    path = small_studies.write_study(
+        tmp_path / "many.yml", {"n": {"notebook": "small", "grid": {"number": list(range(8))}}}
+    )
+    monkeypatch.chdir(tmp_path)
+    jobs = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    outcome = scheduling.run_study(jobs, tmp_path / "out", workers=2)
+    assert not outcome.errors
+    assert sorted(outcome.done) == [f"n-{i}" for i in range(8)]
+    for i in range(8):
+        assert (tmp_path / "out" / f"n-{i}" / "number").read_text() == str(i)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["many.yml", "notebooks", "out"]
+
+
+def test_a_kernel_that_dies_fails_its_job_alone(tmp_path, monkeypatch):
+    small_studies.small_notebook(tmp_path / "notebooks", "import os\nif number == 0: os._exit(1)")
+    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    path = small_studies.write_study(
+        tmp_path / "s.yml", {"n": {"notebook": "small", "grid": {"number": [0, 1]}}}
+    )
+    jobs = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    outcome = scheduling.run_study(jobs, tmp_path / "out")
+    assert outcome.failed == ["n-0"]
+    assert outcome.done == ["n-1"]
+    assert "DeadKernelError" in outcome.errors["n-0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s["train"]["parameters"].update(n_ways=5), "01_train has no parameter 'n_ways'"),
+        (lambda s: s["train"]["grid"].update(seeds=[0]), "01_train has no parameter 'seeds'"),
+        (lambda s: s["train"].update(notebook="01_trian"), "no notebook '01_trian'; there are"),
+        (lambda s: s["train"].update(loops=3), "step 'train': unknown key 'loops'"),
+        (
+            lambda s: s["alpha"]["parameters"].update(runs={"from": "trains"}),
+            "no step 'trains' to take from",
+        ),
+        (
+            lambda s: s["alpha"]["parameters"].update(runs={"from": "statistics"}),
+            "steps need one another",
+        ),
+        (
+            lambda s: s["alpha"]["parameters"].update(runs={"from": "train", "method": "boil"}),
+            "step 'train' has no such job",
+        ),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_before_anything_runs(
+    small, tmp_path, capsys, change, message
+):
+    steps = yaml.safe_load(small.read_text())["steps"]
+    change(steps)
+    if "steps need one another" in message:
+        steps["statistics"]["parameters"]["rates"] = {"from": "alpha"}
+    path = small_studies.write_study(tmp_path / "wrong.yml", steps)
+    assert cli.main(["study", str(path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "study 'nothing': no such file; the studies here are demo"),
+        (["demo", "--set", "n_updates"], "--set n_updates: write NAME=VALUE"),
+        (["demo", "--set", "n_upd=3"], "--set n_upd: no such step or parameter"),
+        (["demo", "--set", "train.n_upd=3"], "01_train has no parameter 'n_upd'"),
+        (["demo", "--set", "trian.seed=3"], "--set trian.seed: no such step"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_one_line(arguments, message, tmp_path, capsys):
+    assert cli.main(["study", *arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_overrides_reach_the_steps_they_name(small, tmp_path):
+    overrides = {"seed": [3, 4], "train.method": "meta-sgd", "device": "auto"}
+    jobs = planning.plan(planning.read_study(small, overrides), tmp_path)
+    train = [job for job in jobs if job.step == "train"]
+    assert [(job.name, job.parameters["seed"]) for job in train] == [
+        ("train-3", 3), ("train-4", 4)
+    ]  # fmt: skip
+    assert {job.parameters["method"] for job in train} == {"meta-sgd"}
+    (features,) = (job for job in jobs if job.step == "features")
+    assert features.parameters["device"] == "auto"
+    assert features.parameters["runs"] == [str(tmp_path / "train-3"), str(tmp_path / "train-4")]
+
+
+def test_a_parameter_takes_the_folders_of_several_steps(tmp_path):
+    train = {"notebook": "01_train", "grid": {"seed": [0, 1]}}
+    more = {"notebook": "01_train", "grid": {"method": ["anil", "boil"]}}
+    runs_of = [{"from": "train", "seed": 1}, {"from": "more"}]
+    look = {"notebook": "03_feature_adaptation", "parameters": {"runs": runs_of}}
+    path = small_studies.write_study(
+        tmp_path / "s.yml", {"look": look, "train": train, "more": more}
+    )
+    *_, job = planning.plan(planning.read_study(path, {}), tmp_path)
+    assert job.needs == ("train-1", "more-anil", "more-boil")
+    assert job.parameters["runs"] == [str(tmp_path / name) for name in job.needs]
+    runs_of[1]["from"] = "moer"
+    with pytest.raises(ValueError, match="no step 'moer'"):
+        planning.read_study(
+            small_studies.write_study(path, {"look": look, "train": train, "more": more}), {}
+        )
+
+
+def test_a_job_is_complete_for_its_parameters_and_sources_alone(small, tmp_path):
+    def keys(overrides):
+        jobs = planning.plan(planning.read_study(small, overrides), tmp_path)
+        return {job.name: job.key for job in jobs}
+
+    before, same, other = keys({}), keys({}), keys({"train.n_updates": 5})
+    assert before == same
+    assert all(before[name] != other[name] for name in before), "all read from the trainings"
+    (tmp_path / "alpha").mkdir()
+    job = next(
+        j for j in planning.plan(planning.read_study(small, {}), tmp_path) if j.name == "alpha"
+    )
+    assert not planning.is_complete(job, tmp_path / "alpha")
+    storage.write_json(tmp_path / "alpha" / "job.json", {"key": before["alpha"]})
+    assert planning.is_complete(job, tmp_path / "alpha")
+    assert json.loads((tmp_path / "alpha" / "job.json").read_text())["key"] != other["alpha"]

@@ -1,0 +1,275 @@
+"""The report: what it says of a study, to whom, and what it says where there is little."""
+
+import json
+import re
+import shutil
+
+import every_figure
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from accessibility import contrast, faint, problems
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
+
+from negmeta_utils import runs, storage
+from negmeta_utils.plots import style
+from negmeta_utils.studies import cli, planning
+
+PUBLISHED = runs.ROOT / "figures" / "demo"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+FIGURES = {
+    "train-maml-0": {"figure5": "training_curves"},
+    "train-maml-1": {"figure5": "training_curves"},
+    "alpha": {"figure6": "rates_histogram"},
+    "features": {"figure7": "feature_accuracy", "feature_changes": "feature_changes"},
+    "statistics": {},
+}
+NOTEBOOKS = {
+    "train-maml-0": "01_train",
+    "train-maml-1": "01_train",
+    "alpha": "02_alpha_distribution",
+    "features": "03_feature_adaptation",
+    "statistics": "04_statistics",
+}
+NEEDS = {
+    "features": ["train-maml-0", "train-maml-1"],
+    "statistics": ["features", "alpha"],
+}
+
+
+def finish(folder, notebook, parameters=None, needs=()):
+    """The record of a complete job in its folder."""
+    record = {
+        "key": "0", "notebook": notebook, "parameters": parameters or {}, "needs": list(needs),
+        "seconds": 60.0,
+    }  # fmt: skip
+    storage.write_json(folder / "job.json", record)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study's results and their report: the notebooks as they come, and the tables published of
+    the demo."""
+    out_dir = tmp_path_factory.mktemp("runs") / "demo"
+    style.set_style()
+    for name, notebook in NOTEBOOKS.items():
+        folder = out_dir / name
+        folder.mkdir(parents=True)
+        shutil.copy(planning.NOTEBOOKS / f"{notebook}.ipynb", folder)
+        for saved, drawn in FIGURES[name].items():
+            style.save(every_figure.FIGURES[drawn](), folder, saved)
+        if notebook == "01_train":
+            shutil.copy(PUBLISHED / f"{name}.json", folder / "manifest.json")
+        needs = NEEDS.get(name, [])
+        parameters = {"runs": [str(out_dir / n) for n in needs]} if needs else {}
+        finish(folder, notebook, {**parameters, "out_dir": str(folder)}, needs)
+    for name, table in (("alpha", "table1.csv"), ("features", "features.parquet")):
+        shutil.copy(PUBLISHED / table, out_dir / name)
+    for table in ("claims.csv", "effects.csv", "summary.md"):
+        shutil.copy(PUBLISHED / table, out_dir / "statistics")
+    plt.close("all")
+    write(out_dir)
+    return out_dir
+
+
+@pytest.fixture
+def results(finished, tmp_path):
+    """A copy to change."""
+    return shutil.copytree(finished, tmp_path / "demo")
+
+
+def write(out_dir):
+    assert cli.main(["report", "demo", "--out", str(out_dir)]) == 0
+
+
+def page_of(out_dir):
+    return (out_dir / "report.html").read_text(encoding="utf-8")
+
+
+def soup_of(out_dir):
+    return BeautifulSoup(page_of(out_dir), "html.parser")
+
+
+def text_of(tag):
+    return " ".join(tag.text.split())
+
+
+def test_the_verdicts_come_first_and_are_those_of_the_table(finished):
+    main = soup_of(finished).main
+    claims = main.find("section")
+    assert claims.h2.text == "Claims"
+    table = pd.read_csv(PUBLISHED / "claims.csv")
+    for row, card in zip(table.itertuples(), claims.find_all("article"), strict=True):
+        assert text_of(card.h3) == f"({row.claim}) {row.statement}"
+        said = text_of(card)
+        assert f"these networks: {row.networks} the methods: {row.methods}" in said
+        assert row.paper in said
+        assert row.measured in said
+
+
+def test_a_figure_has_its_caption_settings_and_words(finished):
+    soup = soup_of(finished)
+    section = soup.find(id="figures")
+    assert [text_of(h) for h in section.find_all("h4")] == [
+        "Figure 5: accuracy over training",
+        "Figure 6: the distribution by layer",
+        "Figure 7: accuracy by prototypes, and of the whole adapted model",
+        "The changes",
+    ]
+    figure5, figure6, *_ = section.find_all("figure")
+    assert "negative rates in orange" in text_of(figure6.figcaption)
+    assert "% negative" in figure6.img["alt"]
+    assert [text_of(p) for p in figure5.select(".which")] == ["seed 0", "seed 1"]
+    settings = [text_of(p) for p in section.select(".settings")]
+    assert "n_updates 300; " in settings[0].replace("\xa0", " ")
+    assert "seed 0, 1; " in settings[1].replace("\xa0", " "), "of all that a figure rests on"
+    assert not any(str(finished) in text for text in settings)
+
+
+def test_tables_and_provenance_are_those_of_the_files(finished):
+    soup = soup_of(finished)
+    tables = {t.caption.text: t for t in soup.find(id="tables").find_all("table")}
+    assert set(tables) == {"alpha/table1.csv", "statistics/effects.csv"}
+    cells = [[c.text for c in r.find_all(["th", "td"])] for r in tables["alpha/table1.csv"]("tr")]
+    table1 = pd.read_csv(PUBLISHED / "table1.csv")
+    assert cells[0] == [column.replace("_", " ") for column in table1]
+    assert [float(row[2]) for row in cells[1:]] == pytest.approx(list(table1["mean"]), rel=1e-3)
+    rows = len(pd.read_parquet(PUBLISHED / "features.parquet"))
+    assert f"features.parquet ({rows:,} rows in 1 folder(s))" in text_of(soup.find(id="tables"))
+    manifest = json.loads((PUBLISHED / "train-maml-0.json").read_text())
+    provenance = text_of(soup.find(id="provenance"))
+    known = manifest["environment"]
+    for fact in (
+        known["device"], known["python"], known["packages"]["torch"], known["git_commit"],
+        manifest["started"], str(manifest["results"]["seconds_training"]),
+        manifest["data"]["test"]["fingerprint"],
+    ):  # fmt: skip
+        assert fact in provenance
+
+
+def test_the_page_stands_alone_and_its_notebooks_are_a_link_away(finished):
+    page = page_of(finished)
+    soup = BeautifulSoup(page, "html.parser")
+    assert not soup.find_all(["script", "link", "iframe", "object"])
+    assert "@import" not in page and "url(" not in soup.style.text
+    assert all(image["src"].startswith("data:image/") for image in soup.find_all("img"))
+    links = [a["href"] for a in soup.find(id="notebooks").find_all("a")]
+    assert len(links) == 2 * len(NOTEBOOKS)
+    for link in links:
+        assert (finished / link).is_file()
+    exported = (finished / "report-notebooks" / "statistics.html").read_text(encoding="utf-8")
+    assert "Verdicts" in exported and "reproduced" in exported
+
+
+def test_the_page_is_accessible(finished):
+    page = page_of(finished)
+    assert problems(page) == []
+    for broken, good in (
+        (' alt="', ' data-alt="'), ("<h3", "<h5"), (' scope="col"', ""), (' lang="en"', ""),
+    ):  # fmt: skip
+        assert problems(page.replace(broken, good)), "the check sees nothing"
+
+
+def test_contrast_is_that_of_wcag():
+    assert contrast("#000", "#fff") == pytest.approx(21)
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)  # WCAG's own example
+    assert faint("p { color: #777 } b { color: #fff; background: #111 }") == [
+        "p: contrast 4.5 of #777 on #fff"
+    ]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("no browser here")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_finds_nothing_to_complain_of(finished, browser, width):
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto((finished / "report.html").as_uri())
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shown = page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert shown, "an image does not open"
+    page.close()
+
+
+def test_another_notebook_is_reported_by_what_it_leaves(results):
+    folder = results / "mechanism-0"
+    folder.mkdir()
+    shutil.copy(planning.NOTEBOOKS / "02_alpha_distribution.ipynb", folder / "05_mechanism.ipynb")
+    (folder / "summary.md").write_text("# Answer\n\n**No.**\n\n| a | b |\n| - | - |\n| 1 | 2 |\n")
+    plt.figure().savefig(folder / "unknown_plot.png")
+    pd.DataFrame({"rate": range(100)}).to_csv(folder / "long.csv", index=False)
+    finish(folder, "05_mechanism", {"k": 3})
+    write(results)
+    page = page_of(results)
+    assert problems(page) == []
+    soup = BeautifulSoup(page, "html.parser")
+    assert soup.find(id="answers").strong.text == "No."
+    assert "unknown plot" in [text_of(h) for h in soup.find(id="figures").find_all("h4")]
+    assert "The first 60 of 100 rows." in text_of(soup.find(id="tables"))
+
+
+def test_a_study_that_trains_nothing_is_reported_too(results):
+    for name in NOTEBOOKS:
+        if name != "alpha":
+            shutil.rmtree(results / name)
+    finish(results / "alpha", NOTEBOOKS["alpha"], {"runs": ["a-shipped-one"], "steps": [1, 2]})
+    write(results)
+    page = page_of(results)
+    assert problems(page) == []
+    soup = BeautifulSoup(page, "html.parser")
+    assert "No network was trained" in text_of(soup.find(id="provenance"))
+    shown = text_of(soup.select_one(".settings"))
+    assert shown == "Settings: runs a-shipped-one; steps 1, 2."
+
+
+def test_without_statistics_it_says_so_and_reports_the_rest(results, capsys):
+    shutil.rmtree(results / "statistics")
+    write(results)
+    soup = soup_of(results)
+    assert "not in the report, since not complete: statistics" in capsys.readouterr().out
+    assert "No verdicts yet" in text_of(soup.find(id="claims"))
+    assert "not complete: statistics" in text_of(soup.header)
+    assert len(soup.find(id="figures").find_all("figure")) == 4
+
+
+def test_a_job_that_failed_is_named_and_its_leftovers_are_not_shown(results, capsys):
+    (results / "train-maml-1" / "job.json").unlink()
+    write(results)
+    soup = soup_of(results)
+    assert "since not complete: train-maml-1" in capsys.readouterr().out
+    assert len(soup.find(id="figures").figure.find_all("img")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], r"study 'nothing': no such file; the studies here are demo, "),
+        (["demo", "--out", "EMPTY"], r"EMPTY: nothing complete yet; run `negmeta study demo`"),
+    ],
+)
+def test_what_cannot_be_reported_is_one_line(arguments, said, tmp_path, capsys):
+    places = [str(tmp_path) if word == "EMPTY" else word for word in arguments]
+    assert cli.main(["report", *places]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said.replace("EMPTY", re.escape(str(tmp_path))), error)
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_that_cannot_be_read_whole_leaves_the_last_report(results, capsys):
+    before = page_of(results)
+    (results / "alpha" / "job.json").write_text("{")
+    assert cli.main(["report", "demo", "--out", str(results)]) == 2
+    assert "alpha/job.json: not JSON" in capsys.readouterr().err
+    assert page_of(results) == before

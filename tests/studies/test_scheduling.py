@@ -1,0 +1,254 @@
+"""Studies side by side, twice at once, killed, interrupted, and on workers that others started."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import pandas as pd
+import psutil
+import pytest
+import small_studies
+import torch
+from distributed import LocalCluster
+
+from negmeta_utils import storage
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.studies import cli, planning, scheduling, status
+from negmeta_utils.training import train
+
+# Writes its process and whether one from before still lives, and goes on when nothing holds it.
+LOGGED = """
+import os, time, psutil
+log = f"{out_dir}/log"
+before = open(log).read().split() if os.path.exists(log) else []
+with open(log, "a") as file:
+    living = any(psutil.pid_exists(int(pid)) for pid in before)
+    file.write(f"{os.getpid()}\\n")
+assert not living
+while os.path.exists(f"{out_dir}/../hold-{number}"):
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """Notebooks, and the path of a study of three jobs in a row of grid, into tmp_path/out."""
+    small_studies.small_notebook(tmp_path / "notebooks", LOGGED)
+    steps = {"n": {"notebook": "small", "grid": {"number": [0, 1, 2]}}}
+    (tmp_path / "out").mkdir()
+    return tmp_path / "notebooks", small_studies.write_study(tmp_path / "s.yml", steps)
+
+
+def starts(out):
+    """How often each job was started."""
+    logs = [out / f"n-{number}" / "log" for number in range(3)]
+    return [len(log.read_text().split()) if log.exists() else 0 for log in logs]
+
+
+def without_times(content):
+    """A JSON file's content, without what says when, where and by whom."""
+    times = {"started", "ended", "seconds", "host", "worker", "key", "out_dir", "runs"}
+    if isinstance(content, dict):
+        kept = {k: without_times(v) for k, v in content.items() if k not in times}
+        return {k: v for k, v in kept.items() if not k.startswith("seconds")}
+    return content
+
+
+def same(a: Path, b: Path) -> bool:
+    if a.suffix == ".json":
+        return without_times(storage.read_json(a)) == without_times(storage.read_json(b))
+    if a.suffix == ".parquet":
+        table = pd.read_parquet(a)
+        folders = [c for c in table if table[c].astype(str).str.contains(str(a.parents[1])).any()]
+        return table.drop(columns=folders).equals(pd.read_parquet(b).drop(columns=folders))
+    if a.suffix == ".safetensors":
+        (tensors, about), (others, about_others) = storage.read_tensors(a), storage.read_tensors(b)
+        torch.testing.assert_close(tensors, others, rtol=0, atol=0)
+        return without_times(about) == without_times(about_others)
+    if a.suffix == ".ipynb":
+        return True  # papermill stamps times and folders into it
+    return a.read_bytes() == b.read_bytes()
+
+
+def test_side_by_side_gives_the_files_of_in_a_row(tmp_path, tiny_data, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    path = small_studies.tiny_demo(tmp_path / "small.yml", tiny_data)
+    steps = planning.read_study(path, {})
+    steps = {name: steps[name] for name in ("train", "alpha")}
+    files = {}
+    for workers in (1, 2):
+        out = tmp_path / f"out{workers}"
+        outcome = scheduling.run_study(planning.plan(steps, out), out, workers)
+        assert len(outcome.done) == 3, outcome.errors
+        paths = (p for p in out.rglob("*") if p.is_file() and p.name != "plan.json")
+        files[workers] = sorted(p.relative_to(out) for p in paths)
+    assert files[1] == files[2]
+    assert len(files[1]) > 25
+    different = [f for f in files[1] if not same(tmp_path / "out1" / f, tmp_path / "out2" / f)]
+    assert not different
+    # The comparison itself: another method's rates are others.
+    rates = tmp_path / "out1" / "train-maml-0" / "rates.parquet"
+    assert not same(rates, tmp_path / "out2" / "train-meta-sgd-0" / "rates.parquet")
+
+
+def test_two_studies_at_once_do_each_job_once(logged, tmp_path):
+    notebooks, path = logged
+    out = tmp_path / "out"
+    both = [small_studies.start(notebooks, "study", path, "--out", out) for _ in range(2)]
+    printed = "".join(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert starts(out) == [1, 1, 1]
+    for number in range(3):
+        told = sorted(re.findall(rf"n-{number}: (already complete|done)", printed))
+        assert told == ["already complete", "done"]
+
+
+def test_a_killed_study_redoes_only_what_was_not_complete(logged, tmp_path):
+    notebooks, path = logged
+    out = tmp_path / "out"
+    (out / "hold-1").touch()
+    first = small_studies.start(notebooks, "study", path, "--out", out)
+    small_studies.wait_for(lambda: starts(out) == [1, 1, 0], first)
+    assert "n-1  running" in status.report(out)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    # Its worker and its kernel end by themselves; the second waits for them, or both would write.
+    second = small_studies.start(notebooks, "study", path, "--out", out)
+    small_studies.wait_for(lambda: starts(out) == [1, 2, 0], second)
+    (out / "hold-1").unlink()
+    printed, _ = second.communicate()
+    assert second.returncode == 0
+    assert starts(out) == [1, 2, 1]
+    assert re.findall(r"n-\d: (already|done)", printed) == ["already", "done", "done"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_says_one_line_and_leaves_no_kernel(logged, tmp_path, number):
+    notebooks, path = logged
+    out = tmp_path / "out"
+    (out / "hold-0").touch()
+    process = small_studies.start(notebooks, "study", path, "--out", out)
+    small_studies.wait_for(lambda: starts(out) == [1, 0, 0], process)
+    assert small_studies.kernels(process)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as Ctrl-C does
+    else:
+        process.send_signal(number)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert error == "negmeta: interrupted; the same command goes on from here\n"
+    assert not psutil.pid_exists(int((out / "n-0" / "log").read_text()))
+    assert "n-0  to come  stopped before its end" in status.report(out)
+
+
+def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, tiny_data):
+    settings = {**small_studies.TINY, "n_updates": 200, "val_every": 50, "checkpoint_every": 5}
+    settings["data_dir"] = str(tiny_data)
+    step = {"notebook": "01_train", "grid": {"seed": [0]}, "parameters": settings}
+    path = small_studies.write_study(tmp_path / "s.yml", {"train": step})
+    folder = tmp_path / "out" / "train-0"
+    process = small_studies.start(planning.NOTEBOOKS, "study", path, "--out", folder.parent)
+    small_studies.wait_for((folder / "checkpoint.safetensors").exists, process)
+    (kernel,) = small_studies.kernels(process)
+    kernel.parent().kill()
+    printed, error = process.communicate()
+    assert process.returncode == 0, error
+    assert "[1/1] train-0: done" in printed
+    manifest = storage.read_json(folder / "manifest.json")
+    assert len(manifest["continued"]) == 1, "else it ended before it was killed, or began anew"
+    assert not kernel.is_running()
+    train(TrainConfig(seed=0, **settings), tmp_path / "undisturbed")
+    for name in ("model.safetensors", "history.parquet", "rates.parquet", "accuracy.parquet"):
+        assert same(folder / name, tmp_path / "undisturbed" / name), name
+
+
+def test_work_for_a_gpu_goes_to_the_worker_that_has_one(tmp_path, monkeypatch):
+    """On a cluster that exists; its second worker, as the README starts one, says it has a GPU."""
+    code = "import os; open(f'{out_dir}/gpu', 'w').write(os.environ.get('FAKE_GPU', 'none'))"
+    small_studies.small_notebook(tmp_path / "notebooks", code)
+    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    grid = {"device": ["cuda", "cpu"], "number": [0, 1]}
+    path = small_studies.write_study(tmp_path / "s.yml", {"n": {"notebook": "small", "grid": grid}})
+    jobs = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    said, workers = [], []
+
+    def say(text):
+        said.append(text)
+        if text.startswith("waiting for a worker with a GPU"):
+            workers.append(subprocess.Popen(
+                [Path(sys.executable).parent / "dask", "worker", cluster.scheduler_address,
+                 "--nthreads", "1", "--resources", "GPU=1", "--no-dashboard",
+                 "--local-directory", tmp_path],
+                env={**os.environ, "FAKE_GPU": "0"}, stderr=subprocess.DEVNULL,
+            ))  # fmt: skip
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        try:
+            address = cluster.scheduler_address
+            outcome = scheduling.run_study(jobs, tmp_path / "out", scheduler=address, say=say)
+        finally:
+            for worker in workers:
+                worker.terminate()
+                worker.wait(60)
+    assert len(outcome.done) == 4, outcome.errors
+    assert said[0] == "waiting for a worker with a GPU: start one with --resources GPU=1"
+    seen = {job.name: (tmp_path / "out" / job.name / "gpu").read_text() for job in jobs}
+    assert {seen[f"n-cuda-{number}"] for number in range(2)} == {"0"}
+
+
+def test_cuda_that_is_absent_is_refused_before_anything_starts(logged, tmp_path, capsys):
+    if shutil.which("nvidia-smi"):
+        pytest.skip("it may be present here")
+    arguments = ["--out", str(tmp_path / "new"), "--set", "train.device=cuda"]
+    assert cli.main(["study", "demo", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "device='cuda': no such CUDA device here" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
+def test_a_scheduler_that_is_not_there_is_told_in_one_line(address, tmp_path, capfd):
+    assert cli.main(["study", "demo", "--out", str(tmp_path), "--scheduler", address]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"negmeta: --scheduler {address}: ")
+    assert error.count("\n") == 1
+
+
+def test_a_scheduler_that_is_lost_ends_the_study_in_one_line(tmp_path, monkeypatch):
+    small_studies.small_notebook(tmp_path / "notebooks", "import time; time.sleep(600 * number)")
+    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    steps = {"n": {"notebook": "small", "grid": {"number": [0, 1]}}}
+    path = small_studies.write_study(tmp_path / "s.yml", steps)
+    jobs = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(OSError, match="the dask scheduler was lost; start it and"):
+            scheduling.run_study(
+                jobs, tmp_path / "out", scheduler=address, say=lambda text: cluster.close()
+            )
+    # What was done before stays done.
+    assert [planning.is_complete(job, tmp_path / "out" / job.name) for job in jobs] == [True, False]
+
+
+def test_cores_are_divided_unless_the_user_says_how_many(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for workers, threads in ((1, "8"), (3, "2"), (8, "1"), (20, "1")):
+        assert set(scheduling._threads(workers).values()) == {threads}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert scheduling._threads(2)["OMP_NUM_THREADS"] == "3"
+
+
+def test_dask_leaves_the_cores_to_the_jobs():
+    def settings() -> list:
+        names = ("worker.profile.enabled", "admin.tick.interval")
+        return [dask.config.get(f"distributed.{name}") for name in names]
+
+    with scheduling._cluster(1, None) as client:
+        assert list(client.run(settings).values()) == [[False, "5s"]]
