@@ -8,7 +8,7 @@ import torch
 
 from negmeta_utils import adaptation, runs, storage, training
 from negmeta_utils.adaptation import METHODS, init_alpha
-from negmeta_utils.data.datasets import datasets
+from negmeta_utils.data import datasets
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.model import init_params
 from negmeta_utils.training import train
