@@ -1,4 +1,5 @@
-"""Every command of the README is run here, as written or with the change that `RUN` states."""
+"""Every command of the README and of `docs/` is run here, as written or with the change that `RUN`
+states."""
 
 import re
 import shlex
@@ -11,14 +12,20 @@ from pathlib import Path
 import pytest
 import yaml
 from clones import copy_clone, run
+from pandas import read_csv
 
 from negmeta_utils import runs
 from negmeta_utils.studies import cli, planning
 
-README = (runs.ROOT / "README.md").read_text()
+PAGES = {
+    path: path.read_text()
+    for path in (runs.ROOT / "README.md", *sorted((runs.ROOT / "docs").glob("*.md")))
+}
+README = PAGES[runs.ROOT / "README.md"]
 COMMANDS = [
     line
-    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
+    for page in PAGES.values()
+    for block in re.findall(r"```bash\n(.*?)```", page, re.S)
     for line in block.replace("\\\n", " ").splitlines()
     if line.strip() and not line.startswith("#")
 ]
@@ -40,12 +47,8 @@ def make_says(target, clone):
     return shown.stdout
 
 
-def check_clone(command, clone, data):
-    assert re.fullmatch(r"git clone \S+ negmeta && cd negmeta", command)
-
-
-def check_conda(command, clone, data):
-    assert shlex.split(command)[-1] == "environment.yml"
+def test_conda_installs_what_pip_does(clone):
+    assert "conda env create -f environment.yml" in README
     environment = yaml.safe_load((clone / "environment.yml").read_text())
     (pip,) = (d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
     assert pip == ["-e ."], "pyproject.toml is the one list of dependencies"
@@ -160,19 +163,8 @@ def check_export(command, clone, data):
     assert re.fullmatch(r"export NEGMETA_DATA=\S+", command)
 
 
-def check_pieces(command, clone, data):
-    """Cut down to seconds, with the commands that come before it."""
-    in_order = [c for c in COMMANDS if "negmeta_utils.pieces" in c]
-    for one in in_order[: in_order.index(command) + 1]:
-        one = one.replace("tf32", "float32").replace("/path/to/datasets", str(data))
-        result = run(f"{one} {TINY if ' pack ' in one else ''}", clone)
-        assert result.returncode == 0, result.stdout + result.stderr
-
-
 # beginning of a command -> how it is run
 RUN = {
-    "git clone": check_clone,
-    "conda env create": check_conda,
     "make study": check_make_study,
     "make test": check_make_test,
     "make lab": check_make_lab,
@@ -183,7 +175,6 @@ RUN = {
     ".venv/bin/dask": check_dask,
     "mkdir -p": check_as_written,
     ".venv/bin/papermill": check_as_written,
-    ".venv/bin/python -m negmeta_utils.pieces": check_pieces,
     ".venv/bin/negmeta data list": check_data,
     ".venv/bin/negmeta data check": check_data,
     ".venv/bin/negmeta data fetch": check_fetch,
@@ -205,12 +196,38 @@ def test_a_command_of_the_readme_works(command, clone, tiny_data):
     RUN[max(begins, key=len)](command, clone, tiny_data)
 
 
-@pytest.mark.parametrize("table", ["speed/bench.md", "scaling/scaling.md"])
-def test_the_readme_shows_the_tables_that_were_measured(table):
-    assert (runs.ROOT / "figures" / table).read_text().strip() in README
+@pytest.mark.parametrize(
+    "page, table", [("speed", "speed/bench.md"), ("studies", "scaling/scaling.md")]
+)
+def test_a_page_shows_the_table_that_was_measured(page, table):
+    measured = (runs.ROOT / "figures" / table).read_text().strip()
+    assert measured in PAGES[runs.ROOT / "docs" / f"{page}.md"]
 
 
-def test_files_that_the_readme_links_to_are_there():
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)|src=\"([^\"]+)\"", README)
-    for link in (a or b for a, b in links):
-        assert (runs.ROOT / link).exists(), link
+def test_the_readme_shows_the_claims_that_were_judged():
+    for row in read_csv(runs.ROOT / "figures" / "paper-28" / "claims.csv").itertuples():
+        cells = [f"({row.claim}) {row.statement}", row.paper, row.measured]
+        cells += [f"**{row.networks}**", f"**{row.methods}**"]
+        assert f"| {' | '.join(cells)} |" in README
+
+
+def test_a_number_of_the_answer_is_one_of_the_claims():
+    answer = re.search(r"## The answer.*?\n\n(1\..*?)\n\n", README, re.S)[1]
+    measured = " ".join(read_csv(runs.ROOT / "figures" / "paper-28" / "claims.csv")["measured"])
+    numbers = re.findall(r"[+−-]\d+\.\d+", answer)
+    assert len(numbers) >= 6
+    for number in numbers:
+        assert number.replace("−", "-") in measured, number
+
+
+def test_the_python_of_the_readme_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(code.splitlines()) <= 15
+    exec(code, {})
+    assert "glyphs-meta-sgd-0" in capsys.readouterr().out
+
+
+def test_files_that_a_page_links_to_are_there():
+    for page, text in PAGES.items():
+        for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
