@@ -29,6 +29,9 @@ from negmeta_utils.model import Params
 from negmeta_utils.protonet import prototypes
 from negmeta_utils.runs import Run
 
+# Of shared parameters, the tasks A and their numbers: parameters adapted, a set a task.
+Adaptation = Callable[[Params, Episodes, range], Params]
+
 
 def check_comparable(trained: list[Run]) -> None:
     """Raise ValueError where the runs differ in data set or task."""
@@ -118,12 +121,39 @@ def evaluate_variants(
 
     variants: rates to adapt with, by the name that stands in the column `variant`.
     """
-    device = images.images.device
-    params = to_device(run.params, device)
-    variants = {name: to_device(alpha, device) for name, alpha in variants.items()}
+    adaptations = {name: with_rates(run, alpha) for name, alpha in variants.items()}
+    return evaluate_adaptations(
+        run, images, adaptations, n_episodes, eval_seed, batch, report, first
+    )
+
+
+def with_rates(run: Run, alpha: Params) -> Adaptation:
+    """Adaptation as in training, with other rates."""
+
+    def adapted(params: Params, task: Episodes, indices: range) -> Params:
+        rates = to_device(alpha, task.support.device)
+        n_steps = run.parameters["inner_steps"]
+        return adjoint.adapt(params, rates, task.support, task.support_labels, n_steps)
+
+    return adapted
+
+
+def evaluate_adaptations(
+    run: Run,
+    images: ImageSet,
+    adaptations: dict[str, Adaptation],
+    n_episodes: int,
+    eval_seed: int = 0,
+    batch: int | None = None,
+    report: Callable[[str], None] = lambda text: None,
+    first: int = 0,
+) -> pd.DataFrame:
+    """What `evaluate_features` gives, once with each of several ways to adapt, by the name that
+    stands in the column `variant`."""
+    params = to_device(run.params, images.images.device)
 
     def of_batch(indices: range) -> list[pd.DataFrame]:
-        return _evaluate_batch(params, variants, images, run.parameters, eval_seed, indices)
+        return _evaluate_batch(params, adaptations, images, run.parameters, eval_seed, indices)
 
     return in_batches(run, images, n_episodes, of_batch, report, batch, first)
 
@@ -202,13 +232,13 @@ def own_accuracy(
 
 def _evaluate_batch(
     params: Params,
-    variants: dict[str, Params],
+    adaptations: dict[str, Adaptation],
     images: ImageSet,
     settings: dict,
     eval_seed: int,
     indices: range,
 ) -> list[pd.DataFrame]:
-    n_way, n_steps = settings["n_way"], settings["inner_steps"]
+    n_way = settings["n_way"]
     task, other = draw_pairs(images, settings, eval_seed, indices)
     labels = task.query_labels
 
@@ -221,8 +251,8 @@ def _evaluate_batch(
     }
     shared = _shared_classes(images, eval_seed, indices, n_way)
     tables = []
-    for name, alpha in variants.items():
-        adapted = adjoint.adapt(params, alpha, task.support, task.support_labels, n_steps)
+    for name, adapt in adaptations.items():
+        adapted = adapt(params, task, indices)
         embedded = embed_tasks(adapted, task)
         columns = before | {
             "same_after": judge(embedded),

@@ -3,15 +3,28 @@
 Each takes rates as learned, at the parameters' shapes, and gives others of the same shapes; the
 parameters stay as they are. If negative rates are what makes adaptation improve features for other
 tasks, then taking them away must take the improvement away.
+
+Rates set to zero also make the step shorter. `as_long` keeps its length: at every inner step and
+in every layer the step by the changed rates is multiplied by one number, so that its Euclidean
+norm is that of the step that the rates as learned would take from the same parameters. Absolute
+values and shuffled or flipped signs keep every magnitude in its place, so their steps are as long
+already. `one_class` keeps the rates and takes the task away: the features' drift without a task.
 """
 
 from collections.abc import Callable, Iterable
 
 import torch
 
+from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
+from negmeta_utils.features import Adaptation, to_device, with_rates
 from negmeta_utils.model import BLOCKS, LAYERS, Params, layer_and_group
+from negmeta_utils.runs import Run
 
 AS_LEARNED = "as learned"
+WITHOUT_NEGATIVE = "negative set to zero"
+AS_LONG = ", steps as long"
+ONE_CLASS = "support of one class"
 
 
 def interventions(alpha: Params, seed: int = 0) -> dict[str, Params]:
@@ -23,7 +36,7 @@ def interventions(alpha: Params, seed: int = 0) -> dict[str, Params]:
     return {
         AS_LEARNED: alpha,
         "absolute value": _each(alpha, torch.abs),
-        "negative set to zero": _each(alpha, lambda a: a.clamp(min=0)),
+        WITHOUT_NEGATIVE: _each(alpha, lambda a: a.clamp(min=0)),
         "positive set to zero": _each(alpha, lambda a: a.clamp(max=0)),
         "signs flipped": _each(alpha, torch.neg),
         "signs shuffled": shuffle_signs(alpha, seed),
@@ -32,6 +45,82 @@ def interventions(alpha: Params, seed: int = 0) -> dict[str, Params]:
         "batch norm only": only(alpha, [(f"conv{b}", "batchnorm") for b in BLOCKS]),
         "linear layer only": only(alpha, [("logits", "weights+bias")]),
     }
+
+
+def adaptations(run: Run, images: ImageSet, eval_seed: int) -> dict[str, Adaptation]:
+    """Every intervention on a run's adaptation, by name: `interventions`, those that shorten the
+    step also with its length kept, and the support of one class."""
+    changed = interventions(run.alpha)
+    found = {name: with_rates(run, alpha) for name, alpha in changed.items()}
+    for name in (WITHOUT_NEGATIVE, "positive set to zero"):
+        found[name + AS_LONG] = as_long(run, changed[name])
+    return found | {ONE_CLASS: one_class(run, images, eval_seed)}
+
+
+def as_long(run: Run, alpha: Params) -> Adaptation:
+    """Adaptation with the rates `alpha`, each step as long in every layer as the run's own rates
+    would make it from the same parameters. Where `alpha` moves nothing in a layer, nor does this.
+
+    A layer is a row of table 1: the weights and biases of one layer, or of its batch normalisation.
+    """
+
+    def adapted(params: Params, task: Episodes, indices: range) -> Params:
+        device = task.support.device
+        own, rates = to_device(run.alpha, device), to_device(alpha, device)
+        for _ in range(run.parameters["inner_steps"]):
+            gradient = _gradient(params, task)
+            step = {name: rates[name] * gradient[name] for name in gradient}
+            length = _lengths(step)
+            wanted = _lengths({name: own[name] * gradient[name] for name in gradient})
+            longer = {row: wanted[row] / length[row].clamp(min=1e-30) for row in length}
+            params = {
+                name: params[name] - _each_task(longer[layer_and_group(name)], value)
+                for name, value in step.items()
+            }
+        return params
+
+    return adapted
+
+
+def _gradient(params: Params, task: Episodes) -> Params:
+    """Of the support loss, each tensor [n_tasks, ...]: what one step with rates of 1 takes away."""
+    ones = {name: torch.ones((), device=task.support.device) for name in params}
+    moved = adjoint.adapt(params, ones, task.support, task.support_labels, 1)
+    return {name: params[name] - value for name, value in moved.items()}
+
+
+def _each_task(factors: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """factors [n_tasks] times values [n_tasks, ...]."""
+    return values * factors.view(-1, *[1] * (values.dim() - 1))
+
+
+def _lengths(step: Params) -> dict[tuple[str, str], torch.Tensor]:
+    """Euclidean norm [n_tasks] of each layer's part of a step."""
+    squares: dict[tuple[str, str], torch.Tensor] = {}
+    for name, value in step.items():
+        row = layer_and_group(name)
+        squares[row] = squares.get(row, 0) + value.flatten(1).square().sum(1)
+    return {row: square.sqrt() for row, square in squares.items()}
+
+
+def one_class(run: Run, images: ImageSet, eval_seed: int) -> Adaptation:
+    """Adaptation by the rates as learned to as many images as a task has, all of one class and all
+    with its label: nothing is to be told apart. The class is drawn for each task by itself.
+
+    Raises ValueError where a class has too few images.
+    """
+    settings = run.parameters
+    n_support = settings["n_way"] * settings["n_shot"]
+    check_episode_fits(images, 1, n_support + 1)
+    own = with_rates(run, run.alpha)
+
+    def adapted(params: Params, task: Episodes, indices: range) -> Params:
+        far = 2**50  # beyond the pairs of `evaluate_features` and the others of `test_time`
+        shifted = range(far + indices.start, far + indices.stop)
+        alone = draw_episodes(images, eval_seed, "other", shifted, 1, n_support, 1)
+        return own(params, alone, indices)
+
+    return adapted
 
 
 def parts(alpha: Params) -> dict[str, Params]:

@@ -1,11 +1,25 @@
 """Interventions on the rates: what each changes and what it leaves."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from negmeta_utils.adaptation import init_alpha
+from negmeta_utils.adaptation import cross_entropy, init_alpha
+from negmeta_utils.episodes import draw_episodes
+from negmeta_utils.features import draw_pairs, evaluate_adaptations, evaluate_variants, with_rates
 from negmeta_utils.model import init_params, layer_and_group
-from negmeta_utils.questions.interventions import AS_LEARNED, interventions, parts
+from negmeta_utils.questions.interventions import (
+    AS_LEARNED,
+    AS_LONG,
+    ONE_CLASS,
+    WITHOUT_NEGATIVE,
+    adaptations,
+    as_long,
+    interventions,
+    one_class,
+    parts,
+)
 from negmeta_utils.rates import rates_by_row
 
 
@@ -87,3 +101,107 @@ def test_parts_take_a_single_number_a_parameter():
     alpha = parts(init_alpha("maml", params, 0.01))["block 1 only"]
     assert float(alpha["conv1.weight"]) == pytest.approx(0.01)
     assert float(alpha["conv2.weight"]) == 0
+
+
+def lengths(params, adapted, task):
+    """Of the step from parameters to those of one task, by row of table 1, in float64."""
+    squares = {}
+    for name, value in adapted.items():
+        row = layer_and_group(name)
+        step = value[task].double() - params[name].double()
+        squares[row] = squares.get(row, 0) + float(step.square().sum())
+    return {row: square**0.5 for row, square in squares.items()}
+
+
+@pytest.fixture
+def one_step(run):
+    """A run of one inner step with rates of both signs, its tasks and their numbers."""
+    mixed = {name: value.clone() for name, value in run.alpha.items()}
+    generator = torch.Generator().manual_seed(5)
+    for value in mixed.values():
+        value.copy_(0.05 * torch.randn(value.shape, generator=generator))
+    parameters = run.parameters | {"inner_steps": 1}
+    return dataclasses.replace(run, alpha=mixed, manifest=run.manifest | {"parameters": parameters})
+
+
+def test_steps_are_as_long_in_every_layer_as_those_as_learned(one_step, images):
+    task, _ = draw_pairs(images, one_step.parameters, 0, range(3))
+    own = with_rates(one_step, one_step.alpha)(one_step.params, task, range(3))
+    changed = interventions(one_step.alpha)
+    shorter = with_rates(one_step, changed[WITHOUT_NEGATIVE])(one_step.params, task, range(3))
+    kept = as_long(one_step, changed[WITHOUT_NEGATIVE])(one_step.params, task, range(3))
+    for i in range(3):
+        wanted = lengths(one_step.params, own, i)
+        assert lengths(one_step.params, kept, i) == pytest.approx(wanted, rel=1e-3)
+        short = lengths(one_step.params, shorter, i)
+        assert all(short[row] < 0.95 * wanted[row] for row in wanted)
+        for name, value in kept.items():  # the direction is that of the shorter step
+            row = layer_and_group(name)
+            longer = (shorter[name][i] - one_step.params[name]) * wanted[row] / short[row]
+            torch.testing.assert_close(
+                value[i], one_step.params[name] + longer, rtol=1e-3, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("name", ["absolute value", "signs shuffled", "signs flipped"])
+def test_changed_signs_leave_steps_as_long_as_they_were(one_step, images, name):
+    task, _ = draw_pairs(images, one_step.parameters, 0, range(1))
+    own, changed = (
+        with_rates(one_step, alpha)(one_step.params, task, range(1))
+        for alpha in (one_step.alpha, interventions(one_step.alpha)[name])
+    )
+    wanted = lengths(one_step.params, own, 0)
+    assert lengths(one_step.params, changed, 0) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_rates_as_learned_kept_as_long_are_the_rates_as_learned(run, images):
+    """Over all inner steps; and rates that move nothing still move nothing."""
+    task, _ = draw_pairs(images, run.parameters, 0, range(2))
+    own = with_rates(run, run.alpha)(run.params, task, range(2))
+    kept = as_long(run, run.alpha)(run.params, task, range(2))
+    for name, value in own.items():
+        torch.testing.assert_close(kept[name], value, rtol=1e-3, atol=1e-5)
+    still = as_long(run, only_the_head(run.alpha))(run.params, task, range(2))
+    for name, value in still.items():
+        moved = not torch.equal(value, run.params[name].expand_as(value))
+        assert moved == name.startswith("logits"), name
+
+
+def only_the_head(alpha):
+    return interventions(alpha)["linear layer only"]
+
+
+def test_one_class_adapts_to_images_of_one_class_with_one_label(one_step, images):
+    """Against plain automatic differentiation on the images drawn."""
+    settings = one_step.parameters
+    task, _ = draw_pairs(images, settings, 3, range(2))
+    adapted = one_class(one_step, images, 3)(one_step.params, task, range(2))
+    n_support = settings["n_way"] * settings["n_shot"]
+    for i in range(2):
+        index = 2**50 + i
+        alone = draw_episodes(images, 3, "other", range(index, index + 1), 1, n_support, 1)
+        assert alone.support.shape[1] == n_support and not alone.support_labels.any()
+        gradient, _ = torch.func.grad(cross_entropy, has_aux=True)(
+            one_step.params, alone.support[0], alone.support_labels
+        )
+        for name, value in adapted.items():
+            expected = one_step.params[name] - one_step.alpha[name] * gradient[name]
+            torch.testing.assert_close(value[i], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_every_way_to_adapt_is_measured_on_the_same_pairs(run, images):
+    table = evaluate_adaptations(run, images, adaptations(run, images, 2), 4, eval_seed=2)
+    names = [*interventions(run.alpha), WITHOUT_NEGATIVE + AS_LONG]
+    names += ["positive set to zero" + AS_LONG, ONE_CLASS]
+    assert list(table["variant"].unique()) == names
+    by_rates = evaluate_variants(run, images, interventions(run.alpha), 4, eval_seed=2)
+    same = table[table["variant"].isin(by_rates["variant"])]
+    assert same.reset_index(drop=True).equals(by_rates)
+
+
+def test_a_class_with_too_few_images_is_refused(run, images):
+    many = dataclasses.replace(
+        run, manifest=run.manifest | {"parameters": run.parameters | {"n_shot": 500}}
+    )
+    with pytest.raises(ValueError, match="lower n_shot or n_query"):
+        one_class(many, images, 0)
