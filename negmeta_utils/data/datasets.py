@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -34,6 +35,7 @@ from negmeta_utils.episodes import ImageSet
 
 CACHE_FORMAT = 1  # raise it with any change of what a cache file holds
 FOLDER = "folder:"
+LOCK = ".lock"  # in the cache folder
 
 
 class Dataset(NamedTuple):
@@ -103,13 +105,9 @@ def load(
     source = locate(name, data_dir) if dataset.layouts else None
     path = _cache_path(cache, name, split, size, source)
     if not _is_cached(path, size):
-        if source is None:
-            with _writing(cache):
-                _write_cache(path, *_draw_glyphs(split, size))
-        else:
-            paths = {s: _cache_path(cache, name, s, size, source) for s in SPLITS}
-            with archives.opened(source, cache) as folder:
-                _fill_cache(paths, layouts.find(name, dataset.layouts, folder), dataset, size)
+        with _locked(cache):
+            if not _is_cached(path, size):  # another process may have filled it meanwhile
+                _make_cache(cache, name, split, size, source)
     return _read_cache(path, size)
 
 
@@ -176,6 +174,30 @@ def _stamps(files: Iterable[str]) -> str:
             raise FileNotFoundError(f"{file}: listed, but not there; complete the data") from error
         digest.update(f"{os.path.basename(file)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    """The cache folder is filled by one process at a time; the others wait here."""
+    lock = FileLock(cache / LOCK)
+    with _writing(cache):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make_cache(cache: Path, name: str, split: str, size: int, source: Path | None) -> None:
+    """Write the cache file of a split, and of every other split where images have to be decoded."""
+    if source is None:
+        with _writing(cache):
+            _write_cache(_cache_path(cache, name, split, size, None), *_draw_glyphs(split, size))
+        return
+    dataset = find_dataset(name)
+    paths = {s: _cache_path(cache, name, s, size, source) for s in SPLITS}
+    with archives.opened(source, cache) as folder:
+        _fill_cache(paths, layouts.find(name, dataset.layouts, folder), dataset, size)
 
 
 def _fill_cache(paths: dict[str, Path], found: Found, dataset: Dataset, size: int) -> None:

@@ -1,8 +1,10 @@
 """Named data sets against arrays made independently, on folders made here and on the real ones."""
 
 import csv
+import multiprocessing
 import os
 import resource
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def test_the_folder_itself_serves_as_well_as_its_parent(tiny_data, tmp_path, mon
     monkeypatch.setenv("NEGMETA_DATA", str(tiny_data))
     by_variable = datasets.load("mini-imagenet", "test", 16, cache_dir=tmp_path)
     assert by_parent.fingerprint == by_folder.fingerprint == by_variable.fingerprint
-    assert len(list(tmp_path.iterdir())) == 3, "one source, one cache file a split"
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3, "one source, one cache file a split"
 
 
 def test_omniglot_is_bright_ink_by_character_and_splits_share_none(omniglot, tmp_path):
@@ -91,6 +93,39 @@ def test_a_cached_split_is_not_decoded_again(tiny_data, tmp_path, monkeypatch):
     again = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
     assert (first.images == again.images).all()
     assert again.class_names == first.class_names
+
+
+def test_of_several_processes_that_need_a_data_set_one_decodes_it(tiny_data, tmp_path):
+    """All begin at once, and each would have to wait for a second to be decoded three times."""
+    cache, decoded = tmp_path / "cache", tmp_path / "decoded"
+    together = multiprocessing.get_context("fork").Barrier(3)
+    decode = decoding.decode
+
+    def slow_decode(content, mode, size, label):
+        with decoded.open("a") as file:
+            file.write(f"{label}\n")
+        time.sleep(0.3)
+        return decode(content, mode, size, label)
+
+    def load(split):
+        decoding.decode = slow_decode
+        together.wait(60)
+        images = datasets.load("mini-imagenet", split, 16, str(tiny_data), cache)
+        (tmp_path / split).write_text(images.fingerprint)
+
+    children = [
+        multiprocessing.get_context("fork").Process(target=load, args=(split,))
+        for split in datasets.SPLITS
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    assert sorted(decoded.read_text().split()[1::2]) == sorted(datasets.SPLITS)
+    for split in datasets.SPLITS:
+        again = datasets.load("mini-imagenet", split, 16, str(tiny_data), cache)
+        assert (tmp_path / split).read_text() == again.fingerprint
 
 
 def test_a_changed_source_is_another_cache_file(omniglot, tmp_path):
@@ -155,7 +190,7 @@ def test_a_cache_file_that_is_not_whole_is_made_again(tiny_data, tmp_path, spoil
     again = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
     assert (again.images == whole).all()
     assert path.read_bytes() == content
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
 
 
 def test_a_cache_of_another_version_is_left_alone(tiny_data, tmp_path, monkeypatch):
@@ -164,7 +199,7 @@ def test_a_cache_of_another_version_is_left_alone(tiny_data, tmp_path, monkeypat
     others = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.undo()
     datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.glob("*.safetensors"))) == 6
     assert {path: path.read_bytes() for path in others} == others
 
 
@@ -234,7 +269,7 @@ def test_broken_data_are_named_and_leave_nothing(tiny_data, tmp_path, break_it, 
         datasets.load("mini-imagenet", "val", 16, str(tmp_path), tmp_path / "cache")
     assert str(folder) in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert not (tmp_path / "cache").exists()
+    assert {path.name for path in (tmp_path / "cache").glob("*")} <= {datasets.LOCK}
 
 
 def test_absent_data_and_unknown_names_are_refused(tmp_path, monkeypatch):
