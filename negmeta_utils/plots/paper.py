@@ -71,6 +71,25 @@ def training_curves(history: pd.DataFrame, chance: float, window: int = 40) -> F
     return figure
 
 
+def training_curves_of_several(histories: pd.DataFrame) -> Figure:
+    """Figure 5 of several networks: validation accuracy over training, a thin line a network and a
+    thick one the mean of a method.
+
+    histories: method, seed, update, val_accuracy (NaN where not evaluated).
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.4))
+    validated = histories.dropna(subset=["val_accuracy"])
+    for method, networks in validated.groupby("method", sort=False):
+        points = networks.pivot(index="update", columns="seed", values="val_accuracy") * 100
+        if points.shape[1] > 1:
+            axis.plot(points, color=COLOURS[method], lw=0.7, alpha=0.6)
+        label = f"{LABELS[method]}, mean of {points.shape[1]}"
+        axis.plot(points.mean(axis=1), color=COLOURS[method], lw=2.2, label=label)
+    axis.set(xlabel="meta-update", ylabel="validation accuracy (%)")
+    axis.legend(frameon=False)
+    return figure
+
+
 def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
     """Figure 6: the learned rates by layer, weights and biases, negative ones in their own colour.
 

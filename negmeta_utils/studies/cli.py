@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import yaml
+from pandas import read_csv
 
 from negmeta_utils import runs
 from negmeta_utils.data import cli as data_cli
@@ -86,15 +87,23 @@ def _study(options: argparse.Namespace) -> int:
     outcome = scheduling.run_study(
         jobs, out_dir, options.workers, options.scheduler, lambda text: print(text, flush=True)
     )
-    for summary in sorted(out_dir.glob("*/summary.md")):
-        if summary.parent.name in outcome.done + outcome.skipped:
-            print(f"\n{summary.read_text()}")
+    for folder in (out_dir / name for name in sorted(outcome.done + outcome.skipped)):
+        if text := _found(folder):
+            print(f"\n{text}\n")
     print(f"Look at the executed notebooks and figures in {out_dir}")
     notebooks = {job.name: job.notebook.name for job in jobs}
     for job, error in outcome.errors.items():
         copy = out_dir / job / notebooks[job]
         print(f"negmeta: {job} failed: {error}\n  its executed copy: {copy}", file=sys.stderr)
     return 1 if outcome.failed else 0
+
+
+def _found(folder: Path) -> str:
+    """What a job found, for a terminal: a line a claim, or its summary as it stands."""
+    if (folder / "claims.csv").is_file():
+        return "\n".join(report.claims_in_lines(read_csv(folder / "claims.csv").to_dict("records")))
+    summary = folder / "summary.md"
+    return summary.read_text() if summary.is_file() else ""
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -22,12 +22,16 @@ from markupsafe import Markup
 from nbconvert import HTMLExporter
 
 from negmeta_utils import runs, storage
+from negmeta_utils.plots import paper, style
 from negmeta_utils.studies import planning
-from negmeta_utils.studies.report_figures import from_markdown, plots
+from negmeta_utils.studies.report_figures import drawn, from_markdown, plots
+from negmeta_utils.studies.report_scope import scope
+from negmeta_utils.studies.report_tables import readable, title_of
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 NOTEBOOK_PAGES = "report-notebooks"
-LONGEST_TABLE = 60  # rows
+FIRST = ("feature_changes", "figure6")  # the two figures that the page begins with
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,14 @@ def write_report(study_file: Path, folder: Path) -> tuple[Path, list[str]]:
     pages.mkdir(exist_ok=True)
     for job in jobs:
         write_text(pages / f"{job.name}.html", notebook_page(job))
+    notebooks = [notebook_section(group, jobs) for group in by_notebook(jobs)]
     page = render(
         study=name,
+        scope=scope([job.manifest for job in jobs if job.manifest]),
         verdicts=verdicts(jobs),
         answers=answers(jobs),
-        notebooks=[notebook_section(group, jobs) for group in by_notebook(jobs)],
+        first=[plot for n in notebooks for plot in n["plots"] if plot["name"] in FIRST],
+        notebooks=notebooks,
         jobs=jobs,
         environment=environment(jobs),
         data=data_sets(jobs),
@@ -112,10 +119,40 @@ def by_notebook(jobs: list[Job]) -> list[list[Job]]:
 
 
 def verdicts(jobs: list[Job]) -> list[dict]:
-    """The rows of every claims.csv, as text."""
-    tables = [job.folder / "claims.csv" for job in jobs]
-    read = [pd.read_csv(table, dtype=str).fillna("–") for table in tables if table.is_file()]
-    return [row for table in read for row in table.to_dict("records")]
+    """The rows of every claims.csv, as text, each with `notes`: which of its two verdicts do not
+    survive Holm's correction, by the p_values.csv beside it."""
+    rows = []
+    for job in jobs:
+        if (job.folder / "claims.csv").is_file():
+            read = pd.read_csv(job.folder / "claims.csv", dtype=str).fillna("–")
+            corrected = _holm(job.folder / "p_values.csv")
+            for row in read.to_dict("records"):
+                rows.append({**row, "notes": _notes(row, corrected.get(row["claim"], {}))})
+    return rows
+
+
+def _holm(path: Path) -> dict[str, dict]:
+    """Holm's p-values by claim, none where there is no such table."""
+    if not path.is_file():
+        return {}
+    return pd.read_csv(path).set_index("claim").to_dict("index")
+
+
+def _notes(row: dict, corrected: dict) -> list[str]:
+    return [
+        f"{what}: not significant after Holm's correction for six claims (p = {p:.2g})"
+        for what, column in (("these networks", "networks"), ("the methods", "methods"))
+        if row[column] != "undecided" and (p := corrected.get(f"Holm {column}", 0)) >= SIGNIFICANT
+    ]
+
+
+def claims_in_lines(rows: list[dict]) -> list[str]:
+    """A line a claim, for a terminal."""
+    return [
+        f"({row['claim']}) {row['statement']}: {row['networks']} for these networks, "
+        f"{row['methods']} for the methods"
+        for row in rows
+    ]
 
 
 def answers(jobs: list[Job]) -> list[tuple[str, Markup]]:
@@ -136,11 +173,12 @@ def notebook_section(group: list[Job], jobs: list[Job]) -> dict:
         name: ", ".join(f"{k} {v}" for k, v in s.items() if k not in shared)
         for name, s in of_jobs.items()
     }
+    saved = plots([(job.folder, job.notebook, own[job.name]) for job in group])
     return {
         "key": group[0].record["notebook"],
         "title": notebook_title(group[0]),
         "settings": shared,
-        "plots": plots([(job.folder, job.notebook, own[job.name]) for job in group]),
+        "plots": together(saved, group),
         "tables": [table for job in group for table in small_tables(job)],
         "files": large_tables(group),
     }
@@ -166,21 +204,31 @@ def settings(job: Job, jobs: list[Job]) -> dict[str, str]:
     return {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
 
 
+def together(found: list[dict], group: list[Job]) -> list[dict]:
+    """`found`, with the curves of several trainings in one figure in place of a figure each."""
+    paths = [job.folder / "history.parquet" for job in group]
+    if len(group) == 1 or not all(path.is_file() for path in paths):
+        return found
+    histories = [
+        storage.read_table(path).assign(
+            method=job.manifest["parameters"]["method"], seed=job.manifest["parameters"]["seed"]
+        )
+        for path, job in zip(paths, group, strict=True)
+    ]
+    style.set_style()
+    figure = paper.training_curves_of_several(pd.concat(histories))
+    for plot in found:
+        if plot["name"] == "figure5":
+            plot["pictures"] = [drawn(figure, plot["title"])]
+    return found
+
+
 def small_tables(job: Job) -> list[dict]:
     """Every CSV file but the claims."""
     paths = [path for path in sorted(job.folder.glob("*.csv")) if path.name != "claims.csv"]
-    return [as_table(f"{job.name}/{path.name}", pd.read_csv(path)) for path in paths]
-
-
-def as_table(name: str, table: pd.DataFrame) -> dict:
-    """Name, header and rows as text."""
-    return {
-        "name": name,
-        "columns": list(table.columns),
-        "numeric": [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes],
-        "rows": [[as_text(v) for v in row] for row in table.itertuples(index=False)],
-        "shown": LONGEST_TABLE,
-    }
+    return [
+        readable(title_of(path), pd.read_csv(path), f"{job.name}/{path.name}") for path in paths
+    ]
 
 
 def large_tables(group: list[Job]) -> list[str]:
@@ -190,12 +238,6 @@ def large_tables(group: list[Job]) -> list[str]:
         for path in sorted(job.folder.glob("*.parquet")):
             rows.setdefault(path.name, []).append(pyarrow.parquet.read_metadata(path).num_rows)
     return [f"{name} ({sum(n):,} rows in {len(n)} folder(s))" for name, n in rows.items()]
-
-
-def as_text(value: object) -> str:
-    if pd.isna(value):
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def environment(jobs: list[Job]) -> dict[str, str]:
@@ -216,7 +258,7 @@ def data_sets(jobs: list[Job]) -> dict:
         for job in jobs
         for split, content in job.manifest.get("data", {}).items()
     ]
-    return as_table("Data sets", pd.DataFrame(rows).drop_duplicates())
+    return readable("Data sets", pd.DataFrame(rows).drop_duplicates())
 
 
 def times(jobs: list[Job]) -> dict:
@@ -231,7 +273,7 @@ def times(jobs: list[Job]) -> dict:
         }
         for job in jobs
     ]
-    return as_table("Times", pd.DataFrame(rows))
+    return readable("Times", pd.DataFrame(rows))
 
 
 def notebook_title(job: Job) -> str:

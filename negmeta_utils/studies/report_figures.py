@@ -1,14 +1,19 @@
 """The figures of a report: found by what notebooks save, captioned by what they say above them."""
 
 import base64
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from markupsafe import Markup
+from matplotlib.figure import Figure
 from nbconvert.filters import markdown2html
 from nbformat import NotebookNode
 from PIL import Image
+
+from negmeta_utils.plots.style import describe
 
 LARGEST_SVG = 1_000_000  # bytes; a larger drawing is shown as pixels
 DPI = 150 / 96  # pixels of a saved figure to one on the page
@@ -31,10 +36,10 @@ def plots(jobs: list[tuple[Path, NotebookNode, str]]) -> list[dict]:
         saved = sorted({p.stem for s in ("png", "svg") for p in folder.glob(f"*.{s}")})
         for name in sorted(saved, key=[*known, *saved].index):  # as the notebook saves them
             caption = known.get(name, Caption(name.replace("_", " "), Markup()))
-            plot = found.setdefault(
-                name, {"title": caption.title, "caption": caption.text, "pictures": []}
+            new = {"name": name, "title": caption.title, "caption": caption.text, "pictures": []}
+            found.setdefault(name, new)["pictures"].append(
+                picture(folder, name, caption.title, which)
             )
-            plot["pictures"].append(picture(folder, name, caption.title, which))
     return list(found.values())
 
 
@@ -70,6 +75,21 @@ def picture(folder: Path, name: str, title: str, which: str) -> dict:
         "which": which,
         "width": width and round(width / DPI),
         "wide": bool(width) and width / height > 2.4,
+    }
+
+
+def drawn(figure: Figure, title: str) -> dict:
+    """A figure of the report's own, as `picture` gives those of notebooks."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    content = base64.b64encode(file.getvalue()).decode()
+    plt.close(figure)
+    return {
+        "src": f"data:image/png;base64,{content}",
+        "alt": f"{title}. {describe(figure)}",
+        "which": "",
+        "width": None,
+        "wide": False,
     }
 
 

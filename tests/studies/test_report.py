@@ -16,6 +16,7 @@ from playwright.sync_api import sync_playwright
 from negmeta_utils import runs, storage
 from negmeta_utils.plots import style
 from negmeta_utils.studies import cli, planning
+from negmeta_utils.studies.report_scope import PAPER, scope
 
 PUBLISHED = runs.ROOT / "figures" / "demo"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -109,6 +110,60 @@ def test_the_verdicts_come_first_and_are_those_of_the_table(finished):
         assert row.measured in said
 
 
+def test_it_begins_with_what_the_study_can_show(finished):
+    assert text_of(soup_of(finished).select_one(".scope")) == (
+        "300 meta-updates on drawn characters at 28×28, 2 networks by each method, 1/200 of the "
+        "paper's training: a check that everything works, not a test of the paper."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "seeds", "ends"),
+    [
+        ({}, 3, "3 networks by each method: a test of the paper's claims."),
+        ({}, 1, "one network by each method: a test of these networks, not of the methods."),
+        ({"image_size": 28}, 3, "a test of the paper's claims, though with another image size."),
+        (
+            {"n_updates": 5_999},
+            9,
+            "training: a check that everything works, not a test of the paper.",
+        ),
+    ],
+)
+def test_what_a_study_can_show_follows_from_its_trainings(changes, seeds, ends):
+    known = {**PAPER, **changes}
+    trained = [
+        {"parameters": {**known, "method": method, "seed": seed}}
+        for method in ("maml", "meta-sgd")
+        for seed in range(seeds)
+    ]
+    assert scope(trained).endswith(ends)
+
+
+def test_a_verdict_that_does_not_survive_holm_says_so(results):
+    p_values = pd.read_csv(PUBLISHED / "p_values.csv")
+    claims = pd.read_csv(PUBLISHED / "claims.csv").set_index("claim")
+    p_values["Holm methods"] = 0.2
+    p_values["Holm networks"] = 0.001
+    p_values.to_csv(results / "statistics" / "p_values.csv", index=False)
+    write(results)
+    for card in soup_of(results).find(id="claims").find_all("article"):
+        claim = text_of(card.h3)[1]
+        marked = "the methods: not significant after Holm" in text_of(card)
+        assert marked == (claims.loc[claim, "methods"] != "undecided")
+        assert "these networks: not significant" not in text_of(card)
+
+
+def test_several_trainings_are_one_figure(results):
+    for name in ("train-maml-0", "train-maml-1"):
+        history = {"update": range(1, 301), "val_accuracy": [None] * 299 + [0.5]}
+        storage.write_table(results / name / "history.parquet", pd.DataFrame(history))
+    write(results)
+    (figure5, *_) = soup_of(results).find(id="figures").find_all("figure")
+    (image,) = figure5.find_all("img")
+    assert "MAML, mean of 2" in image["alt"]
+
+
 def test_a_figure_has_its_caption_settings_and_words(finished):
     soup = soup_of(finished)
     section = soup.find(id="figures")
@@ -131,11 +186,13 @@ def test_a_figure_has_its_caption_settings_and_words(finished):
 def test_tables_and_provenance_are_those_of_the_files(finished):
     soup = soup_of(finished)
     tables = {t.caption.text: t for t in soup.find(id="tables").find_all("table")}
-    assert set(tables) == {"alpha/table1.csv", "statistics/effects.csv"}
-    cells = [[c.text for c in r.find_all(["th", "td"])] for r in tables["alpha/table1.csv"]("tr")]
+    assert set(tables) == {"table1", "effects"}
+    cells = [[c.text for c in r.find_all(["th", "td"])] for r in tables["table1"]("tr")]
     table1 = pd.read_csv(PUBLISHED / "table1.csv")
     assert cells[0] == [column.replace("_", " ") for column in table1]
-    assert [float(row[2]) for row in cells[1:]] == pytest.approx(list(table1["mean"]), rel=1e-3)
+    assert [float(row[2].replace("−", "-")) for row in cells[1:]] == pytest.approx(
+        list(table1["mean"]), rel=1e-3
+    )
     rows = len(pd.read_parquet(PUBLISHED / "features.parquet"))
     assert f"features.parquet ({rows:,} rows in 1 folder(s))" in text_of(soup.find(id="tables"))
     manifest = json.loads((PUBLISHED / "train-maml-0.json").read_text())
@@ -216,7 +273,9 @@ def test_another_notebook_is_reported_by_what_it_leaves(results):
     soup = BeautifulSoup(page, "html.parser")
     assert soup.find(id="answers").strong.text == "No."
     assert "unknown plot" in [text_of(h) for h in soup.find(id="figures").find_all("h4")]
-    assert "The first 60 of 100 rows." in text_of(soup.find(id="tables"))
+    assert "The first 12 of 100 rows; all digits in mechanism-0/long.csv." in text_of(
+        soup.find(id="tables")
+    )
 
 
 def test_a_study_that_trains_nothing_is_reported_too(results):

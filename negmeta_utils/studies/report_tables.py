@@ -1,0 +1,98 @@
+"""Tables of a report: columns in words, each with a line on what it is, and numbers to be read."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+SHOWN = 12  # rows; the rest is a link away
+SMALL = 1e-4  # p-values below it are said to be below it
+# What a column of the study's tables holds. Names not listed here are shown without a line.
+MEANINGS = {
+    "method": "how the networks were trained",
+    "seed": "of the training",
+    "seeds": "number of trained networks",
+    "n_seeds": "number of trained networks",
+    "n_episodes": "pairs of tasks for each network",
+    "episodes": "pairs of tasks",
+    "quantity": "what is estimated",
+    "over": "what the interval treats as drawn at random",
+    "n": "how many of these there are",
+    "points": "estimate, in points of accuracy",
+    "mean": "estimate",
+    "low": "lower end of the 95 % interval",
+    "high": "upper end of the 95 % interval",
+    "d_z": "estimate in standard deviations of the difference",
+    "d_z_low": "lower end of its 95 % interval",
+    "d_z_high": "upper end of its 95 % interval",
+    "p_value": "two-sided, of a difference of zero",
+    "df": "degrees of freedom",
+    "sd_seeds": "standard deviation between trained networks, points",
+    "sd_episodes": "standard deviation between pairs of tasks, points",
+    "sd_residual": "what is left of the standard deviation, points",
+    "fit": "how the variances were found",
+    "interval": "way of making the interval",
+    "drawn": "what it treats as drawn at random",
+    "misses": "share of simulated studies whose interval misses the truth",
+    "power": "chance that the rule decides an effect of the paper's size",
+    "seeds_to_decide": "networks by each method that would decide it",
+    "reading": "way of reading the paper's sentence about its test",
+    "statistic": "t",
+    "difference": "Meta-SGD minus MAML, in what the reading compares",
+    "group": "weights and biases, or batch normalisation's scale and shift",
+    "layer": "of the network",
+    "std": "standard deviation of the layer's rates",
+    "share_negative": "share of rates below zero",
+    "rates": "number of rates",
+    "paper mean": "the paper's table 1",
+    "paper std": "the paper's table 1",
+    "start": "rate before training",
+    "change": "mean change during training",
+    "p_start": "p-value of no change",
+    "p_zero": "p-value of a mean of zero",
+    "p_share": "p-value of no change of the share",
+    "pre_adaptation": "accuracy of features before adaptation, %",
+    "ordinary": "accuracy of the whole adapted network, %",
+    "on_task": "change of features on the task adapted to, points",
+    "off_task": "change of features on another task, points",
+    "off_task_paper": "the same as the paper takes it: other tasks after minus before",
+    "on_task_relative": "change in % of accuracy before adaptation",
+    "off_task_relative": "change in % of accuracy before adaptation",
+    "off_task_paper_relative": "change in % of accuracy before adaptation",
+}
+
+
+def readable(title: str, table: pd.DataFrame, link: str | None = None) -> dict:
+    """A table as the page shows it: title, columns in words, what they hold, rows as text.
+
+    link: the file that holds all rows, from the page.
+    """
+    return {
+        "title": title,
+        "link": link,
+        "columns": [column.replace("_", " ") for column in table],
+        "meanings": [(c.replace("_", " "), MEANINGS[c]) for c in table if c in MEANINGS],
+        "numeric": [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes],
+        "rows": [
+            [as_text(column, value) for column, value in zip(table, row, strict=True)]
+            for row in table.itertuples(index=False)
+        ],
+        "shown": SHOWN,
+    }
+
+
+def title_of(path: Path) -> str:
+    return path.stem.replace("_", " ")
+
+
+def as_text(column: str, value: object) -> str:
+    """A cell: three or four digits, a proper minus, p-values no smaller than can be meant."""
+    if pd.isna(value):
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    if math.isinf(value):
+        return "no number"
+    if column.startswith("p_") and value < SMALL:
+        return f"< {SMALL}"
+    return f"{value:.4g}".replace("-", "−")
