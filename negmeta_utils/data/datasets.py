@@ -33,7 +33,7 @@ from negmeta_utils.data import archives, containers, decoding, glyphs, image_tre
 from negmeta_utils.data.layouts import SPLITS, Found, Layout
 from negmeta_utils.episodes import ImageSet
 
-CACHE_FORMAT = 1  # raise it with any change of what a cache file holds
+CACHE_FORMAT = 2  # raise it with any change of what a cache file holds
 FOLDER = "folder:"
 LOCK = ".lock"  # in the cache folder
 
@@ -169,10 +169,11 @@ def _stamps(files: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for file in files:
         try:
-            stat = os.stat(file)
+            about = os.stat(file)
         except OSError as error:
-            raise FileNotFoundError(f"{file}: listed, but not there; complete the data") from error
-        digest.update(f"{os.path.basename(file)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            raise decoding.refused(file, error) from error
+        name = os.fsencode(os.path.basename(file))  # which need not be UTF-8
+        digest.update(b"%s %d %d\n" % (name, about.st_size, about.st_mtime_ns))
     return digest.hexdigest()
 
 
