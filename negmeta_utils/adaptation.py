@@ -24,9 +24,9 @@ from negmeta_utils.model import LAYERS, Params, forward, layer_and_group
 Loss = Callable[[Params, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 META_SGD_RANGE = (0.005, 0.1)  # Li et al. 2017, section 4.1
-# Sharpness of the softplus that keeps rates positive: its bend is at about 1/100, the usual rate,
-# so that a step of the outer loop moves such a rate about as far as a free one.
-SOFTPLUS_BETA = 100
+# Where the bend is that keeps rates positive: at the usual rate, so that a step of the outer loop
+# moves such a rate about as far as a free one.
+BEND = 0.01
 
 
 @dataclass(frozen=True)
@@ -99,20 +99,23 @@ def init_alpha(
 
 def rates(method: str, free: Params) -> Params:
     """The inner rates that the outer loop's unconstrained `free` stands for: itself, or for a
-    method whose rates stay positive softplus(free)."""
+    method whose rates stay positive (free + sqrt(free^2 + BEND^2)) / 2, which is a hyperbola where
+    the softplus has an exponential: no two libraries agree on that to the last bit."""
     if not METHODS[method].positive:
         return free
-    return {name: F.softplus(value, beta=SOFTPLUS_BETA) for name, value in free.items()}
+    return {name: _above_zero(value) for name, value in free.items()}
+
+
+def _above_zero(value: torch.Tensor) -> torch.Tensor:
+    root = (value * value + BEND**2).sqrt()
+    return torch.where(value > 0, (root + value) / 2, BEND**2 / 2 / (root - value))
 
 
 def free_rates(method: str, alpha: Params) -> Params:
     """The inverse of `rates`."""
     if not METHODS[method].positive:
         return alpha
-    return {
-        name: value + torch.log(-torch.expm1(-SOFTPLUS_BETA * value)) / SOFTPLUS_BETA
-        for name, value in alpha.items()
-    }
+    return {name: value - BEND**2 / 4 / value for name, value in alpha.items()}
 
 
 def cross_entropy(

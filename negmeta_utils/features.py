@@ -66,8 +66,9 @@ def prototype_answers(support: torch.Tensor, query: torch.Tensor, n_way: int) ->
     support: [n_tasks, n_way * n_shot, n_features], classes in order; query: [n_tasks, n_queries,
     n_features]. Returns int64 [n_tasks, n_queries].
     """
-    centroids = F.normalize(prototypes(support, n_way), dim=-1)
-    similarity = F.normalize(query, dim=-1) @ centroids.mT
+    # In float64, so that which centroid is the nearest does not depend on the order of a sum.
+    centroids = F.normalize(prototypes(support.double(), n_way), dim=-1)
+    similarity = F.normalize(query.double(), dim=-1) @ centroids.mT
     return similarity.argmax(-1)
 
 

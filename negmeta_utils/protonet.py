@@ -25,9 +25,10 @@ def logits(support: torch.Tensor, query: torch.Tensor, n_way: int) -> torch.Tens
 
     support as for `prototypes`; query: [n_tasks, n_queries, n_features].
     """
-    centroids = prototypes(support, n_way)
-    squares = query.square().sum(2)[..., None] + centroids.square().sum(2)[:, None]
-    return 2 * query @ centroids.mT - squares
+    # In float64, in which no two BLAS libraries differ by enough to show in the result.
+    exact, centroids = query.double(), prototypes(support.double(), n_way)
+    squares = exact.square().sum(2)[..., None] + centroids.square().sum(2)[:, None]
+    return (2 * exact @ centroids.mT - squares).to(query.dtype)
 
 
 def meta_gradient(params: Params, episodes: Episodes) -> MetaGradient:

@@ -28,7 +28,7 @@ from typing import Optional
 import pandas as pd
 import torch
 
-from negmeta_utils.engine.device import device_name
+from negmeta_utils.engine.device import arithmetic, device_name
 from negmeta_utils.parameters import check_folders, check_value
 from negmeta_utils.storage import make_folder, read_json, read_table, read_tensors
 
@@ -205,6 +205,7 @@ def environment(device: torch.device) -> dict:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "device": device_name(device),
+        **arithmetic(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "git_commit": _git_commit(),

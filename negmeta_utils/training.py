@@ -23,6 +23,7 @@ from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
 from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.engine.adam import Adam
 from negmeta_utils.engine.device import memory_named
 from negmeta_utils.episodes import ImageSet, draw_episodes, episodes_at_once, rows_of_episodes
 from negmeta_utils.model import Params, init_params
@@ -120,7 +121,7 @@ def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> St
     if METHODS[config.method].learns_alpha:
         alpha_lr = config.alpha_lr or config.outer_lr
         learned.append({"params": list(alpha.values()), "lr": alpha_lr})
-    optimizer = torch.optim.Adam(learned, config.outer_lr)
+    optimizer = Adam(learned, config.outer_lr)
     scheduler = plateau(optimizer) if config.lr_schedule == "plateau" else None
     state = State(params, alpha, optimizer, scheduler)
     _record_rates(config, state)

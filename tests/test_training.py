@@ -9,6 +9,7 @@ import torch
 from negmeta_utils import adaptation, runs, storage, training
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data import datasets
+from negmeta_utils.engine.adam import Adam
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.model import init_params
 from negmeta_utils.training import train
@@ -80,8 +81,8 @@ def test_training_is_adam_on_the_reference_meta_gradient(tiny_config, tmp_path, 
     images = datasets.load("mini-imagenet", "train", 16, config.data_dir)
     params = init_params(0, 3, 16, 2, 4)
     alpha = init_alpha("meta-sgd", params)
-    of_params = torch.optim.Adam(params.values(), lr=0.001)
-    of_alpha = torch.optim.Adam(alpha.values(), lr=alpha_lr or 0.001)
+    of_params = Adam(params.values(), lr=0.001)
+    of_alpha = Adam(alpha.values(), lr=alpha_lr or 0.001)
     for update in range(3):
         indices = range(3 * update, 3 * update + 3)
         episodes = draw_episodes(images, 0, "train", indices, 2, 1, 3)

@@ -1,15 +1,10 @@
-"""Convolutions of several tasks, and whose code does them: this project's own in C on a CPU
-(`engine.cpu`), or torch's.
+"""Convolutions of several tasks by torch's operations.
 
 Notation is that of `engine.passes`, layouts are those of `engine.layers`.
 """
 
-from types import ModuleType
-
 import torch
 import torch.nn.functional as F
-
-from negmeta_utils.engine import cpu
 
 
 def convolve(
@@ -19,8 +14,6 @@ def convolve(
     weight2: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """W*x, plus W2*x2 if given, with a border of zeros."""
-    if ours := kernels(x, weight.shape[2], weight.shape[1]):
-        return ours.convolve(x, weight, x2, weight2)
     if x2 is not None:
         return convolve(x, weight).add_(convolve(x2, weight2))
     if len(weight) == 1:
@@ -33,11 +26,8 @@ def input_gradient(
     weight: torch.Tensor,
     dz2: torch.Tensor | None = None,
     weight2: torch.Tensor | None = None,
-    reuse: bool = False,
 ) -> torch.Tensor:
-    """W^T*dz, plus W2^T*dz2 if given. If `reuse`, it may take the place of `dz`."""
-    if ours := kernels(dz, *weight.shape[1:3]):
-        return ours.input_gradient(dz, weight, dz2, weight2, reuse)
+    """W^T*dz, plus W2^T*dz2 if given."""
     if dz2 is not None:
         return input_gradient(dz, weight).add_(input_gradient(dz2, weight2))
     if len(weight) == 1:
@@ -53,8 +43,6 @@ def weight_gradient(
     dz2: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """x (*) dz of each task, plus x2 (*) dz2 if given: [n_tasks, filters, channels, 3, 3]."""
-    if ours := kernels(x, x.shape[-1], dz.shape[-1]):
-        return ours.weight_gradient(x, dz, x2, dz2)
     if x2 is not None:
         return weight_gradient(x, dz).add_(weight_gradient(x2, dz2))
     weight = x.new_empty(dz.shape[-1], x.shape[-1], 3, 3)
@@ -68,23 +56,9 @@ def weight_gradient(
     return torch.cat(gradients)
 
 
-def kernels(x: torch.Tensor, channels: int, filters: int) -> ModuleType | None:
-    """This project's own code for convolutions of tensors like `x` with so many channels and
-    filters; where there is none for them, torch's operations do it."""
-    return cpu if cpu.suits(x, channels, filters) else None
-
-
-def in_c(x: torch.Tensor, weight: torch.Tensor) -> ModuleType | None:
-    """This project's own code for a block with `weight` on a CPU; torch's operations elsewhere."""
-    filters, channels = weight.shape[1:3]
-    return cpu if cpu.suits(x, channels, filters) else None
-
-
 def stored(weight: torch.Tensor) -> torch.Tensor:
     """Weights [n_tasks, filters, channels, 3, 3] in the memory order in which convolutions take
     them and return their gradients."""
-    if in_c(weight[:1], weight):
-        return cpu.stored(weight)
     filters = weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
     return filters.unflatten(0, weight.shape[:2])
 

@@ -1,199 +1,212 @@
-"""A block's convolutions, statistics and pooling on a CPU by `native/*.c`, with few passes over
-memory. Tasks go one at a time, each in a thread of its own.
+"""Tasks on a CPU, each by one call of `native/*.c`, which has the formulas of `engine.passes`.
 
-Notation and layouts are those of `engine.layers`. Weights are stored [1, 3, 3, channels, filters],
-which is what the C functions read; tensors of weights are views of that in the usual order. `place`
-(0 to 3, row by row, int8) says where in its 2x2 window a pooled value was.
+There every sum has a fixed order: the same inputs give the same bits on every processor with fused
+multiply-add, whatever its vectors' width, the compiler, the number of threads and torch's settings.
+
+Parameters, rates and gradients go there as one vector each, whose order `pack` and
+`native/passes.h` describe.
 """
 
 import ctypes
+from typing import NamedTuple
 
 import torch
 
 from negmeta_utils.engine import library
+from negmeta_utils.model import BLOCKS, Params
 
-NAME = "c"
-FILTERS = 32  # what a tile of the C functions takes; numbers of filters are multiples of it
-IMAGE_CHANNELS = (1, 3)
+FILTERS = 32  # of a tile of the C functions; numbers of filters are multiples of it
+CHANNELS = (1, 3)  # of images
 BITS = {torch.float32: 32, torch.float64: 64}
 
 
-def suits(x: torch.Tensor, channels: int, filters: int) -> bool:
-    """Whether the functions here can take the place of torch's for tensors like `x`: on a CPU
-    tasks go one at a time."""
-    return (
+class Network(NamedTuple):
+    """The shape of a Conv4, in the order of the struct in `native/passes.h`."""
+
+    channels: int
+    height: int
+    width: int
+    filters: int
+    n_way: int
+
+    @property
+    def last(self) -> tuple[int, int, int]:
+        """The last block's output: height, width, filters."""
+        return self.height >> len(BLOCKS), self.width >> len(BLOCKS), self.filters
+
+
+class Judged(NamedTuple):
+    """One task's loss and accuracy, and gradients as `pack` orders them; rates is None where there
+    is no inner loop."""
+
+    loss: float
+    accuracy: float
+    params: torch.Tensor
+    rates: torch.Tensor | None
+
+
+def network_of(params: Params, images: torch.Tensor) -> Network | None:
+    """The network of `params`, shared or a set a task, for `images` [..., channels, height, width].
+    None where C does not do it: on a GPU, without a compiler, for numbers of filters that vectors
+    do not divide."""
+    n_way, filters = params["logits.bias"].shape[-1], params["norm1.bias"].shape[-1]
+    network = Network(*images.shape[-3:], filters, n_way)
+    values = [images, *params.values()]
+    suits = (
         filters % FILTERS == 0
-        and (channels % FILTERS == 0 or channels in IMAGE_CHANNELS)
-        and not x.is_cuda
-        and len(x) == 1
-        and x.dtype in BITS
-        and torch.get_float32_matmul_precision() != "medium"  # torch multiplies bfloat16
-        and library.library(BITS[x.dtype]) is not None
+        and network.channels in CHANNELS
+        and all(value.device.type == "cpu" and value.dtype == images.dtype for value in values)
+        and compiled(images.dtype)
     )
+    return network if suits else None
 
 
-def stored(weight: torch.Tensor) -> torch.Tensor:
-    """Weights [n_tasks, filters, channels, 3, 3], unchanged but for their order in memory."""
-    return weight.permute(0, 3, 4, 2, 1).contiguous().permute(0, 4, 3, 1, 2)
+def compiled(dtype: torch.dtype) -> bool:
+    return dtype in BITS and library.library(BITS[dtype]) is not None
 
 
-def convolve(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    x2: torch.Tensor | None = None,
-    weight2: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """W*x, plus W2*x2 where they are given, with a border of zeros."""
-    return _convolve(x, weight, x2, weight2, weight.shape[1], turned=False)
+def pack(network: Network, values: Params) -> torch.Tensor:
+    """Parameters, or rates of which some may be one number for all of a tensor, as a vector: the
+    weights of convolutions as [3, 3, channels, filters] block by block, batch normalisation's
+    scale and shift block by block, the linear layer's weights for the last block's output as it
+    lies in memory, its bias, and zeros up to a multiple of 32."""
+    filters, n_way = network.filters, network.n_way
+    height, width, _ = network.last
+    parts = []
+    for block in BLOCKS:
+        channels = network.channels if block == 1 else filters
+        weight = values[f"conv{block}.weight"].expand(filters, channels, 3, 3)
+        parts.append(weight.permute(2, 3, 1, 0))
+    for block in BLOCKS:
+        parts += [values[f"norm{block}.{name}"].expand(filters) for name in ("weight", "bias")]
+    weight = values["logits.weight"].expand(n_way, filters * height * width)
+    parts.append(weight.unflatten(1, (filters, height, width)).movedim(1, 3))
+    parts.append(values["logits.bias"].expand(n_way))
+    vector = torch.cat([part.detach().reshape(-1) for part in parts])
+    return torch.cat([vector, vector.new_zeros(-len(vector) % 32)])
 
 
-def input_gradient(
-    dz: torch.Tensor,
-    weight: torch.Tensor,
-    dz2: torch.Tensor | None = None,
-    weight2: torch.Tensor | None = None,
-    reuse: bool = False,
-) -> torch.Tensor:
-    """W^T*dz, plus W2^T*dz2 where they are given; in place of `dz` if `reuse`."""
-    out = dz if reuse else None
-    return _convolve(dz, weight, dz2, weight2, weight.shape[2], turned=True, out=out)
+def unpack(network: Network, vectors: torch.Tensor, conv_bias: Params) -> Params:
+    """The inverse of `pack` of vectors [..., size], each tensor [..., *its shape], with the
+    convolutions' biases, which no vector has, as they are in `conv_bias`."""
+    filters, n_way, leading = network.filters, network.n_way, vectors.shape[:-1]
+    channels = [network.channels] + [filters] * (len(BLOCKS) - 1)
+    head = n_way * filters * network.last[0] * network.last[1]
+    sizes = [9 * n * filters for n in channels] + [filters] * 2 * len(BLOCKS) + [head, n_way]
+    *convolutions, weight, bias, _ = vectors.split([*sizes, vectors.shape[-1] - sum(sizes)], -1)
+    norms = convolutions[len(BLOCKS) :]
+    values = {}
+    for block in BLOCKS:
+        taps = convolutions[block - 1].unflatten(-1, (3, 3, channels[block - 1], filters))
+        values[f"conv{block}.weight"] = taps.movedim((-1, -2), (-4, -3))
+        values[f"conv{block}.bias"] = conv_bias[f"conv{block}.bias"].expand(*leading, filters)
+        values[f"norm{block}.weight"], values[f"norm{block}.bias"] = norms[2 * block - 2 :][:2]
+    weight = weight.unflatten(-1, (n_way, *network.last)).movedim(-1, -3)
+    values["logits.weight"], values["logits.bias"] = weight.flatten(-3), bias
+    return {name: value.contiguous() for name, value in values.items()}
 
 
-def _convolve(x, weight, x2, weight2, filters: int, turned: bool, out=None) -> torch.Tensor:
-    out = x.new_empty(*x.shape[:4], filters) if out is None else out
-    shape = *x.shape[1:], filters
-    _call("convolve", x.dtype, x, _taps(weight), x2, _taps(weight2), out, turned, *shape)
-    return out
+def task_gradient(
+    network: Network, params, rates, support, support_labels, query, query_labels, n_steps: int,
+    first_order: bool,
+) -> Judged:  # fmt: skip
+    """The meta-gradient of one task, as `adaptation.task_loss` defines it.
 
-
-def weight_gradient(
-    x: torch.Tensor,
-    dz: torch.Tensor,
-    x2: torch.Tensor | None = None,
-    dz2: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """x (*) dz, plus x2 (*) dz2 where they are given: [1, filters, channels, 3, 3]."""
-    out = _new_taps(x, dz)
-    _call("weight_gradient", x.dtype, x, dz, x2, dz2, out, *x.shape[1:], dz.shape[-1])
-    return _weights(out)
-
-
-def pooled_convolve(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """2x2 max-pooling of W*x of images, and the places of the maxima."""
-    out = x.new_empty(*_pooled_shape(x), weight.shape[1])
-    place = torch.empty_like(out, dtype=torch.int8)
-    shape = *x.shape[1:], out.shape[-1]
-    _call("pooled_convolve", x.dtype, x, _taps(weight), place, out, False, *shape)
-    return out, place
-
-
-def convolve_at(x: torch.Tensor, weight: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """W*x of images at the given place of each window: shaped as `place`."""
-    out = torch.empty_like(place, dtype=x.dtype)
-    shape = *x.shape[1:], out.shape[-1]
-    _call("pooled_convolve", x.dtype, x, _taps(weight), place, out, True, *shape)
-    return out
-
-
-def weight_gradient_at(x: torch.Tensor, u: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """x (*) dz of images with dz equal to `u` at the given place of each window and 0 elsewhere."""
-    out = _new_taps(x, u)
-    _call("weight_gradient_at", x.dtype, x, u, place, out, *x.shape[1:], u.shape[-1])
-    return _weights(out)
-
-
-def patch_sums(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums over the 3x3 patches X of images: of X [1, 9 * channels] and of X^T X [1, 9 * channels,
-    9 * channels], in float64."""
-    size = 9 * x.shape[-1]
-    total = x.new_empty(1, size, dtype=torch.float64)
-    product = x.new_empty(1, size, size, dtype=torch.float64)
-    _call("patch_sums", x.dtype, x, total, product, *x.shape[1:])
-    return total, product
-
-
-def centre(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """z - mean z, in place of `z`; mean z and var z [1, 1, 1, 1, filters]."""
-    mean, variance = _per_channel(z), _per_channel(z)
-    _call("centre", z.dtype, z, mean, variance, z[..., 0].numel(), z.shape[-1])
-    return z, mean, variance
-
-
-def pool(
-    centred: torch.Tensor, sign: torch.Tensor, r: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The places of the largest `sign` c in every window, and n = r c there."""
-    pooled = centred.new_empty(*_pooled_shape(centred), centred.shape[-1])
-    place = torch.empty_like(pooled, dtype=torch.int8)
-    _call("pool", centred.dtype, centred, sign, r, place, pooled, *centred.shape[1:])
-    return place, pooled
-
-
-def normalise_tangent(
-    z_t: torch.Tensor, centred: torch.Tensor, r: torch.Tensor, place, pooled
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """mean z., m2 and n. at the pooled places."""
-    mean, m2, pooled_t = _per_channel(r), _per_channel(r), torch.empty_like(pooled)
+    params, rates: as `pack` gives them. support, query: images [n, channels, height, width];
+    labels: int64 [n].
+    """
+    support, query = _channels_last(support), _channels_last(query)
+    gradient, of_rates, judged = torch.empty_like(params), torch.empty_like(params), _numbers(2)
     _call(
-        "normalise_tangent", z_t.dtype,
-        z_t, centred, r, place, pooled, mean, m2, pooled_t, *z_t.shape[1:],
+        "task_gradient", params.dtype, torch.tensor(network), params, rates,
+        support, _labels(support_labels, network.n_way), len(support),
+        query, _labels(query_labels, network.n_way), len(query),
+        n_steps, int(first_order), gradient, of_rates, judged[:1], judged[1:],
     )  # fmt: skip
-    return mean, m2, pooled_t
+    return Judged(*judged.tolist(), gradient, of_rates)
 
 
-def activate(beta, gamma, n, gate=None, gamma2=None, n2=None) -> torch.Tensor:
-    """max(0, beta + gamma n); with `gate`, beta + gamma n + gamma2 n2 where gate > 0, else 0."""
-    out = torch.empty_like(n)
-    size, filters = n[..., 0].numel(), n.shape[-1]
-    _call("activate", n.dtype, gate, beta, gamma, n, gamma2, n2, out, size, filters)
-    return out
-
-
-def gate(
-    a: torch.Tensor, da: torch.Tensor, n: torch.Tensor, u2=None, n2=None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """u = da where a > 0, else 0, in place of `da`; its sum; and that of u n, plus u2 n2 where they
-    are given."""
-    dbeta, dgamma = _per_channel(n), _per_channel(n)
-    _call("gate", n.dtype, a, da, n, u2, n2, dbeta, dgamma, n[..., 0].numel(), n.shape[-1])
-    return da, dbeta, dgamma
-
-
-def combine(out, constant, factor, a, factor2, b, factor_u, u, factor_v, v, place) -> torch.Tensor:
-    """constant + factor a + factor2 b, plus factor_u u + factor_v v at their places, written to
-    `out`, which may be `a` or `b`; `b` and `v` may be None."""
+def prototype_gradient(
+    network: Network, params, support, support_labels, query, query_labels
+) -> Judged:
+    """The gradient of one task's loss as in `protonet`; arguments as for `task_gradient`."""
+    support, query = _channels_last(support), _channels_last(query)
+    gradient, judged = torch.empty_like(params), _numbers(2)
     _call(
-        "combine", a.dtype,
-        constant, factor, a, factor2, b, factor_u, u, factor_v, v, place, out, *a.shape[1:],
+        "prototype_gradient", params.dtype, torch.tensor(network), params,
+        support, _labels(support_labels, network.n_way), len(support),
+        query, _labels(query_labels, network.n_way), len(query),
+        gradient, judged[:1], judged[1:],
     )  # fmt: skip
-    return out
+    return Judged(*judged.tolist(), gradient, None)
 
 
-def _call(name: str, dtype: torch.dtype, *arguments: torch.Tensor | int | None) -> None:
-    """A function of `engine/native/*.c`. Raises MemoryError where it has none to work with."""
-    # Kept until the call returns: some of these may be copies made here.
-    kept = [a.contiguous() if isinstance(a, torch.Tensor) else a for a in arguments]
-    values = [a.data_ptr() if isinstance(a, torch.Tensor) else a or 0 for a in kept]
-    if getattr(library.library(BITS[dtype]), name)(*map(ctypes.c_ssize_t, values)):
-        raise MemoryError(f"{name}: no memory for a border; take fewer images at once")
+def adapt(network: Network, params, rates, support, labels, n_steps: int) -> torch.Tensor:
+    """A vector as `params` after `n_steps` inner steps on one task's support images."""
+    support, adapted = _channels_last(support), torch.empty_like(params)
+    _call(
+        "adapt", params.dtype, torch.tensor(network), params, rates,
+        support, _labels(labels, network.n_way), len(support), n_steps, adapted,
+    )  # fmt: skip
+    return adapted
 
 
-def _taps(weight: torch.Tensor | None) -> torch.Tensor | None:
-    """[1, 3, 3, channels, filters] of weights in the usual order; no copy of what `stored` gave."""
-    return None if weight is None else weight.permute(0, 3, 4, 2, 1)
+def predict(network: Network, params, images) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings [n, n_features] and logits [n, n_way] of images [n, channels, height, width]."""
+    images = _channels_last(images)
+    features = images.new_empty(len(images), *network.last)
+    logits = images.new_empty(len(images), network.n_way)
+    network_ = torch.tensor(network)
+    _call("predict", params.dtype, network_, params, images, len(images), features, logits)
+    return features.movedim(3, 1).flatten(1), logits
 
 
-def _weights(taps: torch.Tensor) -> torch.Tensor:
-    return taps.permute(0, 4, 3, 1, 2)
+def judge(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of logits [n, n_way]; labels: int64 [n]."""
+    n, n_way = logits.shape
+    judged = _numbers(2)
+    _call(
+        "judge", logits.dtype,
+        logits.contiguous(), _labels(labels, n_way), n, n_way, judged[:1], judged[1:],
+    )  # fmt: skip
+    return tuple(judged.tolist())
 
 
-def _new_taps(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
-    return x.new_empty(1, 3, 3, x.shape[-1], dz.shape[-1])
+def adam(
+    param, gradient, exp_avg, exp_avg_sq, lr: float, betas: tuple[float, float], eps: float,
+    step: int,
+) -> None:  # fmt: skip
+    """Step number `step` of Adam, in place; the tensors of one shape, and contiguous but for
+    `gradient`."""
+    _call(
+        "adam", param.dtype, param, gradient.contiguous(), exp_avg, exp_avg_sq,
+        param.numel(), float(lr), *betas, eps, step,
+    )  # fmt: skip
 
 
-def _pooled_shape(x: torch.Tensor) -> tuple[int, ...]:
-    return (*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
+def _call(name: str, dtype: torch.dtype, *arguments: torch.Tensor | int | float) -> None:
+    """A function of `native/*.c`. Raises MemoryError where it has too little to work with."""
+    values = [_c_value(argument) for argument in arguments]
+    if getattr(library.library(BITS[dtype]), name)(*values):
+        raise MemoryError(f"{name}: not enough memory; lower n_query, n_shot, n_way or image_size")
 
 
-def _per_channel(like: torch.Tensor) -> torch.Tensor:
-    return like.new_empty(1, 1, 1, 1, like.shape[-1])
+def _c_value(argument: torch.Tensor | int | float):
+    if isinstance(argument, torch.Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_long(argument)
+
+
+def _numbers(n: int) -> torch.Tensor:
+    return torch.empty(n, dtype=torch.float64)
+
+
+def _labels(labels: torch.Tensor, n_way: int) -> torch.Tensor:
+    """Raises ValueError where one is not the number of a class: C would read beside its arrays."""
+    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= n_way:
+        raise ValueError(f"labels must be int64 in 0..{n_way - 1}")
+    return labels.contiguous()
+
+
+def _channels_last(images: torch.Tensor) -> torch.Tensor:
+    return images.detach().movedim(1, 3).contiguous()

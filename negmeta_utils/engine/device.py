@@ -4,8 +4,11 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+
+from negmeta_utils.engine import library
 
 
 def device_name(device: torch.device) -> str:
@@ -13,6 +16,26 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def arithmetic() -> dict[str, str | None]:
+    """What the last digits may depend on: the processor, the vectors in use, the compiler of
+    `engine/native` and torch's BLAS."""
+    return {
+        "processor": _processor(),
+        "vectors": library.vectors(),
+        "compiler": library.compiler_version(),
+        "blas": "MKL" if torch.backends.mkl.is_available() else "not MKL",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def resolve_device(name: str) -> torch.device:

@@ -6,13 +6,12 @@ patches' covariance. So none of its full-size arrays, the largest of the network
 normalised or kept. Notation is that of `engine.passes`, layouts are those of `engine.layers`.
 """
 
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils.engine import convolutions, cpu, layers
+from negmeta_utils.engine import convolutions, layers
 from negmeta_utils.engine.convolutions import convolve
 from negmeta_utils.model import BATCH_NORM_EPS
 
@@ -42,20 +41,11 @@ def prepare(images: torch.Tensor) -> Images:
     """
     x = convolutions.channels_last(images)
     chunk = x.shape[1] if x.is_cuda else max(1, CHUNK // x[:, 0, ..., 0].numel())
-    total, product = _sums_over_patches(x, images, chunk)
+    parts = [_patch_sums(part.double()) for part in images.split(chunk, 1)]
+    total, product = (sum(sums) for sums in zip(*parts, strict=True))
     size = x[0, ..., 0].numel()
     mean = total[:, None] / size
     return Images(x, mean, product / size - mean.mT * mean, chunk)
-
-
-def _sums_over_patches(
-    x: torch.Tensor, images: torch.Tensor, chunk: int
-) -> tuple[torch.Tensor, ...]:
-    """What `_patch_sums` gives in float64, a chunk of images at a time, or by C where it can."""
-    if cpu.suits(x, x.shape[-1], cpu.FILTERS):
-        return cpu.patch_sums(x)
-    parts = [_patch_sums(part.double()) for part in images.split(chunk, 1)]
-    return tuple(sum(sums) for sums in zip(*parts, strict=True))
 
 
 def _patch_sums(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,10 +84,7 @@ def normalise(images: Images, weight: torch.Tensor, gamma: torch.Tensor) -> laye
     r = (variance + BATCH_NORM_EPS).rsqrt_()
     sign = layers.sign_of(gamma)
     oriented = weight * sign.movedim(4, 1)
-    if ours := _kernels(images.x, weight.shape[1]):
-        parts = [ours.pooled_convolve(images.x, oriented)]
-    else:
-        parts = [layers.pool(convolve(x, oriented)) for x in images.x.split(images.chunk, 1)]
+    parts = [layers.pool(convolve(x, oriented)) for x in images.x.split(images.chunk, 1)]
     pooled, index = zip(*parts, strict=True)
     size = images.x[0, ..., 0].numel()
     pooled = layers.join(pooled, 1).mul_(sign).sub_(mean).mul_(r)
@@ -107,11 +94,8 @@ def normalise(images: Images, weight: torch.Tensor, gamma: torch.Tensor) -> laye
 def normalise_tangent(s: layers.Normalised, weight_t: torch.Tensor) -> layers.Tangent:
     product, mean = _patch_product(s.x, weight_t)
     m2 = layers.per_channel((s.centred * weight_t.flatten(2)).sum(2)) * s.r
-    if ours := _kernels(s.x.x, weight_t.shape[1]):
-        z = ours.convolve_at(s.x.x, weight_t, s.index[0])
-    else:
-        chunks = zip(s.x.x.split(s.x.chunk, 1), s.index, strict=True)
-        z = layers.join([layers.at(convolve(x, weight_t), index) for x, index in chunks], 1)
+    chunks = zip(s.x.x.split(s.x.chunk, 1), s.index, strict=True)
+    z = layers.join([layers.at(convolve(x, weight_t), index) for x, index in chunks], 1)
     return layers.Tangent(product.to(z.dtype), mean, m2, layers.pooled_tangent(s, z, mean, m2))
 
 
@@ -145,18 +129,12 @@ def _patch_product(images: Images, weight: torch.Tensor) -> tuple[torch.Tensor, 
 
 def _unpooled_weight_gradient(s: layers.Normalised, u: torch.Tensor) -> torch.Tensor:
     """The sum of X unpool(u) in block 1: [n_tasks, filters, 9 * channels]."""
-    if ours := _kernels(s.x.x, u.shape[-1]):
-        return ours.weight_gradient_at(s.x.x, u, s.index[0]).flatten(2)
     total, chunk = 0, s.x.chunk
     for x, part, index in zip(s.x.x.split(chunk, 1), u.split(chunk, 1), s.index, strict=True):
         planes = x.new_zeros(*x.shape[:4], u.shape[4])
         planes = layers.add_unpooled(planes, part, index)
         total = total + convolutions.weight_gradient(x, planes).flatten(2)
     return total
-
-
-def _kernels(x: torch.Tensor, filters: int) -> ModuleType | None:
-    return convolutions.kernels(x, x.shape[-1], filters)
 
 
 def _column(values: torch.Tensor) -> torch.Tensor:

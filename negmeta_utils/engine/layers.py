@@ -25,12 +25,12 @@ SPACE = (1, 2, 3)  # the dimensions a channel's statistics go over
 class Normalised(NamedTuple):
     """n = (z - mean z) r at the pooled places, and what later passes read again."""
 
-    x: torch.Tensor | tuple  # in block 1 `adjoint_images.Images`
+    x: torch.Tensor | tuple  # in block 1 `first_block.Images`
     weight: torch.Tensor
     size: int  # M, the number of values a channel's statistics go over
     centred: torch.Tensor  # c = z - mean z; in block 1, C w [n_tasks, filters, 9 * channels]
     r: torch.Tensor
-    # The pooled places in their planes, in block 1 in chunks; by `kernels`, in their windows.
+    # The pooled places in their planes, in block 1 in chunks.
     index: torch.Tensor | tuple[torch.Tensor, ...]
     pooled: torch.Tensor  # n at these places
 
@@ -68,10 +68,6 @@ def normalise(x: torch.Tensor, weight: torch.Tensor, gamma: torch.Tensor) -> Nor
     z = convolutions.convolve(x, weight)
     sign = sign_of(gamma)
     size = z[0, ..., 0].numel()
-    if on_cpu := convolutions.in_c(z, weight):
-        centred, mean, variance = on_cpu.centre(z)
-        r = (variance + BATCH_NORM_EPS).rsqrt_()
-        return Normalised(x, weight, size, centred, r, *on_cpu.pool(centred, sign, r))
     pooled, index = pool(z * sign)
     mean = z.mean(SPACE, keepdim=True)
     centred = z.sub_(mean)
@@ -81,22 +77,15 @@ def normalise(x: torch.Tensor, weight: torch.Tensor, gamma: torch.Tensor) -> Nor
 
 def normalise_tangent(s: Normalised, x_t: torch.Tensor, weight_t: torch.Tensor) -> Tangent:
     z = convolutions.convolve(s.x, weight_t, x_t, s.weight)
-    if on_cpu := convolutions.in_c(z, s.weight):
-        return Tangent(z, *on_cpu.normalise_tangent(z, s.centred, s.r, s.index, s.pooled))
     mean = z.mean(SPACE, keepdim=True)
     m2 = (s.centred * z).mean(SPACE, keepdim=True).mul_(s.r)
     return Tangent(z, mean, m2, pooled_tangent(s, at(z, s.index), mean, m2))
 
 
-def spread(s: Normalised, scale, u, dbeta, dgamma, keep: bool) -> Spread:
-    """Unless `keep`, what nobody reads again may be overwritten."""
+def spread(s: Normalised, scale, u, dbeta, dgamma) -> Spread:
     slope = s.r * dgamma / s.size
     constant, factor = scale * dbeta / -s.size, -scale * slope
-    if on_cpu := convolutions.in_c(u, s.weight):
-        dz = torch.empty_like(s.centred) if keep else s.centred
-        on_cpu.combine(dz, constant, factor, s.centred, None, None, scale, u, None, None, s.index)
-    else:
-        dz = add_unpooled(torch.addcmul(constant, s.centred, factor), scale * u, s.index)
+    dz = add_unpooled(torch.addcmul(constant, s.centred, factor), scale * u, s.index)
     return Spread(scale, u, dbeta, slope, dz)
 
 
@@ -107,18 +96,12 @@ def spread_tangent(
     slope_t = s.r * dgamma_t / s.size - b.slope * s.r * s_t.m2
     constant = b.scale * (b.slope * s_t.mean - dbeta_t / s.size) - scale_t * b.dbeta / s.size
     factor, factor_t = -(b.scale * slope_t + scale_t * b.slope), -b.scale * b.slope
-    if on_cpu := convolutions.in_c(u_t, s.weight):
-        return on_cpu.combine(
-            s_t.z, constant, factor, s.centred, factor_t, s_t.z, b.scale, u_t, scale_t, b.u, s.index
-        )
     dz = torch.addcmul(constant, s.centred, factor).addcmul_(s_t.z, factor_t)
     return add_unpooled(dz, (b.scale * u_t).addcmul_(scale_t, b.u), s.index)
 
 
 def activate(s: Normalised, gamma, beta) -> torch.Tensor:
     """a of a block."""
-    if on_cpu := convolutions.in_c(s.pooled, s.weight):
-        return on_cpu.activate(beta, gamma, s.pooled)
     return torch.addcmul(beta, gamma, s.pooled).relu_()
 
 
@@ -126,16 +109,12 @@ def activate_tangent(
     s: Normalised, a: torch.Tensor, s_t: Tangent, gamma, gamma_t, beta_t
 ) -> torch.Tensor:
     """a. of a block."""
-    if on_cpu := convolutions.in_c(s.pooled, s.weight):
-        return on_cpu.activate(beta_t, gamma_t, s.pooled, a, gamma, s_t.pooled)
     p_t = torch.addcmul(beta_t, gamma_t, s.pooled).addcmul_(gamma, s_t.pooled)
     return _where_positive(a, p_t)
 
 
 def gate(s: Normalised, a: torch.Tensor, da: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """u, which may take the place of `da`, dbeta and dgamma of a block."""
-    if on_cpu := convolutions.in_c(s.pooled, s.weight):
-        return on_cpu.gate(a, da, s.pooled)
     u = _where_positive(a, da)
     return u, u.sum(SPACE, keepdim=True), (u * s.pooled).sum(SPACE, keepdim=True)
 
@@ -144,8 +123,6 @@ def gate_tangent(
     s: Normalised, a: torch.Tensor, da_t: torch.Tensor, s_t: Tangent, u: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     """u., which may take the place of `da_t`, dbeta. and dgamma. of a block."""
-    if on_cpu := convolutions.in_c(s.pooled, s.weight):
-        return on_cpu.gate(a, da_t, s.pooled, u, s_t.pooled)
     u_t = _where_positive(a, da_t)
     dgamma_t = (u_t * s.pooled).addcmul_(u, s_t.pooled).sum(SPACE, keepdim=True)
     return u_t, u_t.sum(SPACE, keepdim=True), dgamma_t

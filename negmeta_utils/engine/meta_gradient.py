@@ -9,7 +9,8 @@ support loss at theta_k, the gradient of the query loss L_Q(theta_K) is a recurs
     d_theta = lam
 
 H V, a Hessian-vector product, is the tangent of one gradient evaluation along V (Pearlmutter 1994,
-"Fast exact multiplication by the Hessian"). `engine.passes` has the gradient and the tangent.
+"Fast exact multiplication by the Hessian"). `engine.passes` has the gradient and the tangent, and
+so has the C that `engine.cpu` calls where there is a compiler.
 
 Every tensor has a leading task dimension: parameters are [n_tasks, ...], or [1, ...] where all
 tasks share them, and images [n_tasks, n, channels, height, width].
@@ -22,8 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils import protonet
 from negmeta_utils.adaptation import MetaGradient
-from negmeta_utils.engine import convolutions, first_block, layers, passes
+from negmeta_utils.engine import convolutions, cpu, first_block, layers, passes
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import BLOCKS, Params
 
@@ -32,6 +34,15 @@ def meta_gradient(
     params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool = False
 ) -> MetaGradient:
     """What `adaptation.meta_gradient` returns for the same arguments (paper, eqs. 2 and 4)."""
+    if network := cpu.network_of(params, episodes.support):
+        vectors = cpu.pack(network, params), cpu.pack(network, alpha)
+
+        def in_c(support: torch.Tensor, query: torch.Tensor) -> cpu.Judged:
+            images = support[0], episodes.support_labels, query[0], episodes.query_labels
+            return cpu.task_gradient(network, *vectors, *images, n_steps, first_order)
+
+        parts = _each_task(in_c, episodes.support, episodes.query)
+        return _mean_of_judged(network, parts, params, alpha)
     params, rates = _with_task_dimension(params), _with_task_dimension(alpha)
 
     def of_tasks(support: torch.Tensor, query: torch.Tensor) -> MetaGradient:
@@ -50,6 +61,40 @@ def meta_gradient(
     )
 
 
+def prototype_gradient(params: Params, episodes: Episodes) -> MetaGradient:
+    """What `protonet.meta_gradient` returns for the same arguments."""
+    network = cpu.network_of(params, episodes.support)
+    if network is None:
+        return protonet.meta_gradient(params, episodes)
+    vector = cpu.pack(network, params)
+
+    def in_c(support: torch.Tensor, query: torch.Tensor) -> cpu.Judged:
+        images = support[0], episodes.support_labels, query[0], episodes.query_labels
+        return cpu.prototype_gradient(network, vector, *images)
+
+    parts = _each_task(in_c, episodes.support, episodes.query)
+    return _mean_of_judged(network, parts, params, {})
+
+
+def _mean_of_judged(
+    network: cpu.Network, parts: list[cpu.Judged], params: Params, alpha: Params
+) -> MetaGradient:
+    """Means over tasks; of rates that are one number, the sum over what they stand for."""
+    zeros = {name: torch.zeros_like(value) for name, value in params.items()}
+    rates = {name: torch.zeros((), dtype=value.dtype) for name, value in params.items()}
+    if alpha:
+        mean = sum(part.rates for part in parts) / len(parts)
+        for name, value in cpu.unpack(network, mean, zeros).items():
+            rates[name] = value if alpha[name].dim() else value.double().sum().to(value.dtype)
+    dtype = parts[0].params.dtype
+    return MetaGradient(
+        torch.tensor(sum(part.loss for part in parts) / len(parts), dtype=dtype),
+        torch.tensor(sum(part.accuracy for part in parts) / len(parts), dtype=dtype),
+        cpu.unpack(network, sum(part.params for part in parts) / len(parts), zeros),
+        rates,
+    )
+
+
 def adapt(
     params: Params, alpha: Params, support: torch.Tensor, support_labels: torch.Tensor, n_steps: int
 ) -> Params:
@@ -58,6 +103,15 @@ def adapt(
     params: shared by all tasks, or one set a task with a leading dimension as this returns.
     support: [n_tasks, n, channels, height, width]; support_labels: int64 [n], of every task.
     """
+    if network := cpu.network_of(params, support):
+        rates = cpu.pack(network, alpha)
+
+        def in_c(params: Params, support: torch.Tensor) -> torch.Tensor:
+            vector = cpu.pack(network, _only(params))
+            return cpu.adapt(network, vector, rates, support[0], support_labels, n_steps)
+
+        vectors = torch.stack(_each_task_of(in_c, params, support))
+        return cpu.unpack(network, vectors, params)
     alpha = _with_task_dimension(alpha)
 
     def of_tasks(params: Params, support: torch.Tensor) -> Params:
@@ -81,9 +135,25 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     params: as for `adapt`. Each task is normalised by its own statistics.
     """
 
+    return _predict(params, images)[0]
+
+
+def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
+    """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
+    return _predict(params, images)[1]
+
+
+def _predict(params: Params, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings and logits."""
+    if network := cpu.network_of(params, images):
+
+        def in_c(params: Params, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return cpu.predict(network, cpu.pack(network, _only(params)), images[0])
+
+        features, logits = zip(*_each_task_of(in_c, params, images), strict=True)
+        return torch.stack(features), torch.stack(logits)
+
     def of_tasks(params: Params, images: torch.Tensor) -> torch.Tensor:
-        if convolutions.kernels(images, images.shape[2], params["conv1.weight"].shape[1]):
-            return passes.forward(params, first_block.prepare(images)).features
         of_each = [value.expand(len(images), *value.shape[1:]) for value in params.values()]
         return torch.stack(
             [
@@ -92,18 +162,21 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
             ]
         )
 
-    return torch.cat(_each_task_of(of_tasks, params, images))
-
-
-def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
-    """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
-    return head(params, embed(params, images))
+    features = torch.cat(_each_task_of(of_tasks, params, images))
+    return features, head(params, features)
 
 
 def head(params: Params, features: torch.Tensor) -> torch.Tensor:
     """Logits [n_tasks, n, n_way] of embeddings [n_tasks, n, n_features], by parameters as for
     `adapt`."""
-    return features @ params["logits.weight"].mT + params["logits.bias"][..., None, :]
+    # In float64, in which no two BLAS libraries differ by enough to show in the result.
+    weight, bias = params["logits.weight"].double(), params["logits.bias"].double()
+    return (features.double() @ weight.mT + bias[..., None, :]).to(features.dtype)
+
+
+def _only(params: Params) -> Params:
+    """Of parameters [1, ...], those of the one task."""
+    return {name: value[0] for name, value in params.items()}
 
 
 def _embed_task(params: Params, images: torch.Tensor) -> torch.Tensor:
@@ -181,6 +254,11 @@ def loss_and_accuracy(
 
     logits: [n_tasks, n, n_way]; labels: int64 [n], of every task.
     """
+    if logits.device.type == "cpu" and cpu.compiled(logits.dtype):
+        judged = [cpu.judge(of_task, labels) for of_task in logits]
+        return tuple(
+            torch.tensor(values, dtype=logits.dtype) for values in zip(*judged, strict=True)
+        )
     losses = F.cross_entropy(logits.mT, labels.expand(len(logits), -1), reduction="none")
     return losses.mean(1), (logits.argmax(2) == labels).to(losses.dtype).mean(1)
 

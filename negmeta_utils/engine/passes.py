@@ -84,9 +84,9 @@ def gradient(forward: Forward, labels: torch.Tensor, keep: bool) -> Backward:
             b = first_block.spread(s, scale, u, dbeta, dgamma)
             weight = first_block.weight_gradient(b)
         else:
-            b = layers.spread(s, scale, u, dbeta, dgamma, keep)
+            b = layers.spread(s, scale, u, dbeta, dgamma)
             weight = convolutions.weight_gradient(s.x, b.dz)
-            da = convolutions.input_gradient(b.dz, s.weight, reuse=not keep)
+            da = convolutions.input_gradient(b.dz, s.weight)
         if keep:
             spreads[block] = b
         gradient |= _block_gradient(block, weight, dgamma, dbeta)
@@ -132,7 +132,7 @@ def hessian_product(forward: Forward, backward: Backward, direction: Params) -> 
             dz_t = layers.spread_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
             weight = convolutions.weight_gradient(s.x, dz_t, inputs[block], b.dz)
             weight_t = direction[f"conv{block}.weight"]
-            da_t = convolutions.input_gradient(dz_t, s.weight, b.dz, weight_t, reuse=True)
+            da_t = convolutions.input_gradient(dz_t, s.weight, b.dz, weight_t)
         product |= _block_gradient(block, weight, dgamma_t, dbeta_t)
     return {name: product[name] for name in params}
 

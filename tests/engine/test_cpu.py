@@ -1,11 +1,11 @@
 """The C functions against the reference, on vectors of several widths, and how they are made."""
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,23 +14,26 @@ import torch.nn.functional as F
 from test_meta_gradient import assert_same, random_setting
 
 from benchmarks.peers import Work
-from negmeta_utils import adaptation, model, updates
+from negmeta_utils import adaptation, model, protonet, updates
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.engine import cpu, library
 from negmeta_utils.engine import meta_gradient as adjoint
-from negmeta_utils.episodes import ImageSet
+from negmeta_utils.engine.adam import Adam
+from negmeta_utils.episodes import Episodes, ImageSet
+from negmeta_utils.model import init_params
 
 if shutil.which("cc") is None:
     pytest.skip("no C compiler", allow_module_level=True)
 
-ON_X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86")
-WITH_AVX2 = pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no AVX2"
-)
+WITH_FMA = pytest.mark.skipif(library.vectors() not in library.VECTORS, reason="no AVX2")
+WITH_CLANG = pytest.mark.skipif(shutil.which("clang") is None, reason="no clang")
+QUICK = "-O1"  # compiles in half the time, and must not change a digit either
 TARGETS = [
-    "-march=native",
-    pytest.param("-march=x86-64-v3", marks=WITH_AVX2, id="avx2"),
-    pytest.param("-march=x86-64", marks=ON_X86, id="sse2"),
+    pytest.param("cc", ("-DBYTES=16", QUICK), id="narrow"),
+    pytest.param("cc", ("-DBYTES=32", QUICK), id="avx2"),
+    pytest.param("cc", ("-DBYTES=64", "-Wno-psabi", QUICK), id="wide"),
+    pytest.param("clang", (), marks=WITH_CLANG, id="clang"),
+    pytest.param("clang", ("-DBYTES=64", QUICK), marks=WITH_CLANG, id="clang-wide"),
 ]
 
 
@@ -56,25 +59,63 @@ def fresh(monkeypatch, tmp_path):
     library.library.cache_clear()
 
 
-@pytest.fixture
-def target(request, monkeypatch, fresh):
-    if subprocess.run(
-        ["cc", request.param, "-E", "-xc", "/dev/null"], capture_output=True
-    ).returncode:
-        pytest.skip(f"the compiler does not know {request.param}")
-    others = [flag for flag in library.FLAGS if not flag.startswith("-march")]
-    monkeypatch.setattr(library, "FLAGS", (*others, request.param))
+def results(seed):
+    """What every function of the library makes of the same float32 numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for size, channels, filters in ((21, 3, 64), (16, 1, 32)):
+        params = init_params(seed, channels, size, 5, filters)
+        alpha = init_alpha("meta-sgd", params, 0.1)
+        images = torch.rand(2, 1, 25, channels, size, size, generator=generator)
+        labels = torch.arange(5).repeat_interleave(5)
+        tasks = Episodes(images[0], labels, images[1], labels)
+        for gradient in (
+            adjoint.meta_gradient(params, alpha, tasks, 1),
+            adjoint.prototype_gradient(params, tasks),
+        ):
+            found += [gradient.loss, gradient.accuracy, *gradient.params.values()]
+            found += gradient.alpha.values()
+        adapted = adjoint.adapt(params, alpha, tasks.support, labels, 1)
+        logits = adjoint.logits(adapted, tasks.query)
+        found += [adjoint.embed(adapted, tasks.query), logits]
+        found += adjoint.loss_and_accuracy(logits, labels)
+        optimizer = Adam([{"params": list(params.values())}], 0.001)
+        for _ in range(3):
+            for name, value in params.items():
+                value.grad = gradient.params[name]
+            optimizer.step()
+        found += params.values()
+    return found
 
 
-@pytest.mark.parametrize("target", TARGETS, indirect=True)
-def test_is_the_reference_gradient_on_vectors_of_each_width(target, calls):
+@WITH_FMA
+@pytest.mark.parametrize(("compiler", "flags"), TARGETS)
+def test_digits_do_not_depend_on_vectors_and_compiler(compiler, flags, fresh, monkeypatch):
+    expected = results(3)
+    library.library.cache_clear()
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(library, "VECTORS", {library.vectors(): (*library.AVX2, *flags)})
+    found = results(3)
+    assert len(list(fresh.glob("*.so"))) == 2
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_wide_vectors_compile(tmp_path):
+    """Of AVX-512, whether or not there is a processor here that has them."""
+    command = ["cc", *library.FLAGS, *library.VECTORS["AVX512"], QUICK, "-DBITS=32"]
+    if subprocess.run([*command, "-E", "-xc", "/dev/null"], capture_output=True).returncode:
+        pytest.skip("the compiler does not know AVX-512")
+    library._compile(
+        [*command, "-Werror"], sorted(library.SOURCES.glob("*.c")), tmp_path / "made.so"
+    )
+
+
+def test_without_fused_multiply_add_it_is_the_reference_gradient(fresh, monkeypatch, calls):
+    monkeypatch.setattr(library, "VECTORS", {library.vectors(): (QUICK,)})
     params, alpha, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=32)
     expected = adaptation.meta_gradient(params, alpha, episodes, 2)
     assert_same(adjoint.meta_gradient(params, alpha, episodes, 2), expected, 1e-10)
-    assert set(calls) == {
-        "convolve", "weight_gradient", "pooled_convolve", "weight_gradient_at", "centre", "pool",
-        "normalise_tangent", "activate", "gate", "combine", "patch_sums",
-    }  # fmt: skip
+    assert set(calls) == {"task_gradient"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -83,9 +124,10 @@ def test_is_the_reference_gradient_on_vectors_of_each_width(target, calls):
     [
         dict(image_size=16),
         dict(image_size=28, flat=True),
+        dict(image_size=28, n_shot=8),
         dict(image_size=37, channels=3, n_shot=2, n_filters=64),
     ],
-    ids=["16", "28-flat", "37-2-shot"],
+    ids=["16", "28-flat", "28-8-shot", "37-2-shot"],
 )
 def test_is_the_reference_gradient(method, setting, calls):
     params, alpha, episodes = random_setting(method, **{"n_filters": 32, **setting})
@@ -95,40 +137,58 @@ def test_is_the_reference_gradient(method, setting, calls):
     assert calls
 
 
-def test_many_images_go_in_groups_that_stay_in_a_cache(calls):
+@pytest.mark.parametrize(
+    "setting", [dict(image_size=16), dict(image_size=37, channels=3, n_shot=2, n_filters=64)]
+)
+def test_is_the_reference_gradient_of_a_prototypical_network(setting, calls):
+    params, _, episodes = random_setting("protonet", **{"n_filters": 32, **setting})
+    expected = protonet.meta_gradient(params, episodes)
+    assert_same(adjoint.prototype_gradient(params, episodes), expected, 1e-10)
+    assert calls
+
+
+def test_adam_is_torchs_adam():
+    def groups(values):
+        return [{"params": values[:2]}, {"params": values[2:], "lr": 0.01}]
+
     generator = torch.Generator().manual_seed(0)
-    x, x2 = torch.randn(2, 1, 40, 11, 9, 32, generator=generator, dtype=torch.float64)
-    weight, weight2 = torch.randn(2, 1, 64, 32, 3, 3, generator=generator, dtype=torch.float64)
-
-    def planes(values):
-        return values[0].permute(0, 3, 1, 2)
-
-    expected = F.conv2d(planes(x), weight[0], padding=1) + F.conv2d(
-        planes(x2), weight2[0], padding=1
+    ours, theirs = ([torch.ones(5, 7), torch.full((3,), 2.0), torch.ones(())] for _ in range(2))
+    both = (
+        (Adam(groups(ours), 0.001), ours),
+        (
+            torch.optim.Adam([{"params": theirs[:2]}, {"params": theirs[2:], "lr": 0.01}], 0.001),
+            theirs,
+        ),
     )
-    z = cpu.convolve(x, weight, x2, weight2)
-    torch.testing.assert_close(planes(z), expected)
-    assert torch.equal(cpu.convolve(x[:, :1], weight), cpu.convolve(x, weight)[:, :1])
-    dz = torch.randn(z.shape, generator=generator, dtype=torch.float64)
-    expected = torch.nn.grad.conv2d_weight(planes(x), (64, 32, 3, 3), planes(dz), padding=1)
-    torch.testing.assert_close(cpu.weight_gradient(x, dz)[0], expected)
-    expected = F.conv_transpose2d(planes(dz), weight[0], padding=1)
-    torch.testing.assert_close(planes(cpu.input_gradient(dz, weight)), expected)
-    square = torch.randn(1, 32, 32, 3, 3, generator=generator, dtype=torch.float64)
-    expected = cpu.input_gradient(x, square)
-    assert torch.equal(cpu.input_gradient(x, square, reuse=True), expected)
-    assert torch.equal(x, expected)
+    for _ in range(20):
+        gradients = [torch.randn(value.shape, generator=generator) for value in ours]
+        for optimizer, values in both:
+            for value, gradient in zip(values, gradients, strict=True):
+                value.grad = gradient.clone()
+            optimizer.step()
+    for value, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
+    (saved, _), (expected, _) = (optimizer.state_dict().values() for optimizer, _ in both)
+    for index, state in expected.items():
+        for name, value in state.items():
+            torch.testing.assert_close(saved[index][name], value, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("target", TARGETS, indirect=True)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(3, 3, 28, 28), (5, 3, 17, 9), (2, 1, 8, 30), (1, 1, 1, 2)])
-def test_sums_over_patches_are_those_of_unfolded_images(target, shape, dtype):
-    images = torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(1)) - 0.3
-    patches = F.unfold(images.double(), 3, padding=1).movedim(1, 0).flatten(1)
-    total, product = cpu.patch_sums(images[None].movedim(2, 4))
-    torch.testing.assert_close(total[0], patches.sum(1), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(product[0], patches @ patches.T, rtol=1e-12, atol=1e-12)
+def test_loss_and_accuracy_are_torchs():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 40, 5, generator=generator, dtype=torch.float64)
+    logits[0] *= 300  # losses of 0 and of hundreds
+    labels = torch.arange(5).repeat(8)
+    loss, accuracy = adjoint.loss_and_accuracy(logits, labels)
+    for task in range(3):
+        expected = F.cross_entropy(logits[task], labels)
+        torch.testing.assert_close(loss[task], expected, rtol=1e-13, atol=1e-15)
+        assert accuracy[task] == (logits[task].argmax(1) == labels).double().mean()
+
+
+def test_refuses_labels_of_no_class():
+    with pytest.raises(ValueError, match=r"labels must be int64 in 0\.\.4"):
+        adjoint.loss_and_accuracy(torch.zeros(1, 2, 5), torch.tensor([0, 5]))
 
 
 def test_float32_is_closer_to_float64_than_nested_differentiation_is():
@@ -167,7 +227,7 @@ def test_adapts_and_embeds_as_the_reference_does(calls):
         query = episodes.query[task]
         torch.testing.assert_close(embeddings[task], model.embed(expected, query))
         torch.testing.assert_close(shared[task], model.embed(params, query))
-    assert "pooled_convolve" in calls
+    assert set(calls) == {"adapt", "predict"}
 
 
 def test_what_is_not_a_number_stays_so(calls):
@@ -210,7 +270,7 @@ def test_a_manifest_says_whose_code_it_was(tiny_config):
     assert updates.kernels(wide, images) == "c"
     assert updates.kernels(replace(wide, n_filters=4), images) == "torch"
     assert updates.kernels(replace(wide, engine="reference"), images) == "torch"
-    assert updates.kernels(replace(wide, method="protonet"), images) == "torch"
+    assert updates.kernels(replace(wide, method="protonet"), images) == "c"
 
 
 def test_no_memory_is_touched_but_its_own(tmp_path):
@@ -234,6 +294,8 @@ for size, channels in ((19, 3), (30, 1)):
     setting = dict(image_size=size, channels=channels, n_tasks=1, n_filters=32)
     params, alpha, episodes = random_setting("meta-sgd", **setting)
     adjoint.meta_gradient(params, alpha, episodes, 1)
+    adjoint.prototype_gradient(params, episodes)
+    adjoint.adapt(params, alpha, episodes.support, episodes.support_labels, 1)
     adjoint.embed(params, episodes.query)
 assert library.library(64) is not None
 """
@@ -245,6 +307,7 @@ assert library.library(64) is not None
             **os.environ,
             "CC": str(compiler),
             "NEGMETA_CACHE": str(tmp_path),
+            "PYTHONPATH": str(Path(__file__).parent),
             "LD_PRELOAD": " ".join(libraries),
             "ASAN_OPTIONS": "detect_leaks=0",
         },

@@ -1,18 +1,21 @@
-/* What Conv4's blocks need on a CPU, for `engine.cpu`: 3x3 convolutions, batch statistics and
- * 2x2 max-pooling, with channels last in memory, of floats, or of doubles with -DBITS=64.
+/* What every source here shares: vectors, the multiply-add, memory, and who calls whom.
  *
- * x: [n][height][width][channels]. w: [9][channels][filters], the nine places of a filter row by
- * row. z, dz: [n][height][width][filters]. Pooled arrays: [n][height / 2][width / 2][filters];
- * place says which of a window's four values counts, 0 to 3 row by row, the first of equal ones.
- * filters is a multiple of 32, and so is channels, or it is 1 or 3. Convolutions have a border of
- * zeros, which the functions here make themselves, for as many images at once as stay in a cache.
+ * Floats, or doubles with -DBITS=64. Activations have channels last in memory:
+ * x [n][height][width][channels], z and dz [n][height][width][filters]. w [9][channels][filters]
+ * are the nine places of a 3x3 filter row by row. filters is a multiple of 32, and so is channels,
+ * or it is 1 or 3.
  *
- * Vectors are the compiler's own (GCC and Clang), over filters; sizes of tiles are such that sums
- * stay in registers. Every sum has a fixed order: the same inputs give the same bits.
+ * The same inputs give the same bits on every processor that has a fused multiply-add, whatever its
+ * vectors' width and whatever the compiler: a value is rounded where `fmadd` or an operator stands
+ * and nowhere else (-ffp-contract=off), every sum has a fixed order, vectors are over filters, which
+ * no sum mixes, and the few sums that run along a vector are of a fixed number of parts.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #if BITS == 64
 typedef double real;
@@ -22,6 +25,7 @@ typedef float real;
 typedef int32_t integer;
 #endif
 
+#ifndef BYTES /* of a vector */
 #if defined(__AVX512F__)
 #define BYTES 64
 #elif defined(__AVX__)
@@ -29,56 +33,103 @@ typedef int32_t integer;
 #else
 #define BYTES 16
 #endif
+#endif
 #define LANES (BYTES / (int)sizeof(real)) /* values of a vector */
 #if defined(__AVX512F__) || defined(__aarch64__)
-#define PIXELS 14 /* by 2 vectors, in 32 registers */
+#define ROWS 14 /* by 2 vectors, in 32 registers */
 #define CHANNELS 8
 #else
-#define PIXELS 6 /* in 16 registers */
+#define ROWS 6 /* in 16 registers */
 #define CHANNELS 4
 #endif
 
-typedef real vec __attribute__((vector_size(BYTES), aligned(4)));
-typedef integer ivec __attribute__((vector_size(BYTES), aligned(4)));
-typedef int8_t bvec __attribute__((vector_size(BYTES / sizeof(real)), aligned(1)));
+typedef real vec __attribute__((vector_size(BYTES), aligned(4), may_alias));
+typedef integer ivec __attribute__((vector_size(BYTES), aligned(4), may_alias));
+typedef int8_t bvec __attribute__((vector_size(BYTES / sizeof(real)), aligned(1), may_alias));
 
+#define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
 #define UNROLL _Pragma("GCC unroll 32")
+#endif
 #define LOAD(pointer) (*(const vec *)(pointer))
 #define STORE(pointer, value) (*(vec *)(pointer) = (value))
 #define ADD(pointer, value) STORE(pointer, LOAD(pointer) + (value))
 #define SELECT(condition, a, b) ((vec)(((condition) & (ivec)(a)) | (~(condition) & (ivec)(b))))
 
-static inline vec splat(real value) { return value - (vec){0}; }
+INLINE vec splat(real value) { return value - (vec){0}; }
 
-static inline ivec places(const int8_t *place) {
+/* a b + c, rounded once where the processor can. */
+INLINE vec fmadd(vec a, vec b, vec c) {
+#if defined(__AVX512F__) && BYTES == 64 && BITS == 64
+    return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX512F__) && BYTES == 64
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__) && BYTES == 32 && BITS == 64
+    return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__FMA__) && BYTES == 32
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FMA__) || defined(__aarch64__)
+    for (int i = 0; i < LANES; i++)
+        c[i] = sizeof(real) == 8 ? __builtin_fma(a[i], b[i], c[i])
+                                 : __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE ivec places(const int8_t *place) {
     return __builtin_convertvector(*(const bvec *)place, ivec);
 }
 
-/* Images of x in the middle of zeros, [n][padded_height][padded_width][channels], with a border of
- * 1 above and to the left. NULL where there is no memory. */
-static inline real *padded(const real *x, long n, long height, long width, long channels,
-                           long padded_height, long padded_width) {
-    long row = width * channels, padded_row = padded_width * channels;
-    real *out = malloc(n * padded_height * padded_row * sizeof(real)), *to = out;
-    for (long y = 0; out && y < n * padded_height; y++, to += padded_row) {
-        long inside = y % padded_height - 1;
-        memset(to, 0, padded_row * sizeof(real));
-        if (inside >= 0 && inside < height)
-            memcpy(to + channels, x + (y / padded_height * height + inside) * row,
-                   row * sizeof(real));
-    }
-    return out;
-}
+/* A stack of memory. What was taken since a mark is given back by `release`, all of it by `attempt`.
+ */
+typedef struct Memory Memory;
+typedef struct {
+    long chunks, used;
+} Mark;
+void *take(Memory *memory, long bytes); /* where there is none, `attempt` ends */
+Mark mark(const Memory *memory);
+void release(Memory *memory, Mark mark);
+int attempt(void (*work)(Memory *memory, void *arguments), void *arguments);
 
-/* How many images, of so many values with their border, stay in a core's cache. */
-static inline long images_at_once(long size) {
-    long n = (1 << 18) / (size * (long)sizeof(real));
-    return n > 0 ? n : 1;
-}
+INLINE real *reals(Memory *memory, long size) { return take(memory, size * sizeof(real)); }
 
-int winograd_pays(long height, long width);
-int winograd_convolve(const real *x, const real *w, const real *x2, const real *w2, real *z, long n,
-                      long height, long width, long channels, long filters);
-int winograd_weight_gradient(const real *x, const real *dz, const real *x2, const real *dz2,
-                             real *dw, long n, long height, long width, long channels,
-                             long filters);
+/* Planes of n images. */
+typedef struct {
+    long n, height, width;
+} Planes;
+
+int winograd_pays(Planes p);
+void winograd_convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2,
+                       real *z, Planes p, long channels, long filters);
+void winograd_weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2,
+                              const real *dz2, real *dw, Planes p, long channels, long filters);
+void convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2, real *z,
+              int transposed, Planes p, long channels, long filters);
+void weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2, const real *dz2,
+                     real *dw, Planes p, long channels, long filters);
+
+real *padded(Memory *memory, const real *x, Planes p, long channels);
+void pooled_convolve(const real *padded_x, const real *w, int8_t *place, real *out, int at_given,
+                     Planes p, long channels, long filters);
+void weight_gradient_at(Memory *memory, const real *padded_x, const real *u, const int8_t *place,
+                        real *dw, Planes p, long channels, long filters);
+void patch_sums(Memory *memory, const real *x, double *total, double *product, Planes p,
+                long channels);
+
+void centre(real *z, real *mean, real *variance, long size, long filters);
+void pool(const real *c, const real *sign, const real *r, int8_t *place, real *pooled, Planes p,
+          long filters);
+void normalise_tangent(const real *z, const real *c, const real *r, const int8_t *place,
+                       const real *pooled, real *mean, real *m2, real *pooled_t, Planes p,
+                       long filters);
+void activate(const real *gate, const real *beta, const real *gamma, const real *n,
+              const real *gamma2, const real *n2, real *out, long size, long filters);
+void gate(const real *gate, real *u, const real *n, const real *u2, const real *n2, real *dbeta,
+          real *dgamma, long size, long filters);
+void combine(const real *constant, const real *ka, const real *a, const real *kb, const real *b,
+             const real *ku, const real *u, const real *kv, const real *v, const int8_t *place,
+             real *out, Planes p, long filters);

@@ -1,150 +1,136 @@
-/* 3x3 convolutions of activations. */
+/* 3x3 convolutions of activations, with a border of zeros. */
 #include "common.h"
 
-static real *bordered(const real *x, long n, long height, long width, long channels) {
-    return padded(x, n, height, width, channels, height + 2, width + 2);
-}
+#define IMAGES 16 /* whose places are summed before they go to the rest: short sums lose less */
 
-/* acc += W*x at PIXELS places for 2 vectors of filters; w: [9][channels][filters] from the first
- * of these filters on; pixels: where the places' patches begin. */
-static inline __attribute__((always_inline)) void add_products(
-    vec acc[PIXELS][2], const real *const pixels[PIXELS], const real *w, long padded_width,
-    long channels, long filters) {
-    for (int tap = 0; tap < 9; tap++) {
-        long patch = (tap / 3 * padded_width + tap % 3) * channels;
-        for (long c = 0; c < channels; c++, w += filters) {
-            vec w0 = LOAD(w), w1 = LOAD(w + LANES);
-            UNROLL for (int p = 0; p < PIXELS; p++) {
-                vec x = splat(pixels[p][patch + c]);
-                acc[p][0] += x * w0;
-                acc[p][1] += x * w1;
-            }
+/* Which rows or columns of a plane have one that lies `step` - 1 further: from, to. */
+static long first_of(int step) { return step == 0; }
+static long after_last_of(int step, long size) { return step == 2 ? size - 1 : size; }
+
+/* acc += x w at the same place of ROWS images, for 2 vectors of filters. x: of these images. */
+INLINE void add_channels(vec acc[ROWS][2], const real *const x[ROWS], const real *w, long channels,
+                         long filters) {
+    for (long c = 0; c < channels; c++, w += filters) {
+        vec w0 = LOAD(w), w1 = LOAD(w + LANES);
+        UNROLL for (int i = 0; i < ROWS; i++) {
+            vec value = splat(x[i][c]);
+            acc[i][0] = fmadd(value, w0, acc[i][0]);
+            acc[i][1] = fmadd(value, w1, acc[i][1]);
         }
     }
 }
 
-static void patches(const real *pixels[PIXELS], const real *padded_x, long first, long size,
-                    long height, long width, long channels) {
-    for (int p = 0; p < PIXELS; p++) {
-        long at = first + p < size ? first + p : size - 1, place = at % (height * width);
-        long row = at / (height * width) * (height + 2) + place / width;
-        pixels[p] = padded_x + (row * (width + 2) + place % width) * channels;
+/* acc += W*x at place (y, x) of ROWS images from `image` on. */
+INLINE void add_taps(vec acc[ROWS][2], const real *x, const real *w, long image, long row,
+                     long column, Planes p, long channels, long filters) {
+    for (int tap = 0; tap < 9; tap++) {
+        long y = row + tap / 3 - 1, at = column + tap % 3 - 1;
+        if (y < 0 || y >= p.height || at < 0 || at >= p.width)
+            continue;
+        const real *from[ROWS];
+        for (int i = 0; i < ROWS; i++) {
+            long of = image + i < p.n ? image + i : p.n - 1;
+            from[i] = x + ((of * p.height + y) * p.width + at) * channels;
+        }
+        add_channels(acc, from, w + tap * channels * filters, channels, filters);
     }
 }
 
-/* The weights of the transposed convolution, from w [9][filters][channels]. NULL where there is no
- * memory. */
-static real *turned(const real *w, long channels, long filters) {
-    real *out = malloc(9 * channels * filters * sizeof(real));
-    for (int tap = 0; out && tap < 9; tap++)
-        for (long c = 0; c < channels; c++)
+/* z = W*x, or W*x + W2*x2 where x2 is not NULL. Images are rows of a product of matrices, so that
+ * small planes, which are most of all border, cost nothing for what lies outside. */
+static void convolve_taps(const real *x, const real *w, const real *x2, const real *w2, real *z,
+                          Planes p, long channels, long filters) {
+    for (long place = 0; place < p.height * p.width; place++)
+        for (long f = 0; f < filters; f += 2 * LANES)
+            for (long image = 0; image < p.n; image += ROWS) {
+                long y = place / p.width, column = place % p.width;
+                vec acc[ROWS][2] = {0};
+                add_taps(acc, x, w + f, image, y, column, p, channels, filters);
+                if (x2)
+                    add_taps(acc, x2, w2 + f, image, y, column, p, channels, filters);
+                UNROLL for (int i = 0; i < ROWS; i++) if (image + i < p.n) {
+                    real *to = z + ((image + i) * p.height * p.width + place) * filters + f;
+                    STORE(to, acc[i][0]);
+                    STORE(to + LANES, acc[i][1]);
+                }
+            }
+}
+
+/* The weights of the transposed convolution, from w [9][filters][channels]. */
+static real *turned(Memory *memory, const real *w, long channels, long filters) {
+    real *out = reals(memory, 9 * channels * filters);
+    for (int tap = 0; tap < 9; tap++)
+        for (long c0 = 0; c0 < channels; c0 += 8) /* a line of memory of w is read once */
             for (long f = 0; f < filters; f++)
-                out[((8 - tap) * channels + c) * filters + f] = w[(tap * filters + f) * channels + c];
+                for (long c = c0; c < c0 + 8; c++)
+                    out[((8 - tap) * channels + c) * filters + f] =
+                        w[(tap * filters + f) * channels + c];
     return out;
 }
 
-/* z = W*x, or W*x + W2*x2 where x2 is not NULL. Not 0 where there is no memory. */
-static int convolve_taps(const real *x, const real *w, const real *x2, const real *w2, real *z,
-                         long n, long height, long width, long channels, long filters) {
-    if (winograd_pays(height, width))
-        return winograd_convolve(x, w, x2, w2, z, n, height, width, channels, filters);
-    long together = images_at_once((height + 2) * (width + 2) * channels), plane = height * width;
-    for (long image = 0; image < n; image += together) {
-        long images = n - image < together ? n - image : together, size = images * plane;
-        real *px = bordered(x + image * plane * channels, images, height, width, channels);
-        real *px2 = NULL;
-        if (x2)
-            px2 = bordered(x2 + image * plane * channels, images, height, width, channels);
-        real *out = z + image * plane * filters;
-        int failed = !px || (x2 && !px2);
-        for (long f = 0; f < filters && !failed; f += 2 * LANES)
-            for (long first = 0; first < size; first += PIXELS) {
-                const real *pixels[PIXELS];
-                vec acc[PIXELS][2] = {0};
-                patches(pixels, px, first, size, height, width, channels);
-                add_products(acc, pixels, w + f, width + 2, channels, filters);
-                if (x2) {
-                    patches(pixels, px2, first, size, height, width, channels);
-                    add_products(acc, pixels, w2 + f, width + 2, channels, filters);
-                }
-                UNROLL for (int p = 0; p < PIXELS; p++) if (first + p < size) {
-                    STORE(out + (first + p) * filters + f, acc[p][0]);
-                    STORE(out + (first + p) * filters + f + LANES, acc[p][1]);
-                }
-            }
-        free(px);
-        free(px2);
-        if (failed)
-            return 1;
-    }
-    return 0;
-}
-
 /* z = W*x, or W*x + W2*x2 where x2 is not NULL; of weights [9][filters][channels], the transposed
- * convolution, if transposed. z may be x. Not 0 where there is no memory. */
-int convolve(const real *x, const real *w, const real *x2, const real *w2, real *z,
-             long transposed, long n, long height, long width, long channels, long filters) {
-    if (!transposed)
-        return convolve_taps(x, w, x2, w2, z, n, height, width, channels, filters);
-    real *t = turned(w, channels, filters), *t2 = x2 ? turned(w2, channels, filters) : NULL;
-    int failed = !t || (x2 && !t2) ||
-                 convolve_taps(x, t, x2, t2, z, n, height, width, channels, filters);
-    free(t);
-    free(t2);
-    return failed;
+ * convolution, if transposed. */
+void convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2, real *z,
+              int transposed, Planes p, long channels, long filters) {
+    Mark before = mark(memory);
+    if (transposed) {
+        w = turned(memory, w, channels, filters);
+        w2 = x2 ? turned(memory, w2, channels, filters) : NULL;
+    }
+    if (winograd_pays(p))
+        winograd_convolve(memory, x, w, x2, w2, z, p, channels, filters);
+    else
+        convolve_taps(x, w, x2, w2, z, p, channels, filters);
+    release(memory, before);
 }
 
-/* acc += x (*) dz for one tap, CHANNELS channels and 2 vectors of filters; px, padded, from the
- * tap's and the channels' first on. */
-static inline __attribute__((always_inline)) void add_places(
-    vec acc[CHANNELS][2], const real *px, const real *dz, long images, long height, long width,
-    long channels, long filters) {
-    for (long i = 0; i < images; i++)
-        for (long y = 0; y < height; y++) {
-            const real *row = px + (i * (height + 2) + y) * (width + 2) * channels;
-            for (long x = 0; x < width; x++, row += channels, dz += filters) {
-                vec d0 = LOAD(dz), d1 = LOAD(dz + LANES);
+/* acc += x (*) dz for one tap, CHANNELS channels and 2 vectors of filters, of so many images. */
+INLINE void add_places(vec acc[CHANNELS][2], const real *x, const real *dz, int tap, Planes p,
+                       long channels, long filters) {
+    int down = tap / 3, right = tap % 3;
+    long shift = ((down - 1) * p.width + right - 1) * channels;
+    for (long i = 0; i < p.n; i++)
+        for (long y = first_of(down); y < after_last_of(down, p.height); y++)
+            for (long at = first_of(right); at < after_last_of(right, p.width); at++) {
+                long place = (i * p.height + y) * p.width + at;
+                const real *value = x + place * channels + shift, *d = dz + place * filters;
+                vec d0 = LOAD(d), d1 = LOAD(d + LANES);
                 UNROLL for (int c = 0; c < CHANNELS; c++) {
-                    vec value = splat(row[c]);
-                    acc[c][0] += value * d0;
-                    acc[c][1] += value * d1;
+                    acc[c][0] = fmadd(splat(value[c]), d0, acc[c][0]);
+                    acc[c][1] = fmadd(splat(value[c]), d1, acc[c][1]);
                 }
             }
-        }
 }
 
-/* dw [9][channels][filters] = x (*) dz, or plus x2 (*) dz2 where x2 is not NULL. Not 0 where there
- * is no memory. */
-int weight_gradient(const real *x, const real *dz, const real *x2, const real *dz2, real *dw,
-                    long n, long height, long width, long channels, long filters) {
-    if (winograd_pays(height, width))
-        return winograd_weight_gradient(x, dz, x2, dz2, dw, n, height, width, channels, filters);
-    long together = images_at_once((height + 2) * (width + 2) * channels), plane = height * width;
-    memset(dw, 0, 9 * channels * filters * sizeof(real));
-    for (long image = 0; image < n; image += together) {
-        long images = n - image < together ? n - image : together;
-        const real *parts[2] = {x, x2}, *dzs[2] = {dz, dz2};
-        for (int part = 0; part < 2 && parts[part]; part++) {
-            const real *d = dzs[part] + image * plane * filters;
-            real *px =
-                bordered(parts[part] + image * plane * channels, images, height, width, channels);
-            if (!px)
-                return 1;
-            for (int tap = 0; tap < 9; tap++)
-                for (long c = 0; c < channels; c += CHANNELS)
-                    for (long f = 0; f < filters; f += 2 * LANES) {
-                        const real *from = px + (tap / 3 * (width + 2) + tap % 3) * channels + c;
-                        real *to = dw + (tap * channels + c) * filters + f;
-                        vec acc[CHANNELS][2] = {0}; /* short sums lose fewer digits */
-                        add_places(acc, from, d + f, images, height, width, channels, filters);
-                        UNROLL for (int k = 0; k < CHANNELS; k++) {
-                            ADD(to + k * filters, acc[k][0]);
-                            ADD(to + k * filters + LANES, acc[k][1]);
-                        }
-                    }
-            free(px);
-        }
+/* dw += x (*) dz. */
+static void add_weight_gradient(const real *x, const real *dz, real *dw, Planes p, long channels,
+                                long filters) {
+    for (int tap = 0; tap < 9; tap++)
+        for (long c = 0; c < channels; c += CHANNELS)
+            for (long f = 0; f < filters; f += 2 * LANES) {
+                real *to = dw + (tap * channels + c) * filters + f;
+                vec acc[CHANNELS][2] = {0};
+                add_places(acc, x + c, dz + f, tap, p, channels, filters);
+                UNROLL for (int k = 0; k < CHANNELS; k++) {
+                    ADD(to + k * filters, acc[k][0]);
+                    ADD(to + k * filters + LANES, acc[k][1]);
+                }
+            }
+}
+
+/* dw [9][channels][filters] = x (*) dz, or plus x2 (*) dz2 where x2 is not NULL. */
+void weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2, const real *dz2,
+                     real *dw, Planes p, long channels, long filters) {
+    if (winograd_pays(p)) {
+        winograd_weight_gradient(memory, x, dz, x2, dz2, dw, p, channels, filters);
+        return;
     }
-    return 0;
+    memset(dw, 0, 9 * channels * filters * sizeof(real));
+    for (long image = 0; image < p.n; image += IMAGES) {
+        Planes some = {p.n - image < IMAGES ? p.n - image : IMAGES, p.height, p.width};
+        long places = image * p.height * p.width, of_x = places * channels, of_z = places * filters;
+        add_weight_gradient(x + of_x, dz + of_z, dw, some, channels, filters);
+        if (x2)
+            add_weight_gradient(x2 + of_x, dz2 + of_z, dw, some, channels, filters);
+    }
 }
-

@@ -13,7 +13,7 @@ static void add_sums(const real *a, const real *b, long count, long filters, dou
         for (long i = f; i < count * filters; i += filters) {
             vec value = LOAD(a + i);
             sum += value;
-            sum_of_products += value * LOAD(b + i);
+            sum_of_products = fmadd(value, LOAD(b + i), sum_of_products);
         }
         for (int k = 0; k < LANES; k++) {
             total[f + k] += sum[k];
@@ -23,7 +23,7 @@ static void add_sums(const real *a, const real *b, long count, long filters, dou
 }
 
 /* z becomes z - mean z. mean, variance: [filters]; size: places of all images. */
-int centre(real *z, real *mean, real *variance, long size, long filters) {
+void centre(real *z, real *mean, real *variance, long size, long filters) {
     double total[filters], squares[filters];
     memset(total, 0, sizeof(total));
     memset(squares, 0, sizeof(squares));
@@ -42,21 +42,20 @@ int centre(real *z, real *mean, real *variance, long size, long filters) {
     }
     for (long f = 0; f < filters; f++)
         variance[f] = squares[f] / size;
-    return 0;
 }
 
 /* The places of the largest values of sign c, and n = r c there. sign, r: [filters]. */
-int pool(const real *c, const real *sign, const real *r, int8_t *place, real *pooled, long n,
-          long height, long width, long filters) {
-    for (long i = 0; i < n; i++)
-        for (long y = 0; y < height / 2; y++)
-            for (long x = 0; x < width / 2; x++, place += filters, pooled += filters) {
-                const real *window = c + ((i * height + 2 * y) * width + 2 * x) * filters;
+void pool(const real *c, const real *sign, const real *r, int8_t *place, real *pooled, Planes p,
+          long filters) {
+    for (long i = 0; i < p.n; i++)
+        for (long y = 0; y < p.height / 2; y++)
+            for (long x = 0; x < p.width / 2; x++, place += filters, pooled += filters) {
+                const real *window = c + ((i * p.height + 2 * y) * p.width + 2 * x) * filters;
                 for (long f = 0; f < filters; f += LANES) {
                     vec s = LOAD(sign + f), best = s * LOAD(window + f);
                     ivec where = {0};
                     UNROLL for (int q = 1; q < 4; q++) {
-                        vec value = s * LOAD(window + (q / 2 * width + q % 2) * filters + f);
+                        vec value = s * LOAD(window + (q / 2 * p.width + q % 2) * filters + f);
                         ivec better = value > best;
                         best = SELECT(better, value, best);
                         where = (better & q) | (~better & where);
@@ -65,16 +64,15 @@ int pool(const real *c, const real *sign, const real *r, int8_t *place, real *po
                     *(bvec *)(place + f) = __builtin_convertvector(where, bvec);
                 }
             }
-    return 0;
 }
 
 /* The tangent of batch normalisation from that of z: mean z., m2 = mean(n z.) and n. at the places
  * given. c, pooled: what `centre` and `pool` left; mean, m2, r: [filters]. */
-int normalise_tangent(const real *z, const real *c, const real *r, const int8_t *place,
-                       const real *pooled, real *mean, real *m2, real *pooled_t, long n,
-                       long height, long width, long filters) {
+void normalise_tangent(const real *z, const real *c, const real *r, const int8_t *place,
+                       const real *pooled, real *mean, real *m2, real *pooled_t, Planes p,
+                       long filters) {
     double total[filters], product[filters];
-    long size = n * height * width;
+    long size = p.n * p.height * p.width;
     memset(total, 0, sizeof(total));
     memset(product, 0, sizeof(product));
     for (long first = 0; first < size; first += PART)
@@ -84,43 +82,41 @@ int normalise_tangent(const real *z, const real *c, const real *r, const int8_t 
         mean[f] = total[f] / size;
         m2[f] = product[f] / size * r[f];
     }
-    for (long i = 0; i < n; i++)
-        for (long y = 0; y < height / 2; y++)
-            for (long x = 0; x < width / 2;
+    for (long i = 0; i < p.n; i++)
+        for (long y = 0; y < p.height / 2; y++)
+            for (long x = 0; x < p.width / 2;
                  x++, place += filters, pooled += filters, pooled_t += filters) {
-                const real *window = z + ((i * height + 2 * y) * width + 2 * x) * filters;
+                const real *window = z + ((i * p.height + 2 * y) * p.width + 2 * x) * filters;
                 for (long f = 0; f < filters; f += LANES) {
                     ivec where = places(place + f);
                     vec value = LOAD(window + f);
                     UNROLL for (int q = 1; q < 4; q++) value = SELECT(
-                        where == q, LOAD(window + (q / 2 * width + q % 2) * filters + f), value);
-                    value -= LOAD(mean + f) + LOAD(pooled + f) * LOAD(m2 + f);
+                        where == q, LOAD(window + (q / 2 * p.width + q % 2) * filters + f), value);
+                    value -= fmadd(LOAD(pooled + f), LOAD(m2 + f), LOAD(mean + f));
                     STORE(pooled_t + f, value * LOAD(r + f));
                 }
             }
-    return 0;
 }
 
 /* out = max(0, beta + gamma n); or, where gate is not NULL, the tangent of that:
  * beta + gamma n + gamma2 n2 where gate > 0, else 0. beta, gamma, gamma2: [filters]; size: pooled
  * places. */
-int activate(const real *gate, const real *beta, const real *gamma, const real *n,
+void activate(const real *gate, const real *beta, const real *gamma, const real *n,
              const real *gamma2, const real *n2, real *out, long size, long filters) {
     for (long at = 0; at < size * filters; at += filters)
         for (long f = 0; f < filters; f += LANES) {
-            vec value = LOAD(beta + f) + LOAD(gamma + f) * LOAD(n + at + f), test = value;
+            vec value = fmadd(LOAD(gamma + f), LOAD(n + at + f), LOAD(beta + f)), test = value;
             if (gate) {
-                value += LOAD(gamma2 + f) * LOAD(n2 + at + f);
+                value = fmadd(LOAD(gamma2 + f), LOAD(n2 + at + f), value);
                 test = LOAD(gate + at + f);
             }
             STORE(out + at + f, (vec)(~(test <= 0) & (ivec)value)); /* NaN stays NaN */
         }
-    return 0;
 }
 
 /* u becomes 0 where gate is not > 0; dbeta = sum u, and dgamma = sum (u n), plus sum (u2 n2) where
  * u2 is not NULL. dbeta, dgamma: [filters]; size: pooled places. */
-int gate(const real *gate, real *u, const real *n, const real *u2, const real *n2,
+void gate(const real *gate, real *u, const real *n, const real *u2, const real *n2,
          real *dbeta, real *dgamma, long size, long filters) {
     double total[filters], product[filters], unused[filters];
     memset(total, 0, sizeof(total));
@@ -138,35 +134,33 @@ int gate(const real *gate, real *u, const real *n, const real *u2, const real *n
         dbeta[f] = total[f];
         dgamma[f] = product[f];
     }
-    return 0;
 }
 
 /* out = constant + ka a + kb b, plus ku u + kv v at the given places. constant and factors:
  * [filters]; b and v may be NULL; out may be a or b. */
-int combine(const real *constant, const real *ka, const real *a, const real *kb, const real *b,
+void combine(const real *constant, const real *ka, const real *a, const real *kb, const real *b,
             const real *ku, const real *u, const real *kv, const real *v, const int8_t *place,
-            real *out, long n, long height, long width, long filters) {
-    for (long at = 0; at < n * height * width * filters; at += filters)
+            real *out, Planes p, long filters) {
+    for (long at = 0; at < p.n * p.height * p.width * filters; at += filters)
         for (long f = 0; f < filters; f += LANES) {
-            vec value = LOAD(constant + f) + LOAD(ka + f) * LOAD(a + at + f);
+            vec value = fmadd(LOAD(ka + f), LOAD(a + at + f), LOAD(constant + f));
             if (b)
-                value += LOAD(kb + f) * LOAD(b + at + f);
+                value = fmadd(LOAD(kb + f), LOAD(b + at + f), value);
             STORE(out + at + f, value);
         }
-    for (long i = 0; i < n; i++)
-        for (long y = 0; y < height / 2; y++)
-            for (long x = 0; x < width / 2; x++, place += filters, u += filters) {
-                real *window = out + ((i * height + 2 * y) * width + 2 * x) * filters;
+    for (long i = 0; i < p.n; i++)
+        for (long y = 0; y < p.height / 2; y++)
+            for (long x = 0; x < p.width / 2; x++, place += filters, u += filters) {
+                real *window = out + ((i * p.height + 2 * y) * p.width + 2 * x) * filters;
                 for (long f = 0; f < filters; f += LANES) {
                     vec value = LOAD(ku + f) * LOAD(u + f);
                     if (v)
-                        value += LOAD(kv + f) * LOAD(v + f);
+                        value = fmadd(LOAD(kv + f), LOAD(v + f), value);
                     ivec where = places(place + f);
                     UNROLL for (int q = 0; q < 4; q++)
-                        ADD(window + (q / 2 * width + q % 2) * filters + f,
+                        ADD(window + (q / 2 * p.width + q % 2) * filters + f,
                             (vec)((where == q) & (ivec)value));
                 }
                 v = v ? v + filters : NULL;
             }
-    return 0;
 }

@@ -5,12 +5,21 @@
  * reach. So five products of Y with Y make the patches' own nine. */
 #include "common.h"
 
-#define DOUBLES (BYTES / 8)
+#define DOUBLES 4 /* of a vector, on every processor: sums over columns are of so many parts */
 #define BAND 8 /* rows at once, such that their 1x3 patches stay in a cache */
 #define MOST 9 /* 3 * channels */
 enum { SAME, NEXT, AFTER_NEXT, FIRST, LAST, PRODUCTS };
 
-typedef double dvec __attribute__((vector_size(BYTES), aligned(8)));
+typedef double dvec __attribute__((vector_size(8 * DOUBLES), aligned(8), may_alias));
+
+/* a b + c, rounded once where the processor can. */
+INLINE dvec dfmadd(dvec a, dvec b, dvec c) {
+#ifdef __FMA__
+    return (dvec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return a * b + c;
+#endif
+}
 
 /* y [3 * channels][columns] of one row, zeros beyond its width; all zeros where there is no row. */
 static void row_patches(const real *row, double *y, long width, int channels, long columns) {
@@ -36,8 +45,9 @@ static void add_products(dvec *sums, const double *a, const double *b, int rows,
                 for (long x = 0; x < columns; x += DOUBLES)
                     UNROLL for (int p = 0; p < 3; p++)
                         UNROLL for (int q = 0; q < 3; q++)
-                            acc[p][q] += *(const dvec *)(a_row + p * columns + x) *
-                                         *(const dvec *)(b_row + q * columns + x);
+                            acc[p][q] = dfmadd(*(const dvec *)(a_row + p * columns + x),
+                                               *(const dvec *)(b_row + q * columns + x),
+                                               acc[p][q]);
             }
             for (int p = 0; p < 3; p++)
                 for (int q = 0; q < 3; q++)
@@ -63,6 +73,9 @@ static void add_rows(double *sums, const double *y, long rows, int channels, lon
             sums[a] += sum_of(y, columns);
 }
 
+/* Place in Y [channels][3] of place `at` in a patch [3][3][channels]. */
+static int place_in_row(int at, int channels) { return at % channels * 3 + at / channels % 3; }
+
 /* What stands at [i][a], [k][b] of the patches' product: row i of a patch with its row k. */
 static double product_at(const double products[PRODUCTS][MOST][MOST], int i, int k, int a, int b) {
     if (i > k)
@@ -75,35 +88,36 @@ static double product_at(const double products[PRODUCTS][MOST][MOST], int i, int
 
 /* Sums over whole patches from sums over their rows. */
 static void assemble(const dvec sums[PRODUCTS][MOST * MOST], const double of_rows[PRODUCTS][MOST],
-                     double *total, double *product, int size) {
+                     double *total, double *product, int channels) {
     double products[PRODUCTS][MOST][MOST];
     for (int which = 0; which < PRODUCTS; which++)
         for (int at = 0; at < MOST * MOST; at++)
             products[which][at / MOST][at % MOST] = sum_of((double *)&sums[which][at], DOUBLES);
-    for (int at = 0; at < size; at++) {
-        int i = at / 3 % 3, a = at / 9 * 3 + at % 3; /* row of the patch, and place in Y */
+    for (int at = 0; at < 9 * channels; at++) {
+        int i = at / (3 * channels), a = place_in_row(at, channels);
         total[at] = of_rows[SAME][a];
         if (i != 1)
             total[at] -= of_rows[i == 0 ? LAST : FIRST][a];
-        for (int with = 0; with < size; with++)
-            product[at * size + with] =
-                product_at(products, i, with / 3 % 3, a, with / 9 * 3 + with % 3);
+        for (int with = 0; with < 9 * channels; with++)
+            product[at * 9 * channels + with] = product_at(
+                products, i, with / (3 * channels), a, place_in_row(with, channels));
     }
 }
 
 /* total [9 * channels] and product [9 * channels][9 * channels]: the sums of X and of X X^T over
- * all patches X [channels][9] of x. Not 0 where there is no memory. */
-int patch_sums(const real *x, double *total, double *product, long n, long height, long width,
-               long channels) {
-    long columns = (width + DOUBLES - 1) / DOUBLES * DOUBLES, size = 3 * channels * columns;
+ * all patches X [9][channels] of x. */
+void patch_sums(Memory *memory, const real *x, double *total, double *product, Planes p,
+                long channels) {
+    long columns = (p.width + DOUBLES - 1) / DOUBLES * DOUBLES, size = 3 * channels * columns;
     dvec sums[PRODUCTS][MOST * MOST] = {0};
     double of_rows[PRODUCTS][MOST] = {0};
-    double *y = malloc((BAND + 2) * size * sizeof(double));
-    for (long at = 0; at < n * height && y; at += BAND) {
-        long top = at % height, rows = top + BAND < height ? BAND : height - top;
+    Mark before = mark(memory);
+    double *y = take(memory, (BAND + 2) * size * sizeof(double));
+    for (long at = 0; at < p.n * p.height; at += BAND) {
+        long top = at % p.height, rows = top + BAND < p.height ? BAND : p.height - top;
         for (long row = 0; row < BAND + 2; row++)
-            row_patches(top + row < height ? x + (at + row) * width * channels : NULL,
-                        y + row * size, width, channels, columns);
+            row_patches(top + row < p.height ? x + (at + row) * p.width * channels : NULL,
+                        y + row * size, p.width, channels, columns);
         at -= BAND - rows; /* the next band begins with the next image */
         const double *last = y + (rows - 1) * size;
         for (int distance = SAME; distance <= AFTER_NEXT; distance++)
@@ -113,13 +127,11 @@ int patch_sums(const real *x, double *total, double *product, long n, long heigh
             add_products(sums[FIRST], y, y, 1, channels, columns);
             add_rows(of_rows[FIRST], y, 1, channels, columns);
         }
-        if (top + rows == height) {
+        if (top + rows == p.height) {
             add_products(sums[LAST], last, last, 1, channels, columns);
             add_rows(of_rows[LAST], last, 1, channels, columns);
         }
     }
-    int failed = !y;
-    free(y);
-    assemble(sums, of_rows, total, product, 9 * channels);
-    return failed;
+    release(memory, before);
+    assemble(sums, of_rows, total, product, channels);
 }

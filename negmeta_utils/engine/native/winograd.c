@@ -7,35 +7,30 @@
  *     G   = 1 0 0,  1/2 1/2 1/2,  1/2 -1/2 1/2,  0 0 1
  *     A^T = 1 1 1 0,  0 1 -1 -1
  * and the gradient of w is that formula's own: G^T [sum over tiles (B^T d B) . (A dz A^T)] G.
- * In each of the 16 points the sums over channels, or tiles, are a product of matrices, of TILES
- * tiles at once, which stay in a core's cache: u [16][TILES][channels], v [16][channels][filters],
- * m [16][TILES][filters].
+ * In each of the 16 points the sums over channels, or tiles, are a product of matrices, of so many
+ * tiles at once that they stay in a core's cache: u [16][tiles][channels], v [16][channels][filters],
+ * m [16][tiles][filters].
  */
 #include "common.h"
 
 #define POINTS 16
-#define TILES (2 * PIXELS)
+#define TILES (4 * ROWS) /* of a convolution at once, where each tile is a sum of its own */
+#define SUMMED 64        /* tiles that are summed before they go to the rest, on every processor */
 
-/* Where tiles lie: the images, their padded x, and how many tiles they have. */
+/* Where a tile lies: image, row and column of its first place. */
 typedef struct {
-    long height, width, rows, columns, padded_width, plane;
-} Tiling;
+    long image, y, x;
+} Tile;
 
-static Tiling tiling(long height, long width) {
-    long rows = (height + 1) / 2, columns = (width + 1) / 2;
-    return (Tiling){height, width, rows, columns, 2 * columns + 2,
-                    (2 * rows + 2) * (2 * columns + 2)};
+static long tiles_of(Planes p) { return (p.height + 1) / 2 * ((p.width + 1) / 2); }
+
+static Tile place_of(Planes p, long tile) {
+    long columns = (p.width + 1) / 2, in_image = tile % tiles_of(p);
+    return (Tile){tile / tiles_of(p), in_image / columns * 2, in_image % columns * 2};
 }
 
-/* Of the tiles of all images the number `tile`: image, row and column of its first place. */
-static void place_of(const Tiling *t, long tile, long *image, long *y, long *x) {
-    *image = tile / (t->rows * t->columns);
-    *y = tile / t->columns % t->rows * 2;
-    *x = tile % t->columns * 2;
-}
-
-static inline void four_by_three(vec d[4], vec a, vec b, vec c) { /* G */
-    vec even = (a + c) * (real)0.5, odd = b * (real)0.5;
+INLINE void four_by_three(vec d[4], vec a, vec b, vec c) { /* G */
+    vec even = (a + c) * splat(0.5), odd = b * splat(0.5);
     d[0] = a, d[1] = even + odd, d[2] = even - odd, d[3] = c;
 }
 
@@ -43,54 +38,64 @@ static inline void four_by_three(vec d[4], vec a, vec b, vec c) { /* G */
 static void transform_weights(const real *w, real *v, long size) {
     for (long at = 0; at < size; at += LANES) {
         vec half[3][4], full[4];
-        for (int i = 0; i < 3; i++)
+        UNROLL for (int i = 0; i < 3; i++)
             four_by_three(half[i], LOAD(w + 3 * i * size + at), LOAD(w + (3 * i + 1) * size + at),
                           LOAD(w + (3 * i + 2) * size + at));
-        for (int j = 0; j < 4; j++) {
+        UNROLL for (int j = 0; j < 4; j++) {
             four_by_three(full, half[0][j], half[1][j], half[2][j]);
-            for (int i = 0; i < 4; i++)
+            UNROLL for (int i = 0; i < 4; i++)
                 STORE(v + (4 * i + j) * size + at, full[i]);
         }
     }
 }
 
-/* w += G^T v G. */
-static void add_weights(const real *v, real *w, long size) {
+/* w = G^T v G. */
+static void gather_weights(const real *v, real *w, long size) {
     for (long at = 0; at < size; at += LANES) {
         vec half[4][3];
-        for (int i = 0; i < 4; i++) {
+        UNROLL for (int i = 0; i < 4; i++) {
             vec a = LOAD(v + 4 * i * size + at), b = LOAD(v + (4 * i + 1) * size + at);
             vec c = LOAD(v + (4 * i + 2) * size + at), d = LOAD(v + (4 * i + 3) * size + at);
-            vec even = (b + c) * (real)0.5;
-            half[i][0] = a + even, half[i][1] = (b - c) * (real)0.5, half[i][2] = even + d;
+            vec even = (b + c) * splat(0.5);
+            half[i][0] = a + even, half[i][1] = (b - c) * splat(0.5), half[i][2] = even + d;
         }
-        for (int j = 0; j < 3; j++) {
-            vec even = (half[1][j] + half[2][j]) * (real)0.5;
-            ADD(w + j * size + at, half[0][j] + even);
-            ADD(w + (3 + j) * size + at, (half[1][j] - half[2][j]) * (real)0.5);
-            ADD(w + (6 + j) * size + at, even + half[3][j]);
+        UNROLL for (int j = 0; j < 3; j++) {
+            vec even = (half[1][j] + half[2][j]) * splat(0.5);
+            STORE(w + j * size + at, half[0][j] + even);
+            STORE(w + (3 + j) * size + at, (half[1][j] - half[2][j]) * splat(0.5));
+            STORE(w + (6 + j) * size + at, even + half[3][j]);
         }
     }
 }
 
-/* u = B^T d B of the tiles from `first` on, of x with a border. */
-static void transform_input(const real *px, const Tiling *t, long first, long count, long channels,
-                            real *u) {
-    for (long tile = 0; tile < count; tile++) {
-        long image, y, x;
-        place_of(t, first + tile, &image, &y, &x);
-        const real *from = px + (image * t->plane + y * t->padded_width + x) * channels;
+/* Where the 4x4 places of a tile's x begin, in x or in `zeros`. */
+static void patch_of(const real *patch[4][4], const real *x, const real *zeros, Planes p, Tile tile,
+                     long channels) {
+    const real *plane = x + tile.image * p.height * p.width * channels;
+    for (long i = 0; i < 4; i++)
+        for (long j = 0; j < 4; j++) {
+            long row = tile.y + i - 1, column = tile.x + j - 1;
+            int inside = row >= 0 && row < p.height && column >= 0 && column < p.width;
+            patch[i][j] = inside ? plane + (row * p.width + column) * channels : zeros;
+        }
+}
+
+/* u [16][tiles][channels] = B^T d B of `count` tiles from `first` on. */
+static void transform_input(const real *x, const real *zeros, Planes p, long first, long count,
+                            long channels, real *u, long tiles) {
+    long point = tiles * channels;
+    for (long tile = 0; tile < count; tile++, u += channels) {
+        const real *patch[4][4];
+        patch_of(patch, x, zeros, p, place_of(p, first + tile), channels);
         for (long c = 0; c < channels; c += LANES) {
             vec d[4][4];
             UNROLL for (int j = 0; j < 4; j++) {
-                const real *p = from + j * channels + c;
-                long row = t->padded_width * channels;
-                vec d0 = LOAD(p), d1 = LOAD(p + row), d2 = LOAD(p + 2 * row), d3 = LOAD(p + 3 * row);
+                vec d0 = LOAD(patch[0][j] + c), d1 = LOAD(patch[1][j] + c);
+                vec d2 = LOAD(patch[2][j] + c), d3 = LOAD(patch[3][j] + c);
                 d[0][j] = d0 - d2, d[1][j] = d1 + d2, d[2][j] = d2 - d1, d[3][j] = d1 - d3;
             }
             UNROLL for (int i = 0; i < 4; i++) {
-                real *to = u + (4 * i * TILES + tile) * channels + c;
-                long point = TILES * channels;
+                real *to = u + 4 * i * point + c;
                 STORE(to, d[i][0] - d[i][2]);
                 STORE(to + point, d[i][1] + d[i][2]);
                 STORE(to + 2 * point, d[i][2] - d[i][1]);
@@ -100,49 +105,48 @@ static void transform_input(const real *px, const Tiling *t, long first, long co
     }
 }
 
-/* z = A^T m A at the tiles from `first` on. */
-static void transform_output(const real *m, const Tiling *t, long first, long count, long filters,
+/* z = A^T m A at `count` tiles from `first` on. */
+static void transform_output(const real *m, Planes p, long first, long count, long filters,
                              real *z) {
-    for (long tile = 0; tile < count; tile++) {
-        long image, y, x;
-        place_of(t, first + tile, &image, &y, &x);
-        real *to = z + ((image * t->height + y) * t->width + x) * filters;
+    long point = TILES * filters;
+    for (long tile = 0; tile < count; tile++, m += filters) {
+        Tile at = place_of(p, first + tile);
+        real *to = z + ((at.image * p.height + at.y) * p.width + at.x) * filters;
+        int right = at.x + 1 < p.width, below = at.y + 1 < p.height;
         for (long f = 0; f < filters; f += LANES) {
             vec half[4][2];
             UNROLL for (int i = 0; i < 4; i++) {
-                const real *from = m + (4 * i * TILES + tile) * filters + f;
-                long point = TILES * filters;
+                const real *from = m + 4 * i * point + f;
                 vec b = LOAD(from + point), c = LOAD(from + 2 * point);
                 half[i][0] = LOAD(from) + b + c;
                 half[i][1] = b - c - LOAD(from + 3 * point);
             }
-            UNROLL for (int j = 0; j < 2; j++) if (x + j < t->width) {
+            UNROLL for (int j = 0; j < 2; j++) if (!j || right) {
                 STORE(to + j * filters + f, half[0][j] + half[1][j] + half[2][j]);
-                if (y + 1 < t->height)
-                    STORE(to + (t->width + j) * filters + f, half[1][j] - half[2][j] - half[3][j]);
+                if (below)
+                    STORE(to + (p.width + j) * filters + f, half[1][j] - half[2][j] - half[3][j]);
             }
         }
     }
 }
 
-/* m = A dz A^T of the tiles from `first` on. */
-static void transform_gradient(const real *dz, const Tiling *t, long first, long count,
-                               long filters, real *m) {
-    for (long tile = 0; tile < count; tile++) {
-        long image, y, x;
-        place_of(t, first + tile, &image, &y, &x);
-        const real *from = dz + ((image * t->height + y) * t->width + x) * filters;
-        int right = x + 1 < t->width, below = y + 1 < t->height;
+/* m [16][SUMMED][filters] = A dz A^T of `count` tiles from `first` on. */
+static void transform_gradient(const real *dz, Planes p, long first, long count, long filters,
+                               real *m) {
+    long point = SUMMED * filters;
+    for (long tile = 0; tile < count; tile++, m += filters) {
+        Tile at = place_of(p, first + tile);
+        const real *from = dz + ((at.image * p.height + at.y) * p.width + at.x) * filters;
+        int right = at.x + 1 < p.width, below = at.y + 1 < p.height;
         for (long f = 0; f < filters; f += LANES) {
             vec none = {0}, half[4][2];
             UNROLL for (int j = 0; j < 2; j++) {
                 vec a = j && !right ? none : LOAD(from + j * filters + f);
-                vec b = !below || (j && !right) ? none : LOAD(from + (t->width + j) * filters + f);
+                vec b = !below || (j && !right) ? none : LOAD(from + (p.width + j) * filters + f);
                 half[0][j] = a, half[1][j] = a + b, half[2][j] = a - b, half[3][j] = -b;
             }
             UNROLL for (int i = 0; i < 4; i++) {
-                real *to = m + (4 * i * TILES + tile) * filters + f;
-                long point = TILES * filters;
+                real *to = m + 4 * i * point + f;
                 STORE(to, half[i][0]);
                 STORE(to + point, half[i][0] + half[i][1]);
                 STORE(to + 2 * point, half[i][0] - half[i][1]);
@@ -152,55 +156,63 @@ static void transform_gradient(const real *dz, const Tiling *t, long first, long
     }
 }
 
-/* acc += u v for PIXELS tiles and 2 vectors of filters. */
-static inline __attribute__((always_inline)) void add_channels(
-    vec acc[PIXELS][2], const real *u, const real *v, long channels, long filters) {
+/* acc += u v for ROWS tiles and 2 vectors of filters. */
+INLINE void add_channels(vec acc[ROWS][2], const real *u, const real *v, long channels,
+                         long filters) {
     for (long c = 0; c < channels; c++, v += filters) {
         vec v0 = LOAD(v), v1 = LOAD(v + LANES);
-        UNROLL for (int p = 0; p < PIXELS; p++) {
+        UNROLL for (int p = 0; p < ROWS; p++) {
             vec value = splat(u[p * channels + c]);
-            acc[p][0] += value * v0;
-            acc[p][1] += value * v1;
+            acc[p][0] = fmadd(value, v0, acc[p][0]);
+            acc[p][1] = fmadd(value, v1, acc[p][1]);
         }
     }
 }
 
 /* m = u v, or u v + u2 v2 where u2 is not NULL, at every point, of `count` tiles and more. */
-static void multiply(const real *u, const real *v, const real *u2, const real *v2, real *m,
-                     long count, long channels, long filters) {
+INLINE void multiply_points(const real *u, const real *v, const real *u2, const real *v2, real *m,
+                            long count, long channels, long filters) {
     for (int point = 0; point < POINTS; point++)
         for (long f = 0; f < filters; f += 2 * LANES)
-            for (long tile = 0; tile < count; tile += PIXELS) {
+            for (long tile = 0; tile < count; tile += ROWS) {
                 long of_u = (point * TILES + tile) * channels;
                 long of_v = point * channels * filters + f;
                 real *to = m + (point * TILES + tile) * filters + f;
-                vec acc[PIXELS][2] = {0};
+                vec acc[ROWS][2] = {0};
                 add_channels(acc, u + of_u, v + of_v, channels, filters);
                 if (u2)
                     add_channels(acc, u2 + of_u, v2 + of_v, channels, filters);
-                UNROLL for (int p = 0; p < PIXELS; p++) {
+                UNROLL for (int p = 0; p < ROWS; p++) {
                     STORE(to + p * filters, acc[p][0]);
                     STORE(to + p * filters + LANES, acc[p][1]);
                 }
             }
 }
 
+static void multiply(const real *u, const real *v, const real *u2, const real *v2, real *m,
+                     long count, long channels, long filters) {
+    if (channels == 64 && filters == 64)
+        multiply_points(u, v, u2, v2, m, count, 64, 64); /* addresses that are known beforehand */
+    else
+        multiply_points(u, v, u2, v2, m, count, channels, filters);
+}
+
 /* v += u^T m at every point, summed over `count` tiles. */
-static void add_tiles(const real *u, const real *m, real *v, long count, long channels,
-                      long filters) {
+INLINE void add_tiles_of(const real *u, const real *m, real *v, long count, long channels,
+                         long filters) {
     for (int point = 0; point < POINTS; point++)
         for (long c = 0; c < channels; c += CHANNELS)
             for (long f = 0; f < filters; f += 2 * LANES) {
-                const real *a = u + point * TILES * channels + c;
-                const real *b = m + point * TILES * filters + f;
+                const real *a = u + point * SUMMED * channels + c;
+                const real *b = m + point * SUMMED * filters + f;
                 real *to = v + (point * channels + c) * filters + f;
                 vec acc[CHANNELS][2] = {0};
                 for (long tile = 0; tile < count; tile++, a += channels, b += filters) {
                     vec b0 = LOAD(b), b1 = LOAD(b + LANES);
                     UNROLL for (int k = 0; k < CHANNELS; k++) {
                         vec value = splat(a[k]);
-                        acc[k][0] += value * b0;
-                        acc[k][1] += value * b1;
+                        acc[k][0] = fmadd(value, b0, acc[k][0]);
+                        acc[k][1] = fmadd(value, b1, acc[k][1]);
                     }
                 }
                 UNROLL for (int k = 0; k < CHANNELS; k++) {
@@ -210,82 +222,60 @@ static void add_tiles(const real *u, const real *m, real *v, long count, long ch
             }
 }
 
-/* Whether the products saved are more than what tiles that stick out and the transforms cost. */
-int winograd_pays(long height, long width) {
-    Tiling t = tiling(height, width);
-    return POINTS * t.rows * t.columns * 13 < 9 * height * width * 10;
+static void add_tiles(const real *u, const real *m, real *v, long count, long channels,
+                      long filters) {
+    if (channels == 64 && filters == 64)
+        add_tiles_of(u, m, v, count, 64, 64);
+    else
+        add_tiles_of(u, m, v, count, channels, filters);
 }
 
-static real *bordered(const real *x, long n, const Tiling *t, long channels) {
-    return padded(x, n, t->height, t->width, channels, 2 * t->rows + 2, t->padded_width);
-}
+/* Whether the products saved are more than what tiles that stick out and the transforms cost. */
+int winograd_pays(Planes p) { return POINTS * tiles_of(p) * 13 < 9 * p.height * p.width * 10; }
 
 /* As `convolve` of not transposed weights. */
-int winograd_convolve(const real *x, const real *w, const real *x2, const real *w2, real *z, long n,
-                      long height, long width, long channels, long filters) {
-    Tiling t = tiling(height, width);
-    long together = images_at_once(t.plane * channels), plane = height * width;
-    long size_of_u = POINTS * TILES * channels, size_of_v = POINTS * channels * filters;
-    long size_of_m = POINTS * TILES * filters;
-    real *work = malloc((2 * size_of_u + 2 * size_of_v + size_of_m) * sizeof(real));
-    int failed = !work;
-    real *u = work, *u2 = x2 ? u + size_of_u : NULL, *v = u + 2 * size_of_u, *v2 = v + size_of_v;
-    real *m = v2 + size_of_v;
-    if (work)
-        transform_weights(w, v, channels * filters);
-    if (work && x2)
+void winograd_convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2,
+                       real *z, Planes p, long channels, long filters) {
+    long size_of_u = POINTS * TILES * channels, tiles = p.n * tiles_of(p);
+    real *zeros = reals(memory, channels), *m = reals(memory, POINTS * TILES * filters);
+    real *u = reals(memory, size_of_u), *u2 = x2 ? reals(memory, size_of_u) : NULL;
+    real *v = reals(memory, POINTS * channels * filters), *v2 = NULL;
+    memset(zeros, 0, channels * sizeof(real));
+    memset(u, 0, size_of_u * sizeof(real)); /* the last tiles may be fewer */
+    transform_weights(w, v, channels * filters);
+    if (x2) {
+        v2 = reals(memory, POINTS * channels * filters);
+        memset(u2, 0, size_of_u * sizeof(real));
         transform_weights(w2, v2, channels * filters);
-    for (long image = 0; image < n && !failed; image += together) {
-        long images = n - image < together ? n - image : together;
-        long tiles = images * t.rows * t.columns;
-        real *px = bordered(x + image * plane * channels, images, &t, channels);
-        real *px2 = x2 ? bordered(x2 + image * plane * channels, images, &t, channels) : NULL;
-        failed = !px || (x2 && !px2);
-        for (long first = 0; first < tiles && !failed; first += TILES) {
-            long count = tiles - first < TILES ? tiles - first : TILES;
-            transform_input(px, &t, first, count, channels, u);
-            if (x2)
-                transform_input(px2, &t, first, count, channels, u2);
-            multiply(u, v, u2, v2, m, count, channels, filters);
-            transform_output(m, &t, first, count, filters, z + image * plane * filters);
-        }
-        free(px);
-        free(px2);
     }
-    free(work);
-    return failed;
+    for (long first = 0; first < tiles; first += TILES) {
+        long count = tiles - first < TILES ? tiles - first : TILES;
+        transform_input(x, zeros, p, first, count, channels, u, TILES);
+        if (x2)
+            transform_input(x2, zeros, p, first, count, channels, u2, TILES);
+        multiply(u, v, u2, v2, m, count, channels, filters);
+        transform_output(m, p, first, count, filters, z);
+    }
 }
 
 /* As `weight_gradient`. */
-int winograd_weight_gradient(const real *x, const real *dz, const real *x2, const real *dz2,
-                             real *dw, long n, long height, long width, long channels,
-                             long filters) {
-    Tiling t = tiling(height, width);
-    long together = images_at_once(t.plane * channels), plane = height * width;
-    long size_of_u = POINTS * TILES * channels, size_of_m = POINTS * TILES * filters;
-    long size_of_v = POINTS * channels * filters;
+void winograd_weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2,
+                              const real *dz2, real *dw, Planes p, long channels, long filters) {
     const real *xs[2] = {x, x2}, *dzs[2] = {dz, dz2};
-    real *work = malloc((size_of_u + size_of_m + size_of_v) * sizeof(real));
-    int failed = !work;
-    real *u = work, *m = u + size_of_u, *v = m + size_of_m;
-    memset(dw, 0, 9 * channels * filters * sizeof(real));
-    for (int part = 0; part < 2 && xs[part] && !failed; part++)
-        for (long image = 0; image < n && !failed; image += together) {
-            long images = n - image < together ? n - image : together;
-            long tiles = images * t.rows * t.columns;
-            real *px = bordered(xs[part] + image * plane * channels, images, &t, channels);
-            failed = !px;
-            memset(v, 0, size_of_v * sizeof(real));
-            for (long first = 0; first < tiles && !failed; first += TILES) {
-                long count = tiles - first < TILES ? tiles - first : TILES;
-                transform_input(px, &t, first, count, channels, u);
-                transform_gradient(dzs[part] + image * plane * filters, &t, first, count, filters, m);
-                add_tiles(u, m, v, count, channels, filters);
-            }
-            if (!failed)
-                add_weights(v, dw, channels * filters);
-            free(px);
+    long size_of_v = POINTS * channels * filters, tiles = p.n * tiles_of(p);
+    Mark before = mark(memory);
+    real *zeros = reals(memory, channels), *v = reals(memory, size_of_v);
+    real *u = reals(memory, POINTS * SUMMED * channels);
+    real *m = reals(memory, POINTS * SUMMED * filters);
+    memset(zeros, 0, channels * sizeof(real));
+    memset(v, 0, size_of_v * sizeof(real));
+    for (int part = 0; part < 2 && xs[part]; part++)
+        for (long first = 0; first < tiles; first += SUMMED) {
+            long count = tiles - first < SUMMED ? tiles - first : SUMMED;
+            transform_input(xs[part], zeros, p, first, count, channels, u, SUMMED);
+            transform_gradient(dzs[part], p, first, count, filters, m);
+            add_tiles(u, m, v, count, channels, filters);
         }
-    free(work);
-    return failed;
+    gather_weights(v, dw, channels * filters);
+    release(memory, before);
 }
