@@ -70,7 +70,7 @@ def write_report(study_file: Path, folder: Path) -> tuple[Path, list[str]]:
         scope=scope([job.manifest for job in jobs if job.manifest]),
         verdicts=verdicts(jobs),
         answers=answers(jobs),
-        first=[plot for n in notebooks for plot in n["plots"] if plot["name"] in FIRST],
+        first=first(notebooks),
         notebooks=notebooks,
         jobs=jobs,
         environment=environment(jobs),
@@ -118,6 +118,12 @@ def by_notebook(jobs: list[Job]) -> list[list[Job]]:
     return list(groups.values())
 
 
+def first(notebooks: list[dict]) -> list[dict]:
+    """The figures that the page begins with, in the order of `FIRST`."""
+    named = {plot["name"]: plot for notebook in notebooks for plot in notebook["plots"]}
+    return [named[name] for name in FIRST if name in named]
+
+
 def verdicts(jobs: list[Job]) -> list[dict]:
     """The rows of every claims.csv, as text, each with `notes`: which of its two verdicts do not
     survive Holm's correction, by the p_values.csv beside it."""
@@ -127,8 +133,17 @@ def verdicts(jobs: list[Job]) -> list[dict]:
             read = pd.read_csv(job.folder / "claims.csv", dtype=str).fillna("–")
             corrected = _holm(job.folder / "p_values.csv")
             for row in read.to_dict("records"):
-                rows.append({**row, "notes": _notes(row, corrected.get(row["claim"], {}))})
+                notes = _notes(row, corrected.get(row["claim"], {}))
+                shown = {name: in_print(row[name]) for name in ("paper", "measured")}
+                rows.append({**row, **shown, "notes": notes})
     return rows
+
+
+def in_print(text: str) -> str:
+    """Methods by their names, and minus signs that are some."""
+    for method in ("meta-sgd", "maml"):
+        text = re.sub(rf"\b{method}\b", style.LABELS[method], text)
+    return re.sub(r"(?<=[\s\[])-(?=[\d\s])", "−", text)
 
 
 def _holm(path: Path) -> dict[str, dict]:

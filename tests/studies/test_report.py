@@ -16,6 +16,7 @@ from playwright.sync_api import sync_playwright
 from negmeta_utils import runs, storage
 from negmeta_utils.plots import style
 from negmeta_utils.studies import cli, planning
+from negmeta_utils.studies.report import in_print
 from negmeta_utils.studies.report_scope import PAPER, scope
 
 PUBLISHED = runs.ROOT / "figures" / "demo"
@@ -106,8 +107,12 @@ def test_the_verdicts_come_first_and_are_those_of_the_table(finished):
         assert text_of(card.h3) == f"({row.claim}) {row.statement}"
         said = text_of(card)
         assert f"these networks: {row.networks} the methods: {row.methods}" in said
-        assert row.paper in said
-        assert row.measured in said
+        assert in_print(row.paper) in said
+        assert in_print(row.measured) in said
+
+
+def test_numbers_and_names_are_set_as_in_print():
+    assert in_print("meta-sgd - maml -1.7 [-4.7, +1.3]") == ("Meta-SGD − MAML −1.7 [−4.7, +1.3]")
 
 
 def test_it_begins_with_what_the_study_can_show(finished):
