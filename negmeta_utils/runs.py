@@ -32,7 +32,7 @@ from negmeta_utils.engine.device import arithmetic, device_name
 from negmeta_utils.parameters import check_folders, check_value
 from negmeta_utils.storage import make_folder, read_json, read_table, read_tensors
 
-ROOT = Path(__file__).resolve().parents[1]  # the clone: notebooks name files relative to it
+ROOT = Path(__file__).resolve().parents[1]  # the clone, where this is one
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
@@ -98,9 +98,8 @@ class Run:
 
 
 def resolve(path: str | Path) -> Path:
-    """`path` itself if absolute, else below the clone: papermill runs a notebook in the caller's
-    folder and nbval in the notebook's, so the working directory says nothing."""
-    return ROOT / Path(path).expanduser()
+    """`path` itself if absolute, else below the working directory."""
+    return Path(path).expanduser().absolute()
 
 
 def output_folder(path: str | None) -> Path:
@@ -214,6 +213,8 @@ def environment(device: torch.device) -> dict:
 
 def _git_commit() -> str | None:
     """The clone's commit, marked where the working tree differs from it; None outside a clone."""
+    if not (ROOT / ".git").exists():  # installed, maybe inside a clone of something else
+        return None
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],

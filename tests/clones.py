@@ -19,9 +19,9 @@ def run(command, folder, **environment):
 def copy_clone(folder):
     """Copy what git tracks and what it does not ignore; `.venv` is this environment."""
     for name in run("git ls-files -co --exclude-standard", runs.ROOT).stdout.splitlines():
-        if (runs.ROOT / name).is_file():
+        if (runs.ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(runs.ROOT / name, folder / name)
+            shutil.copy(runs.ROOT / name, folder / name, follow_symlinks=False)
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     for part in ("lib", "pyvenv.cfg"):

@@ -16,17 +16,19 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from negmeta_utils import runs
+from negmeta_utils.data import datasets
 from negmeta_utils.studies import cli
 
 CASES = hostile_studies.CASES + hostile_notebooks.CASES + hostile_data.CASES
 
 
 def contents(folder):
-    """Every file and folder below `folder`, files with their bytes, but for the executed copy."""
+    """Every file and folder below `folder`, files with their bytes, but for the executed copy and
+    the cache's lock."""
     return {
         path.relative_to(folder): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
-        if path.name != "executed.ipynb"
+        if path.name not in ("executed.ipynb", datasets.LOCK)
     }
 
 

@@ -1,5 +1,7 @@
 import json
 import resource
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -78,11 +80,15 @@ def test_a_broken_table_is_named(tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
-def test_relative_paths_are_relative_to_the_clone(tmp_path, monkeypatch):
+def test_relative_paths_are_relative_to_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert runs.resolve("figures/demo") == runs.ROOT / "figures" / "demo"
-    assert runs.resolve(tmp_path) == tmp_path
-    assert (runs.ROOT / "pyproject.toml").is_file()
+    assert runs.resolve("figures/demo") == tmp_path / "figures" / "demo"
+    assert runs.resolve(runs.ROOT) == runs.ROOT
+    assert runs.output_folder("made") == tmp_path / "made"
+    assert (tmp_path / "made").is_dir()
+    shutil.copytree(run.directory, tmp_path / "run-b")
+    assert runs.load_run("run-b").directory == tmp_path / "run-b"
+    assert len(runs.read_tables(["run-b"], "history.parquet")) == len(run.history())
 
 
 def test_an_absent_run_is_named_with_the_shipped_ones(tmp_path):
@@ -104,7 +110,7 @@ def test_shipped_runs_load(name):
 
 @pytest.mark.parametrize("name", [".", ""])
 def test_the_folder_of_shipped_runs_is_none_itself(name):
-    assert runs.directory_of(name) == runs.ROOT
+    assert runs.directory_of(name) == Path.cwd()
 
 
 def test_there_are_shipped_runs():

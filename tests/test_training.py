@@ -156,6 +156,13 @@ def test_a_model_learns_to_tell_the_colours_apart(tiny_config, tmp_path):
     assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
 
 
+def test_a_run_goes_below_the_working_directory(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = train(replace(tiny_config, n_updates=1), "run-b")
+    assert run.directory == tmp_path / "run-b"
+    assert (tmp_path / "run-b" / "model.safetensors").is_file()
+
+
 def test_a_complete_run_is_not_trained_again(tiny_config, tmp_path, monkeypatch):
     first = train(tiny_config, tmp_path / "run")
     monkeypatch.setattr(training, "_meta_update", lambda *_: pytest.fail("trained again"))

@@ -1,4 +1,5 @@
-"""`negmeta data`: what data sets there are, whether one's own are right, and downloads."""
+"""`negmeta data`: what data sets there are, whether one's own are right, and downloads. Its
+command line is in `studies.cli`."""
 
 import argparse
 import os
@@ -16,20 +17,6 @@ KNOWN_CLASSES = {
     "mini-imagenet": ("Ravi & Larochelle's split of Mini-ImageNet", MINI_IMAGENET),
     "cifar-fs": ("Bertinetto et al.'s split of CIFAR-100", CIFAR_FS),
 }
-
-
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """The parser of `negmeta data` and what follows it."""
-    command = commands.add_parser("data", help="list, check or fetch data sets")
-    actions = command.add_subparsers(dest="action", required=True)
-    shown = actions.add_parser("list", help="what is known, and where it is")
-    check = actions.add_parser("check", help="a report of your own data, every image read")
-    check.add_argument("path", help="a folder, an archive, or a file of the data set")
-    fetched = actions.add_parser("fetch", help="download a public data set")
-    fetched.add_argument("name", help="mini-imagenet, cifar-fs or omniglot")
-    command.set_defaults(run=run)
-    for parser in (shown, fetched):
-        parser.add_argument("--data-dir", help="the folder of data sets (NEGMETA_DATA)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,5 +1,8 @@
-"""The command line: `negmeta study NAME`, `negmeta status NAME`, `negmeta report NAME` and
-`negmeta data`."""
+"""The command line: `negmeta study NAME`, `negmeta status NAME`, `negmeta report NAME`,
+`negmeta notebooks FOLDER` and `negmeta data`.
+
+Each command imports what it needs when it runs, so that `--help` takes no time.
+"""
 
 import argparse
 import signal
@@ -7,15 +10,14 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import shtab
 import yaml
 from pandas import read_csv
 
-from negmeta_utils import runs
-from negmeta_utils.data import cli as data_cli
-from negmeta_utils.studies import planning, report, scheduling, status
+import negmeta_utils
 
 STUDY = "a study of this project, such as demo, or a path to a YAML file"
-OUT = "folder for the results (runs/NAME in the clone)"
+OUT = "folder for the results (runs/NAME)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,13 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if all went well, 1 if a notebook failed, 2 if nothing could start."""
-    parser = Parser(prog="negmeta", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_study(commands)
-    _add_status(commands)
-    _add_report(commands)
-    data_cli.add_command(commands)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         return options.run(options)
     except KeyboardInterrupt:
@@ -44,10 +40,28 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def _parser() -> Parser:
+    summary = "Execute studies, see how far they are, report their results, and look after data."
+    ending = "Relative paths are relative to the working directory."
+    parser = Parser(prog="negmeta", description=summary, epilog=ending)
+    parser.add_argument(
+        "--version", action="version", version=f"negmeta {negmeta_utils.__version__}"
+    )
+    shtab.add_argument_to(
+        parser, "--print-completion", help="print a script that completes commands in that shell"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_study(commands)
+    _add_status(commands)
+    _add_report(commands)
+    _add_notebooks(commands)
+    _add_data(commands)
+    return parser
+
+
 def _add_study(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("study", help="execute a study's notebooks through papermill")
-    command.add_argument("name", help=STUDY)
-    command.add_argument("--out", help=OUT)
+    _add_name_and_out(command)
     where = command.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, default=1, help="notebooks side by side (1)")
     where.add_argument("--scheduler", metavar="ADDRESS", help="a dask scheduler, to run them there")
@@ -64,19 +78,46 @@ def _add_study(commands: argparse._SubParsersAction) -> None:
 
 def _add_status(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("status", help="what of a study is done, running and to come")
-    command.add_argument("name", help=STUDY)
-    command.add_argument("--out", help=OUT)
+    _add_name_and_out(command)
     command.set_defaults(run=_status)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("report", help="write a study's results as one HTML page")
-    command.add_argument("name", help=STUDY)
-    command.add_argument("--out", help=OUT)
+    _add_name_and_out(command)
     command.set_defaults(run=_report)
 
 
+def _add_notebooks(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("notebooks", help="copy the notebooks and studies to a folder")
+    folder = command.add_argument("folder", help="they go to FOLDER/notebooks")
+    folder.complete = shtab.DIRECTORY
+    command.set_defaults(run=_notebooks)
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("data", help="list, check or fetch data sets")
+    actions = command.add_subparsers(dest="action", required=True)
+    shown = actions.add_parser("list", help="what is known, and where it is")
+    check = actions.add_parser("check", help="a report of your own data, every image read")
+    path = check.add_argument("path", help="a folder, an archive, or a file of the data set")
+    path.complete = shtab.FILE
+    fetched = actions.add_parser("fetch", help="download a public data set")
+    fetched.add_argument("name", help="mini-imagenet, cifar-fs or omniglot")
+    for parser in (shown, fetched):
+        place = parser.add_argument("--data-dir", help="the folder of data sets (NEGMETA_DATA)")
+        place.complete = shtab.DIRECTORY
+    command.set_defaults(run=_data)
+
+
+def _add_name_and_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", help=STUDY).complete = shtab.FILE
+    command.add_argument("--out", help=OUT).complete = shtab.DIRECTORY
+
+
 def _study(options: argparse.Namespace) -> int:
+    from negmeta_utils.studies import planning, scheduling
+
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
@@ -107,11 +148,15 @@ def _found(folder: Path) -> str:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from negmeta_utils.studies import planning, status
+
     print(status.report(_out_dir(options, planning.find_study(options.name))))
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
+    from negmeta_utils.studies import planning, report
+
     path = planning.find_study(options.name)
     page, missing = report.write_report(path, _out_dir(options, path))
     if missing:
@@ -120,8 +165,21 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _out_dir(options: argparse.Namespace, path: Path) -> Path:
-    return Path(options.out).resolve() if options.out else runs.ROOT / "runs" / path.stem
+def _notebooks(options: argparse.Namespace) -> int:
+    from negmeta_utils.studies import planning
+
+    print(f"Notebooks and studies are in {planning.lay_out(Path(options.folder).absolute())}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from negmeta_utils.data import cli
+
+    return cli.run(options)
+
+
+def _out_dir(options: argparse.Namespace, study: Path) -> Path:
+    return Path(options.out or Path("runs", study.stem)).resolve()
 
 
 def parse_override(text: str) -> tuple[str, object]:

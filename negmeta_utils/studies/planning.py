@@ -15,34 +15,38 @@ A study file is YAML:
 
 Each point of a grid is a job. It gets a folder of its own below the study's, as its parameter
 `out_dir`, and leaves there what it makes, its executed notebook and `job.json`. A job is complete,
-and skipped, when `job.json` says so for the same notebook, the same parameters and the same jobs
-before it.
+and skipped, when `job.json` says so for the same code, the same parameters and the same jobs before
+it, wherever the folders and the data are.
 """
 
 import hashlib
 import itertools
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import nbformat
 import papermill
 import yaml
 
-from negmeta_utils import runs, storage
+from negmeta_utils import storage
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
-NOTEBOOKS = runs.ROOT / "notebooks"
+NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").resolve()
+FOLDERS = ("out_dir", "data_dir")  # parameters that say where, not what
 
 
 @dataclass(frozen=True)
 class Job:
     """One notebook with one set of parameters.
 
-    needs: names of the jobs whose folders it reads; key: digest of notebook, parameters and the
-    keys of `needs`.
+    needs: names of the jobs whose folders it reads; key: digest of the notebook's code, the
+    parameters and the keys of `needs`.
     """
 
     step: str
@@ -54,17 +58,42 @@ class Job:
 
 
 def find_study(name: str) -> Path:
-    """A study of this project by name, or any YAML file by path."""
-    own = NOTEBOOKS / "studies" / f"{name}.yml"
-    path = own if own.is_file() else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in own.parent.glob("*.yml")))
-        raise FileNotFoundError(f"study {name!r}: no such file; the studies here are {known}")
-    return path
+    """A study by name, of the notebooks in the working directory before those of the package, or
+    any YAML file by path."""
+    folders = [folder / "studies" for folder in (Path("notebooks").absolute(), NOTEBOOKS)]
+    for path in (*(folder / f"{name}.yml" for folder in folders), Path(name)):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted({p.stem for folder in folders for p in folder.glob("*.yml")}))
+    raise FileNotFoundError(f"study {name!r}: no such file; the studies here are {known}")
+
+
+def notebooks_of(study: Path) -> Path:
+    """The folder of a study's notebooks: the one above the study's where that holds notebooks, as
+    `lay_out` arranges them, else the package's."""
+    above = study.absolute().parent.parent
+    return above if study.parent.name == "studies" and any(above.glob("*.ipynb")) else NOTEBOOKS
+
+
+def lay_out(folder: Path) -> Path:
+    """Copy the package's notebooks and studies to `folder`/notebooks, for reading and changing.
+
+    Raises FileExistsError where that is there already.
+    """
+    target = folder / "notebooks"
+    if target.exists():
+        raise FileExistsError(f"{target}: is there already; choose another folder, or move it away")
+    storage.make_folder(folder)
+    with tempfile.TemporaryDirectory(prefix=".notebooks-", dir=folder) as temporary:
+        whole = Path(temporary, "notebooks")
+        shutil.copytree(NOTEBOOKS, whole, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        whole.rename(target)
+    return target
 
 
 def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
-    """Steps of a study file with values overridden, in order of dependence.
+    """Steps of a study file with values overridden, in order of dependence; each with the `path`
+    of its notebook.
 
     overrides: "STEP.NAME" or, for every step whose notebook has that parameter, "NAME" -> value.
     A list for a name of the grid replaces its values. Raises ValueError for whatever the file, or
@@ -96,6 +125,8 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
     """The jobs of a study, each after the jobs it reads from."""
     jobs: dict[str, Job] = {}
     for step_name, step in steps.items():
+        notebook = step["path"]
+        code = _code(notebook)
         for values in itertools.product(*step["grid"].values()):
             name = "-".join([step_name, *(re.sub(r"[^\w.+-]+", "_", str(v)) for v in values)])
             if name in jobs:
@@ -104,19 +135,19 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
                     "grid differ, or rename the step"
                 )
             parameters = {**step["parameters"], **dict(zip(step["grid"], values, strict=True))}
-            needs = []
+            needs, identity = [], {k: v for k, v in parameters.items() if k not in FOLDERS}
             for key, value in parameters.items():
                 if references := _references(value):
                     sources = [job for r in references for job in _select(jobs.values(), r)]
                     needs += [job.name for job in sources]
                     parameters[key] = [str(out_dir / job.name) for job in sources]
+                    identity[key] = [job.name for job in sources]
             parameters["out_dir"] = str(out_dir / name)
-            content = [step["notebook"], parameters, [jobs[n].key for n in needs]]
+            content = [step["notebook"], code, identity, [jobs[n].key for n in needs]]
             try:
                 key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
             except TypeError as error:  # YAML makes a date of what looks like one
                 raise ValueError(f"step {step_name!r}: {error}; put it in quotes") from error
-            notebook = NOTEBOOKS / f"{step['notebook']}.ipynb"
             jobs[name] = Job(step_name, name, notebook, parameters, tuple(needs), key)
     return list(jobs.values())
 
@@ -178,13 +209,20 @@ def _read_steps(path: Path) -> dict[str, dict]:
 
 
 def _notebook_parameters(path: Path, name: str, step: dict) -> set[str]:
-    notebook = NOTEBOOKS / f"{step.get('notebook')}.ipynb"
+    folder = notebooks_of(path)
+    notebook = folder / f"{step.get('notebook')}.ipynb"
     if not notebook.is_file():
-        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.ipynb")))
         raise ValueError(
             f"{path}: step {name!r}: no notebook {step.get('notebook')!r}; there are {known}"
         )
+    step["path"] = notebook
     return set(papermill.inspect_notebook(str(notebook)))
+
+
+def _code(notebook: Path) -> list[str]:
+    """The code cells of a notebook, without their outputs."""
+    return [cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
 
 
 def _override(

@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import papermill
 import pytest
 import small_studies
@@ -213,6 +214,75 @@ def test_a_parameter_takes_the_folders_of_several_steps(tmp_path):
         planning.read_study(
             small_studies.write_study(path, {"look": look, "train": train, "more": more}), {}
         )
+
+
+def test_a_job_is_another_when_the_code_of_its_notebook_is(tmp_path, monkeypatch):
+    notebooks = tmp_path / "notebooks"
+    monkeypatch.setattr(planning, "NOTEBOOKS", notebooks)
+    path = small_studies.write_study(
+        tmp_path / "s.yml",
+        {"a": {"notebook": "small"}, "b": {"notebook": "small", "grid": {"number": [1]}}},
+    )
+
+    def keys(code, text="", output=""):
+        small_studies.small_notebook(notebooks, code)
+        notebook = nbformat.read(notebooks / "small.ipynb", 4)
+        notebook.cells.append(nbformat.v4.new_markdown_cell(text))
+        notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text=output)]
+        notebook.cells[1].execution_count = len(output)
+        nbformat.write(notebook, notebooks / "small.ipynb")
+        return [job.key for job in planning.plan(planning.read_study(path, {}), tmp_path / "out")]
+
+    before = keys("1 + 1")
+    assert len(set(before)) == 2
+    assert keys("1 + 1", "explained", "2") == before
+    assert not set(keys("1 + 2")) & set(before)
+
+
+def test_a_study_and_its_data_can_be_moved(small, tmp_path, tiny_data):
+    def keys(out_dir, **overrides):
+        return [job.key for job in planning.plan(planning.read_study(small, overrides), out_dir)]
+
+    before = keys(tmp_path / "here")
+    assert keys(tmp_path / "there") == before
+    assert keys(tmp_path / "here", data_dir=str(tmp_path / "elsewhere")) == before
+    assert keys(tmp_path / "here", dataset="omniglot") != before
+
+
+def test_results_go_below_the_working_directory(tmp_path, monkeypatch):
+    small_studies.small_notebook(tmp_path / "notebooks", "open(f'{out_dir}/number', 'w').close()")
+    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    small_studies.write_study(tmp_path / "s.yml", {"n": {"notebook": "small"}})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(["study", "../s.yml"]) == 0
+    assert (tmp_path / "elsewhere" / "runs" / "s" / "n" / "number").is_file()
+    assert cli.main(["study", "../s.yml", "--out", "other"]) == 0
+    assert (tmp_path / "elsewhere" / "other" / "n" / "number").is_file()
+
+
+def test_notebooks_and_studies_are_laid_out_and_then_come_first(tmp_path, monkeypatch, capsys):
+    assert cli.main(["notebooks", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"Notebooks and studies are in {tmp_path / 'notebooks'}\n"
+    for path in planning.NOTEBOOKS.rglob("*.*"):
+        if path.suffix in (".ipynb", ".yml") and not path.parent.name.startswith("."):
+            copy = tmp_path / "notebooks" / path.relative_to(planning.NOTEBOOKS)
+            assert copy.read_bytes() == path.read_bytes()
+    assert cli.main(["notebooks", str(tmp_path)]) == 2
+    assert "is there already; choose another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notebooks"]
+
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    assert planning.find_study("demo") == planning.NOTEBOOKS / "studies" / "demo.yml"
+    monkeypatch.chdir(tmp_path)
+    own = planning.find_study("demo")
+    assert own == tmp_path / "notebooks" / "studies" / "demo.yml"
+    small_studies.small_notebook(tmp_path / "notebooks", "1")
+    small_studies.write_study(own, {"n": {"notebook": "small"}})
+    (job,) = planning.plan(planning.read_study(own, {}), tmp_path / "runs")
+    assert job.notebook == tmp_path / "notebooks" / "small.ipynb"
 
 
 def test_a_job_is_complete_for_its_parameters_and_sources_alone(small, tmp_path):
