@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import shtab
 import yaml
-from pandas import read_csv
 
 import negmeta_utils
 
@@ -141,6 +140,10 @@ def _study(options: argparse.Namespace) -> int:
 
 def _found(folder: Path) -> str:
     """What a job found, for a terminal: a line a claim, or its summary as it stands."""
+    from pandas import read_csv
+
+    from negmeta_utils.studies import report
+
     if (folder / "claims.csv").is_file():
         return "\n".join(report.claims_in_lines(read_csv(folder / "claims.csv").to_dict("records")))
     summary = folder / "summary.md"
