@@ -6,11 +6,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from benchmarks import against_peers
 from negmeta_utils import runs, storage
-from negmeta_utils.plots import paper, style
+from negmeta_utils.plots import style
 from negmeta_utils.studies import planning, scheduling
 
 
@@ -41,6 +43,21 @@ def summary(seconds: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("workers").reset_index()
 
 
+def plot(table: pd.DataFrame) -> Figure:
+    """Time of a study by workers, beside what dividing the first row's would give.
+
+    table: workers, seconds.
+    """
+    figure, axis = plt.subplots(figsize=(4.8, 3.2))
+    workers, seconds = table["workers"], table["seconds"]
+    ideal = seconds.iloc[0] * workers.iloc[0] / workers
+    axis.plot(workers, ideal, ":", color="grey", label="divided by workers")
+    axis.plot(workers, seconds, "o-", color=style.PALETTE[0], label="measured")
+    axis.set(xlabel="workers", ylabel="seconds", xticks=workers, ylim=(0, None))
+    axis.legend(frameon=False)
+    return figure
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
@@ -69,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     with storage.replacing(options.out / "seconds.csv") as temporary:
         seconds.round(1).to_csv(temporary, index=False)
     style.set_style()
-    style.save(paper.scaling(table), options.out, "scaling")
+    style.save(plot(table), options.out, "scaling")
 
 
 if __name__ == "__main__":

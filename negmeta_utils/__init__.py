@@ -1,8 +1,8 @@
 """Reproduces and tests *Negative Inner-Loop Learning Rates Learn Universal Features*.
 
 Begin with `model`, `episodes` and `adaptation`: the network, the tasks and the inner loop. Then
-`training` (the outer loop), `features` (on-task and off-task) and `runs` (what a training leaves on
-disk). Every other subject has one folder:
+`training` (the outer loop), `evaluation` (on-task and off-task) and `runs` (what a training leaves
+on disk). Every other subject has one folder:
 
     engine     the same meta-gradient, faster
     data       data sets

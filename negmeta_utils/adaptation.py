@@ -4,7 +4,7 @@ differentiation.
 All are one update, theta' = theta - alpha * grad L(theta) (paper, eqs. 1 and 3), and differ in
 `alpha` alone: one number, one rate for every single parameter, or zero for a part of the network.
 `alpha` is a dictionary with the parameters' names, its tensors broadcastable to theirs. A
-prototypical network has no inner loop: all its rates are zero, and its objective is `protonet`'s.
+prototypical network has no inner loop: all its rates are zero, and its objective is of its own.
 
 This is the readable reference. `engine.meta_gradient` computes the same faster and is tested
 against this.
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from negmeta_utils.episodes import Episodes
-from negmeta_utils.model import LAYERS, Params, forward, layer_and_group
+from negmeta_utils.model import LAYERS, Params, embed, forward, layer_and_group
 
 # Of parameters, inputs and targets: the loss, and the outputs behind it.
 Loss = Callable[[Params, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -97,8 +97,8 @@ def init_alpha(
     return alpha
 
 
-def rates(method: str, free: Params) -> Params:
-    """The inner rates that the outer loop's unconstrained `free` stands for: itself, or for a
+def constrained(method: str, free: Params) -> Params:
+    """Map the unconstrained parameters of the outer loop to inner rates: the identity, or for a
     method whose rates stay positive (free + sqrt(free^2 + BEND^2)) / 2, which is a hyperbola where
     the softplus has an exponential: no two libraries agree on that to the last bit."""
     if not METHODS[method].positive:
@@ -111,8 +111,8 @@ def _above_zero(value: torch.Tensor) -> torch.Tensor:
     return torch.where(value > 0, (root + value) / 2, BEND**2 / 2 / (root - value))
 
 
-def free_rates(method: str, alpha: Params) -> Params:
-    """The inverse of `rates`."""
+def unconstrained(method: str, alpha: Params) -> Params:
+    """The inverse of `constrained`."""
     if not METHODS[method].positive:
         return alpha
     return {name: value - BEND**2 / 4 / value for name, value in alpha.items()}
@@ -207,3 +207,45 @@ def _divide(total: MetaGradient, n: int) -> MetaGradient:
         {name: value / n for name, value in total.params.items()},
         {name: value / n for name, value in total.alpha.items()},
     )
+
+
+def prototypes(support: torch.Tensor, n_way: int) -> torch.Tensor:
+    """Centroids [n_tasks, n_way, n_features] of support embeddings (paper, eq. 5).
+
+    support: [n_tasks, n_way * n_shot, n_features], classes in order.
+    """
+    return support.unflatten(1, (n_way, -1)).mean(2)
+
+
+def prototype_logits(support: torch.Tensor, query: torch.Tensor, n_way: int) -> torch.Tensor:
+    """Minus the squared distances to the prototypes: [n_tasks, n_queries, n_way].
+
+    support as for `prototypes`; query: [n_tasks, n_queries, n_features].
+    """
+    # In float64, in which no two BLAS libraries differ by enough to show in the result.
+    exact, centroids = query.double(), prototypes(support.double(), n_way)
+    squares = exact.square().sum(2)[..., None] + centroids.square().sum(2)[:, None]
+    return (2 * exact @ centroids.mT - squares).to(query.dtype)
+
+
+def prototype_gradient(params: Params, episodes: Episodes) -> MetaGradient:
+    """Gradient of the mean cross-entropy of `prototype_logits` over a batch of tasks (Snell et al.
+    2017). There is no inner loop: the gradients of the rates, and of the linear layer that is not
+    used, are zero."""
+    gradient, (loss, accuracy) = torch.func.grad(_prototype_loss, has_aux=True)(params, episodes)
+    zeros = {name: torch.zeros((), device=value.device) for name, value in params.items()}
+    return MetaGradient(loss, accuracy, gradient, zeros)
+
+
+def _prototype_loss(
+    params: Params, episodes: Episodes
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    # Support and query are batches of their own, as everywhere in this study.
+    support = torch.stack([embed(params, images) for images in episodes.support])
+    query = torch.stack([embed(params, images) for images in episodes.query])
+    n_way = int(episodes.support_labels.max()) + 1
+    scores = prototype_logits(support, query, n_way)
+    labels = episodes.query_labels.expand(len(scores), -1)
+    loss = F.cross_entropy(scores.flatten(0, 1), labels.flatten())
+    accuracy = (scores.argmax(2) == labels).to(loss.dtype).mean()
+    return loss, (loss.detach(), accuracy.detach())

@@ -8,8 +8,10 @@ import pandas as pd
 import torch
 
 from negmeta_utils import runs, storage
-from negmeta_utils.adaptation import rates
-from negmeta_utils.model import Params
+from negmeta_utils.adaptation import METHODS, constrained, init_alpha, unconstrained
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.engine.adam import Adam
+from negmeta_utils.model import Params, init_params
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 
@@ -35,6 +37,59 @@ class State:
     seconds: float = 0.0
     best_loss: float = math.inf
     rows: list[dict] = field(default_factory=list)
+
+
+def fresh_state(config: TrainConfig, channels: int, device: torch.device) -> State:
+    """Where a training begins: update 0."""
+    params = init_params(config.seed, channels, config.image_size, config.n_way, config.n_filters)
+    alpha = init_alpha(config.method, params, config.inner_lr, config.alpha_init, config.seed)
+    params = {name: value.to(device) for name, value in params.items()}
+    alpha = {n: value.to(device) for n, value in unconstrained(config.method, alpha).items()}
+    learned = [{"params": list(params.values())}]
+    if METHODS[config.method].learns_alpha:
+        alpha_lr = config.alpha_lr or config.outer_lr
+        learned.append({"params": list(alpha.values()), "lr": alpha_lr})
+    optimizer = Adam(learned, config.outer_lr)
+    scheduler = plateau(optimizer) if config.lr_schedule == "plateau" else None
+    return State(params, alpha, optimizer, scheduler)
+
+
+def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+    """The outer rates' fall where validation stalls, as in oscarknagg/few-shot (its
+    `few_shot/callbacks.py`, as `experiments/maml.py` sets it), whose layer names the paper has.
+
+    A check is bad if the loss is not below the best by 1e-4; the tenth bad one halves the rate of
+    every group, and the count begins again. A cut of 1e-4 or less is skipped: 1e-3 ends at
+    1.25e-4, and a rate of 2e-4 or less never falls.
+    """
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        factor=0.5,
+        patience=9,  # torch acts at the first bad check beyond it
+        threshold=1e-4,
+        threshold_mode="abs",
+        eps=1e-4,
+    )
+
+
+def find_run(directory: Path, manifest: dict) -> dict | None:
+    """The manifest in `directory`, if any. Raises ValueError where it is one of another
+    configuration or of other images than `manifest`."""
+    path = directory / "manifest.json"
+    if not path.exists():
+        return None
+    found = storage.read_json(path)
+    check_same_run(path, identity(found), manifest)
+    return found
+
+
+def begin(directory: Path, manifest: dict, found: dict | None) -> dict:
+    """Write the manifest of a run that begins, or goes on: maybe by another commit or machine."""
+    if found is not None:
+        continued = {key: manifest[key] for key in ("started", "environment")}
+        manifest = {**found, "continued": [*found.get("continued", []), continued]}
+    storage.write_json(directory / "manifest.json", manifest)
+    return manifest
 
 
 def save(state: State, directory: Path, manifest: dict) -> None:
@@ -76,7 +131,7 @@ def keep(state: State, directory: Path, method: str, name: str) -> None:
     """
     folder = directory / runs.KEPT
     storage.make_folder(folder)
-    groups = {"params": state.params, "alpha": rates(method, state.alpha)}
+    groups = {"params": state.params, "alpha": constrained(method, state.alpha)}
     storage.write_tensors(folder / f"{name}.safetensors", groups, {"update": state.update})
 
 

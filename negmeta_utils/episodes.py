@@ -110,7 +110,29 @@ def draw_episodes(
 ) -> Episodes:
     """Episodes `indices` of a stream, on the device of `images`."""
     rows = rows_of_episodes(images.class_sizes, seed, stream, indices, n_way, n_shot + n_query)
-    return episodes_of_rows(images, rows.to(images.images.device), n_shot, dtype)
+    return episodes_of_rows(images, rows.to(images.images.device, non_blocking=True), n_shot, dtype)
+
+
+def draw_pairs(
+    images: ImageSet, settings: dict, seed: int, indices: range
+) -> tuple[Episodes, Episodes]:
+    """The tasks A and B of an evaluation's episodes `indices`, each with the n_way, n_shot and
+    n_query of `settings`: A to adapt to, and B another."""
+    n_way, n_shot, n_query = (settings[name] for name in ("n_way", "n_shot", "n_query"))
+    task, other = (
+        draw_episodes(images, seed, stream, indices, n_way, n_shot, n_query)
+        for stream in ("test", "other")
+    )
+    return task, other
+
+
+def shared_classes(images: ImageSet, seed: int, indices: range, n_way: int) -> list[int]:
+    """How many classes the tasks A and B of `draw_pairs` have in common, of each episode."""
+
+    def classes(stream: str, index: int) -> np.ndarray:
+        return draw_classes(images.class_sizes, seed, stream, index, n_way)
+
+    return [len(np.intersect1d(classes("test", i), classes("other", i))) for i in indices]
 
 
 def rows_of_episodes(

@@ -1,95 +1,252 @@
-"""Long evaluations: kept on disk as they go, so that one that was stopped goes on."""
+"""What adaptation does to features: prototype evaluation before adaptation, on-task and off-task
+(paper, section 4 and figure 7).
 
-import hashlib
-import time
+The linear layer is left out. The embeddings of a task's support images are the centroids of its
+classes, and a query image belongs to the class whose centroid is most similar by cosine.
+"""
+
 from collections.abc import Callable
-from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
-from negmeta_utils import runs, storage
-from negmeta_utils.episodes import ImageSet, episodes_at_once
-from negmeta_utils.features import check_comparable, evaluate_features, test_images
-from negmeta_utils.runs import Run, shipped_features
+from negmeta_utils.adaptation import METHODS, prototype_logits, prototypes
+from negmeta_utils.data.splits import load_split
+from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.episodes import (
+    Episodes,
+    ImageSet,
+    draw_pairs,
+    episodes_at_once,
+    shared_classes,
+)
+from negmeta_utils.evidence.quantities import ACCURACIES
+from negmeta_utils.model import Params
+from negmeta_utils.runs import Run
 
 FEW_EPISODES = 60  # a look
 SECONDS_BETWEEN_WRITES = 10
 
+# Of shared parameters, the tasks A and their numbers: parameters adapted, a set a task.
+Adaptation = Callable[[Params, Episodes, range], Params]
 
-def features_table(
-    trained: list[Run],
-    n_episodes: int | None,
-    eval_seed: int,
-    out_dir: str | None,
-    data_dir: str | None,
-    device: torch.device,
-    report: Callable[[str], None] = lambda text: None,
-) -> tuple[pd.DataFrame, Path]:
-    """The tables of `features.evaluate_features` of several runs, one below the other; and the
-    folder of `runs.output_folder`, made once there is nothing left to refuse.
 
-    What comes with a shipped run is taken as it is, and needs no images; all else is evaluated, by
-    `evaluate_resumably` in that folder. n_episodes: of each run; None is as many as come with all
-    of them, or few. Raises ValueError as `features.test_images`.
+def check_comparable(trained: list[Run]) -> None:
+    """Raise ValueError where the runs differ in data set or task."""
+    first = trained[0].parameters
+    for run in trained:
+        for name in ("dataset", "classes", "image_size", "n_way", "n_shot", "n_query"):
+            if run.parameters[name] != first[name]:
+                raise ValueError(
+                    f"{run.directory}: {name}={run.parameters[name]!r}, but {first[name]!r} in "
+                    f"{trained[0].directory}; evaluate runs of one data set and task together"
+                )
+
+
+def shared_test_images(trained: list[Run], data_dir: str | None) -> ImageSet:
+    """The images of the test split that all of `trained` share.
+
+    Raises ValueError as `check_comparable`, and where the data here are not those that they were
+    trained with.
     """
     check_comparable(trained)
-    known = [shipped_features(run, eval_seed) for run in trained]
-    lengths = [0 if table is None else len(table) for table in known]
-    n_episodes = n_episodes or min(lengths) or FEW_EPISODES
-    if min(lengths) < n_episodes:
-        images = test_images(trained, data_dir).to(device)
-    folder = runs.output_folder(out_dir)
-    tables = []
-    for run, table, length in zip(trained, known, lengths, strict=True):
-        if length >= n_episodes:
-            report(f"{run.name}: its {length} episodes come with it")
-            tables.append(table.head(n_episodes))
-        else:
-            tables.append(evaluate_resumably(run, images, n_episodes, eval_seed, folder, report))
-    return pd.concat(tables, ignore_index=True), folder
+    first = trained[0].parameters
+    images = load_split(first["dataset"], "test", first["image_size"], data_dir, first["classes"])
+    for run in trained:
+        if run.manifest["data"]["test"]["fingerprint"] != images.fingerprint:
+            raise ValueError(f"{run.directory}: trained with other images than those found here")
+    return images
 
 
-def evaluate_resumably(
+def prototype_answers(support: torch.Tensor, query: torch.Tensor, n_way: int) -> torch.Tensor:
+    """The class whose centroid is nearest by cosine to each query embedding (paper, eq. 5).
+
+    support: [n_tasks, n_way * n_shot, n_features], classes in order; query: [n_tasks, n_queries,
+    n_features]. Returns int64 [n_tasks, n_queries].
+    """
+    # In float64, so that which centroid is the nearest does not depend on the order of a sum.
+    centroids = F.normalize(prototypes(support.double(), n_way), dim=-1)
+    similarity = F.normalize(query.double(), dim=-1) @ centroids.mT
+    return similarity.argmax(-1)
+
+
+def prototype_accuracy(
+    support: torch.Tensor, query: torch.Tensor, n_way: int, query_labels: torch.Tensor
+) -> torch.Tensor:
+    """Share of query embeddings nearest by cosine to their own class's centroid.
+
+    Arguments as for `prototype_answers`; query_labels: int64 [n_queries]. Returns [n_tasks],
+    values in 0..1.
+    """
+    return (prototype_answers(support, query, n_way) == query_labels).float().mean(-1)
+
+
+def evaluate_features(
     run: Run,
     images: ImageSet,
     n_episodes: int,
-    eval_seed: int,
-    folder: Path,
+    eval_seed: int = 0,
+    batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
-    deadline: float = float("inf"),
+    first: int = 0,
 ) -> pd.DataFrame:
-    """The table of `features.evaluate_features`, kept in `folder` as far as it is known and begun
-    there where an earlier call left off; shorter than `n_episodes` if `deadline`, a time of
-    `time.monotonic`, comes before its end."""
-    path = _kept(run, images, eval_seed, folder)
-    table = storage.read_table(path).head(n_episodes) if path.exists() else pd.DataFrame()
-    batch = episodes_at_once(images, run.parameters["n_way"], run.parameters["n_query"])
-    written = time.monotonic()
-    try:
-        while len(table) < n_episodes and time.monotonic() < deadline:
-            until = min(len(table) + batch, n_episodes)
-            more = evaluate_features(run, images, until, eval_seed, batch, report, len(table))
-            table = pd.concat([table, more], ignore_index=True)
-            if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                storage.write_table(path, table)
-                written = time.monotonic()
-    finally:
-        if len(table):
-            storage.write_table(path, table)
+    """One row an episode of one trained model: the features table of notebook 3, of episodes
+    `first` to `n_episodes` - 1.
+
+    batch: episodes at once; None is as many as suit the device.
+    Episode i is a pair of tasks drawn from `images` under `eval_seed`: A, which the model adapts
+    to, and B, another. Pairs are the same for every run, so methods and seeds compare in pairs.
+    Columns: method, seed, episode; same_before and same_after, prototype accuracy on A before and
+    after adapting to A (the paper's pre-adaptation and on-task); other_before and other_after, the
+    same on B (off-task is other_after); ordinary, the adapted model's own accuracy on A;
+    shared_classes, how many classes A and B have in common, which the paper leaves to chance.
+    """
+    own = {"as learned": run.alpha}
+    table = evaluate_variants(run, images, own, n_episodes, eval_seed, batch, report, first)
+    return table.drop(columns="variant")
+
+
+def evaluate_variants(
+    run: Run,
+    images: ImageSet,
+    variants: dict[str, Params],
+    n_episodes: int,
+    eval_seed: int = 0,
+    batch: int | None = None,
+    report: Callable[[str], None] = lambda text: None,
+    first: int = 0,
+) -> pd.DataFrame:
+    """What `evaluate_features` gives, once with each of several sets of inner rates.
+
+    variants: rates to adapt with, by the name that stands in the column `variant`.
+    """
+    adaptations = {name: with_rates(run, alpha) for name, alpha in variants.items()}
+    return evaluate_adaptations(
+        run, images, adaptations, n_episodes, eval_seed, batch, report, first
+    )
+
+
+def with_rates(run: Run, alpha: Params) -> Adaptation:
+    """Adaptation as in training, with other rates."""
+
+    def adapted(params: Params, task: Episodes, indices: range) -> Params:
+        rates = to_device(alpha, task.support.device)
+        n_steps = run.parameters["inner_steps"]
+        return adjoint.adapt(params, rates, task.support, task.support_labels, n_steps)
+
+    return adapted
+
+
+def evaluate_adaptations(
+    run: Run,
+    images: ImageSet,
+    adaptations: dict[str, Adaptation],
+    n_episodes: int,
+    eval_seed: int = 0,
+    batch: int | None = None,
+    report: Callable[[str], None] = lambda text: None,
+    first: int = 0,
+) -> pd.DataFrame:
+    """What `evaluate_features` gives, once with each of several ways to adapt, by the name that
+    stands in the column `variant`."""
+    params = to_device(run.params, images.images.device)
+
+    def of_batch(indices: range) -> list[pd.DataFrame]:
+        return _evaluate_batch(params, adaptations, images, run.parameters, eval_seed, indices)
+
+    return in_batches(run, images, n_episodes, of_batch, report, batch, first)
+
+
+def in_batches(
+    run: Run,
+    images: ImageSet,
+    n_episodes: int,
+    of_batch: Callable[[range], list[pd.DataFrame]],
+    report: Callable[[str], None],
+    batch: int | None = None,
+    first: int = 0,
+) -> pd.DataFrame:
+    """The tables that `of_batch` gives of the episodes' numbers, one below the other, with the
+    run's method and seed in front. batch, report and first as for `evaluate_features`."""
+    settings = run.parameters
+    name = f"{settings['method']}, seed {settings['seed']}"
+    batch = batch or episodes_at_once(images, settings["n_way"], settings["n_query"])
+    parts = []
+    for start in range(first, n_episodes, batch):
+        indices = range(start, min(start + batch, n_episodes))
+        parts += of_batch(indices)
+        report(f"{name}: {indices.stop} of {n_episodes} episodes")
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "method", settings["method"])
+    table.insert(1, "seed", settings["seed"])
     return table
 
 
-def forget(folder: Path) -> None:
-    """Delete what `evaluate_resumably` keeps in `folder`, whose whole table is written now."""
-    for path in folder.glob(".kept-*.parquet"):
-        path.unlink()
+def to_device(tensors: Params, device: torch.device) -> Params:
+    return {name: value.to(device) for name, value in tensors.items()}
 
 
-def _kept(run: Run, images: ImageSet, eval_seed: int, folder: Path) -> Path:
-    """One file for one model on these images and episodes."""
-    digest = hashlib.sha256(run.file.read_bytes())
-    shape = [run.parameters[name] for name in ("n_way", "n_shot", "n_query", "inner_steps")]
-    digest.update(repr((images.fingerprint, eval_seed, shape)).encode())
-    name = f"{run.parameters['method']}-{run.parameters['seed']}-{digest.hexdigest()[:12]}"
-    return folder / f".kept-{name}.parquet"
+class Embedded(NamedTuple):
+    """Embeddings of a batch of tasks, each [n_tasks, n, n_features]."""
+
+    support: torch.Tensor
+    query: torch.Tensor
+
+
+def embed_tasks(params: Params, episodes: Episodes) -> Embedded:
+    """By `params`, shared or a set a task."""
+    return Embedded(adjoint.embed(params, episodes.support), adjoint.embed(params, episodes.query))
+
+
+def own_accuracy(
+    method: str, adapted: Params, embedded: Embedded, n_way: int, query_labels: torch.Tensor
+) -> torch.Tensor:
+    """Accuracy [n_tasks] of adapted models by their own rule: the linear layer's, or for a
+    prototypical network the nearest centroid's."""
+    if METHODS[method].prototypes:
+        logits = prototype_logits(embedded.support, embedded.query, n_way)
+    else:
+        logits = adjoint.head(adapted, embedded.query)
+    return (logits.argmax(-1) == query_labels).float().mean(-1)
+
+
+def _evaluate_batch(
+    params: Params,
+    adaptations: dict[str, Adaptation],
+    images: ImageSet,
+    settings: dict,
+    eval_seed: int,
+    indices: range,
+) -> list[pd.DataFrame]:
+    n_way = settings["n_way"]
+    task, other = draw_pairs(images, settings, eval_seed, indices)
+    labels = task.query_labels
+
+    def judge(of: Embedded) -> torch.Tensor:
+        return prototype_accuracy(of.support, of.query, n_way, labels)
+
+    before = {
+        "same_before": judge(embed_tasks(params, task)),
+        "other_before": judge(embed_tasks(params, other)),
+    }
+    n_shared = shared_classes(images, eval_seed, indices, n_way)
+    tables = []
+    for name, adapt in adaptations.items():
+        adapted = adapt(params, task, indices)
+        embedded = embed_tasks(adapted, task)
+        columns = before | {
+            "same_after": judge(embedded),
+            "other_after": judge(embed_tasks(adapted, other)),
+            "ordinary": own_accuracy(settings["method"], adapted, embedded, n_way, labels),
+        }
+        values = {column: columns[column].cpu().numpy() for column in ACCURACIES}
+        episode = np.arange(indices.start, indices.stop)
+        tables.append(
+            pd.DataFrame(
+                {"variant": name, "episode": episode, **values, "shared_classes": n_shared}
+            )
+        )
+    return tables

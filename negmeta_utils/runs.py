@@ -256,8 +256,8 @@ def list_pretrained() -> pd.DataFrame:
 
 
 def shipped_features(run: Run, eval_seed: int) -> pd.DataFrame | None:
-    """The table of `features.evaluate_features` that comes with a shipped run; None where there is
-    none, or it is of other pairs of tasks."""
+    """The table of `evaluation.evaluate_features` that comes with a shipped run; None where there
+    is none, or it is of other pairs of tasks."""
     path = run.directory / "features.parquet"
     known = run.directory.parent == PRETRAINED and run.network == END
     if not known or eval_seed != EVAL_SEED or not path.is_file():

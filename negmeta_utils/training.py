@@ -10,26 +10,34 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import protonet, runs, storage
-from negmeta_utils.adaptation import METHODS, free_rates, init_alpha, rates
-from negmeta_utils.checkpoints import State, check_same_run, identity, keep, resume, save
+from negmeta_utils import adaptation, runs, storage
+from negmeta_utils.adaptation import (
+    METHODS,
+    MetaGradient,
+    constrained,
+    prototype_gradient,
+    prototype_logits,
+)
+from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep, resume, save
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
+from negmeta_utils.engine import cpu
 from negmeta_utils.engine import meta_gradient as adjoint
-from negmeta_utils.engine.adam import Adam
 from negmeta_utils.engine.device import memory_named
-from negmeta_utils.episodes import ImageSet, draw_episodes, episodes_at_once, rows_of_episodes
+from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, episodes_at_once
 from negmeta_utils.model import Params, init_params
 from negmeta_utils.rates import summarise_rates, table_of_rates
-from negmeta_utils.updates import Step, kernels, step_of
 
+META_GRADIENT = {"adjoint": adjoint.meta_gradient, "reference": adaptation.meta_gradient}
+PROTOTYPE_GRADIENT = {"adjoint": adjoint.prototype_gradient, "reference": prototype_gradient}
 SNAPSHOTS = 20  # of every single rate in a training, at most
 
 
@@ -51,11 +59,12 @@ def train(
     with storage.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
         manifest = _manifest(config, device, splits)
-        found = _find_run(directory, manifest)
+        found = find_run(directory, manifest)
         if found is None or found["status"] != "complete":
-            state = _fresh_state(config, splits["train"].channels, device)
+            state = fresh_state(config, splits["train"].channels, device)
+            _record_rates(config, state)
             state = resume(directory, state, manifest)
-            manifest = _begin(directory, manifest, found)
+            manifest = begin(directory, manifest, found)
             with storage.signals_noted() as signals:
                 _run_updates(config, state, splits, directory, manifest, report, signals)
             _finish(config, state, splits["test"], directory, manifest)
@@ -96,7 +105,7 @@ def evaluate(
             images, config.seed, stream, indices, config.n_way, config.n_shot, config.n_query
         )
         if METHODS[config.method].prototypes:
-            logits = protonet.logits(
+            logits = prototype_logits(
                 adjoint.embed(params, tasks.support),
                 adjoint.embed(params, tasks.query),
                 config.n_way,
@@ -112,40 +121,6 @@ def evaluate(
     return torch.cat(losses).cpu().numpy(), torch.cat(accuracies).cpu().numpy()
 
 
-def _fresh_state(config: TrainConfig, channels: int, device: torch.device) -> State:
-    params = init_params(config.seed, channels, config.image_size, config.n_way, config.n_filters)
-    alpha = init_alpha(config.method, params, config.inner_lr, config.alpha_init, config.seed)
-    params = {name: value.to(device) for name, value in params.items()}
-    alpha = {n: value.to(device) for n, value in free_rates(config.method, alpha).items()}
-    learned = [{"params": list(params.values())}]
-    if METHODS[config.method].learns_alpha:
-        alpha_lr = config.alpha_lr or config.outer_lr
-        learned.append({"params": list(alpha.values()), "lr": alpha_lr})
-    optimizer = Adam(learned, config.outer_lr)
-    scheduler = plateau(optimizer) if config.lr_schedule == "plateau" else None
-    state = State(params, alpha, optimizer, scheduler)
-    _record_rates(config, state)
-    return state
-
-
-def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
-    """The outer rates' fall where validation stalls, as in oscarknagg/few-shot (its
-    `few_shot/callbacks.py`, as `experiments/maml.py` sets it), whose layer names the paper has.
-
-    A check is bad if the loss is not below the best by 1e-4; the tenth bad one halves the rate of
-    every group, and the count begins again. A cut of 1e-4 or less is skipped: 1e-3 ends at
-    1.25e-4, and a rate of 2e-4 or less never falls.
-    """
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer,
-        factor=0.5,
-        patience=9,  # torch acts at the first bad check beyond it
-        threshold=1e-4,
-        threshold_mode="abs",
-        eps=1e-4,
-    )
-
-
 def _run_updates(
     config: TrainConfig,
     state: State,
@@ -156,9 +131,9 @@ def _run_updates(
     signals: list[int],
 ) -> None:
     before, first, started = state.seconds, state.update, time.monotonic()
-    reported, step = started, step_of(config, state, splits["train"])
+    reported = started
     while state.update < config.n_updates:
-        _meta_update(config, state, splits["train"], step)
+        _meta_update(config, state, splits["train"])
         last = state.update == config.n_updates
         validates = state.update % config.val_every == 0 or last
         keeps = state.update in config.keep_at
@@ -189,31 +164,44 @@ def _stopped(number: int, state: State, directory: Path) -> BaseException:
     )
 
 
-def _meta_update(config: TrainConfig, state: State, images: ImageSet, step: Step) -> None:
+def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
     """One step of the outer loop on `n_tasks` fresh episodes (paper, eqs. 2 and 4)."""
     first = state.update * config.n_tasks
-    rows = rows_of_episodes(
-        images.class_sizes,
-        config.seed,
-        "train",
-        range(first, first + config.n_tasks),
-        config.n_way,
-        config.n_shot + config.n_query,
+    indices = range(first, first + config.n_tasks)
+    episodes = draw_episodes(
+        images, config.seed, "train", indices, config.n_way, config.n_shot, config.n_query
     )
-    # They stay on the device until the next checkpoint: reading them now would wait for it.
-    loss, accuracy = step(rows.to(images.images.device, non_blocking=True)).unbind()
+    gradient = _meta_gradient(config, state, episodes)
+    for name, value in state.params.items():
+        value.grad = gradient.params[name]
+        if METHODS[config.method].learns_alpha:
+            state.alpha[name].grad = gradient.alpha[name]
+    state.optimizer.step()
     state.update += 1
     state.rows.append(
         {
             "update": state.update,
-            "train_loss": loss,
-            "train_accuracy": accuracy,
+            # They stay on the device until the next checkpoint: reading them would wait for it.
+            "train_loss": gradient.loss,
+            "train_accuracy": gradient.accuracy,
             "val_loss": None,
             "val_accuracy": None,
             "outer_lr": _outer_lrs(state)[0],
             "alpha_lr": _outer_lrs(state)[-1],  # where none are learned, the same once more
         }
     )
+
+
+def _meta_gradient(config: TrainConfig, state: State, episodes: Episodes) -> MetaGradient:
+    """By the method's objective; of the unconstrained rates where the rates are constrained."""
+    settings = METHODS[config.method]
+    if settings.prototypes:
+        return PROTOTYPE_GRADIENT[config.engine](state.params, episodes)
+    alpha, pull_back = torch.func.vjp(partial(constrained, config.method), state.alpha)
+    gradient = META_GRADIENT[config.engine](
+        state.params, alpha, episodes, config.inner_steps, settings.first_order
+    )
+    return gradient._replace(alpha=pull_back(gradient.alpha)[0])
 
 
 def _outer_lrs(state: State) -> list[float]:
@@ -226,7 +214,7 @@ def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Pa
     # not with the draw.
     check = math.ceil(state.update / config.val_every) - 1 if config.val_fresh else 0
     episodes = range(check * config.val_episodes, (check + 1) * config.val_episodes)
-    alpha = rates(config.method, state.alpha)
+    alpha = constrained(config.method, state.alpha)
     losses, accuracy = evaluate(config, state.params, alpha, images, "val", episodes)
     loss = float(losses.mean())
     state.rows[-1].update(val_loss=loss, val_accuracy=float(accuracy.mean()))
@@ -238,7 +226,7 @@ def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Pa
 
 
 def _record_rates(config: TrainConfig, state: State) -> None:
-    learned = rates(config.method, state.alpha)
+    learned = constrained(config.method, state.alpha)
     alpha = {name: learned[name].expand(value.shape) for name, value in state.params.items()}
     state.rates.append(summarise_rates(alpha, config.seed, state.update))
     every = config.val_every * math.ceil(config.n_updates / config.val_every / SNAPSHOTS)
@@ -253,6 +241,13 @@ def _progress(state: State, n_updates: int, seconds_each: float) -> str:
         f"meta-update {state.update} of {n_updates}, {left / 60:.1f} min left, "
         f"training accuracy {accuracy:.2f}"
     )
+
+
+def kernels(config: TrainConfig, images: ImageSet) -> str:
+    """Whose code a training's passes through the network are: torch's, or this project's "c"."""
+    one = torch.empty(images.images.shape[1:], device=images.images.device)
+    params = init_params(0, images.channels, images.image_size, config.n_way, config.n_filters)
+    return "c" if config.engine == "adjoint" and cpu.network_of(params, one) else "torch"
 
 
 def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]) -> dict:
@@ -275,33 +270,13 @@ def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, Image
     }
 
 
-def _find_run(directory: Path, manifest: dict) -> dict | None:
-    """The manifest in `directory`, if any. Raises ValueError where it is one of another
-    configuration or of other images than `manifest`."""
-    path = directory / "manifest.json"
-    if not path.exists():
-        return None
-    found = storage.read_json(path)
-    check_same_run(path, identity(found), manifest)
-    return found
-
-
-def _begin(directory: Path, manifest: dict, found: dict | None) -> dict:
-    """Write the manifest of a run that begins, or goes on: maybe by another commit or machine."""
-    if found is not None:
-        continued = {key: manifest[key] for key in ("started", "environment")}
-        manifest = {**found, "continued": [*found.get("continued", []), continued]}
-    storage.write_json(directory / "manifest.json", manifest)
-    return manifest
-
-
 def _finish(
     config: TrainConfig, state: State, images: ImageSet, directory: Path, manifest: dict
 ) -> None:
     """Final accuracy on the meta-test classes, the model, and last of all the manifest."""
     started = time.monotonic()
     results = {"seconds_training": round(state.seconds, 1)}
-    alpha = rates(config.method, state.alpha)
+    alpha = constrained(config.method, state.alpha)
     if config.test_episodes:
         loss, accuracy = evaluate(
             config, state.params, alpha, images, "final", range(config.test_episodes)

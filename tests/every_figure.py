@@ -130,7 +130,6 @@ FIGURES = {
     "rates_over_training": _rates_over_training,
     "feature_accuracy": lambda: paper.feature_accuracy(accuracies(feature_table())),
     "feature_changes": _feature_changes,
-    "scaling": lambda: paper.scaling(pd.DataFrame({"workers": [1, 2], "seconds": [9.0, 5.0]})),
     "conditions": _conditions,
     "by_layer": _by_layer,
     "over_steps": _over_steps,

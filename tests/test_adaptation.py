@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from negmeta_utils.adaptation import (
     METHODS,
     adapt,
-    free_rates,
+    constrained,
     init_alpha,
     meta_gradient,
-    rates,
     task_loss,
+    unconstrained,
 )
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import LAYERS, embed, forward, init_params, layer_and_group
@@ -164,13 +164,13 @@ def test_a_method_moves_its_own_layers_alone(params, episodes, method):
 
 def test_positive_rates_stay_so_whatever_is_learned(params):
     alpha = init_alpha("meta-sgd-positive", params, 0.01)
-    free = free_rates("meta-sgd-positive", alpha)
-    there_and_back = rates("meta-sgd-positive", free)
+    free = unconstrained("meta-sgd-positive", alpha)
+    there_and_back = constrained("meta-sgd-positive", free)
     for name, value in alpha.items():
         torch.testing.assert_close(there_and_back[name], value)
-    lowered = rates("meta-sgd-positive", {name: value - 0.5 for name, value in free.items()})
+    lowered = constrained("meta-sgd-positive", {name: value - 0.5 for name, value in free.items()})
     assert all((value > 0).all() for value in lowered.values())
-    assert rates("meta-sgd", free) is free
+    assert constrained("meta-sgd", free) is free
 
 
 def test_uniform_rates_are_within_meta_sgds_range_and_seeded(params):

@@ -1,106 +1,113 @@
-"""Evaluations that go on where they were stopped."""
+"""Prototype evaluation against a few lines of NumPy and scikit-learn."""
 
-import shutil
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 
-from negmeta_utils import evaluation, features, runs, storage
-from negmeta_utils.evaluation import evaluate_resumably, forget
-from negmeta_utils.features import evaluate_features
-
-
-@pytest.fixture
-def images(run, tiny_data):
-    return features.test_images([run], str(tiny_data))
-
-
-@pytest.fixture
-def small_batches(monkeypatch):
-    monkeypatch.setattr(evaluation, "episodes_at_once", lambda *_: 4)
+from negmeta_utils import runs
+from negmeta_utils.adaptation import adapt
+from negmeta_utils.episodes import draw_classes, draw_episodes
+from negmeta_utils.evaluation import evaluate_features, prototype_accuracy, shared_test_images
+from negmeta_utils.model import embed, forward
+from negmeta_utils.training import train
 
 
-def test_stopped_in_the_middle_it_goes_on(run, images, small_batches, tmp_path, monkeypatch):
-    whole = evaluate_features(run, images, 11)
-    calls = []
-
-    def broken(*arguments):
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        calls.append(arguments)
-        return evaluate_features(*arguments)
-
-    monkeypatch.setattr(evaluation, "evaluate_features", broken)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate_resumably(run, images, 11, 0, tmp_path)
-    monkeypatch.setattr(evaluation, "evaluate_features", evaluate_features)
-    seen = []
-    table = evaluate_resumably(run, images, 11, 0, tmp_path, seen.append)
-    pd.testing.assert_frame_equal(table, whole)
-    assert len(seen) == 1, "eight of eleven were kept"
-    assert len(list(tmp_path.iterdir())) == 1
-    forget(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_other_episodes_are_not_mistaken_for_these(run, images, tmp_path):
-    first = evaluate_resumably(run, images, 5, 0, tmp_path)
-    other = evaluate_resumably(run, images, 5, 1, tmp_path)
-    assert not first.equals(other)
-    pd.testing.assert_frame_equal(evaluate_resumably(run, images, 3, 0, tmp_path), first.head(3))
-
-
-def test_a_deadline_leaves_a_shorter_table(run, images, tmp_path):
-    assert len(evaluate_resumably(run, images, 5, 0, tmp_path, deadline=0)) == 0
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def shipped(run, images, tmp_path, monkeypatch):
-    """`run` among the runs that come with the package, with a table of seven episodes."""
-    shutil.copytree(run.directory, tmp_path / "shipped" / "a-run")
-    monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "shipped")
-    table = evaluate_features(run, images, 7)
-    storage.write_table(tmp_path / "shipped" / "a-run" / "features.parquet", table)
-    return runs.load_run("a-run"), table
-
-
-def table_of(trained, n_episodes, eval_seed, folder, data_dir):
-    device = torch.device("cpu")
-    out_dir = str(folder / "out")
-    table, made = evaluation.features_table(
-        trained, n_episodes, eval_seed, out_dir, data_dir, device
+def numpy_prototypes(support, query, n_way, labels):
+    support, query = support.numpy(), query.numpy()
+    centroids = support.reshape(n_way, -1, support.shape[-1]).mean(1)
+    similarity = (query @ centroids.T) / np.outer(
+        np.linalg.norm(query, axis=1), np.linalg.norm(centroids, axis=1)
     )
-    assert made == folder / "out" and made.is_dir()
-    return table
+    return (similarity.argmax(1) == labels.numpy()).mean()
 
 
-def test_what_comes_with_a_run_needs_no_images(shipped, tmp_path):
-    run, table = shipped
-    nowhere = str(tmp_path / "no-data")
-    pd.testing.assert_frame_equal(table_of([run], None, 0, tmp_path, nowhere), table)
-    pd.testing.assert_frame_equal(table_of([run], 5, 0, tmp_path, nowhere), table.head(5))
-    assert runs.read_tables(["a-run"], "features.parquet").equals(table)
-    for n_episodes, eval_seed in ((8, 0), (5, 1)):
-        with pytest.raises(FileNotFoundError):
-            table_of([run], n_episodes, eval_seed, tmp_path / "refused", nowhere)
-    assert not (tmp_path / "refused").exists()
+@pytest.mark.parametrize("n_shot", [1, 3])
+def test_prototype_accuracy_equals_numpys(n_shot):
+    generator = torch.Generator().manual_seed(0)
+    support = torch.randn(4, 5 * n_shot, 20, generator=generator)
+    labels = torch.arange(5).repeat_interleave(6)
+    query = torch.randn(4, 30, 20, generator=generator) + support[:, ::n_shot][:, labels]
+    got = prototype_accuracy(support, query, 5, labels)
+    expected = [numpy_prototypes(s, q, 5, labels) for s, q in zip(support, query, strict=True)]
+    assert got.tolist() == pytest.approx(expected)
+    assert 0.3 < got.mean() < 1
 
 
-def test_what_does_not_come_with_a_run_is_evaluated(shipped, run, images, tmp_path, tiny_data):
-    known, table = shipped
-    more = table_of([known], 9, 0, tmp_path, str(tiny_data))
-    pd.testing.assert_frame_equal(more, evaluate_features(run, images, 9))
-    of_two = table_of([known, run], None, 0, tmp_path, str(tiny_data))
-    assert len(of_two) == 2 * evaluation.FEW_EPISODES, "the other run comes with none"
-    other = table_of([known], 7, 1, tmp_path, str(tiny_data))
-    pd.testing.assert_frame_equal(other, evaluate_features(run, images, 7, eval_seed=1))
+def test_one_shot_prototypes_are_scikit_learns_nearest_neighbour_by_cosine():
+    generator = torch.Generator().manual_seed(1)
+    support, query = (
+        torch.randn(1, 5, 8, generator=generator),
+        torch.randn(1, 50, 8, generator=generator),
+    )
+    labels = torch.arange(5).repeat_interleave(10)
+    neighbour = KNeighborsClassifier(1, metric="cosine").fit(support[0], np.arange(5))
+    assert prototype_accuracy(support, query, 5, labels).item() == pytest.approx(
+        neighbour.score(query[0], labels)
+    )
 
 
-def test_a_table_in_the_folder_of_a_run_of_ones_own_is_not_taken(run, tmp_path, tiny_data):
-    shutil.copytree(run.directory, tmp_path / "own")
-    storage.write_table(tmp_path / "own" / "features.parquet", pd.DataFrame({"a": [1]}))
-    own = runs.load_run(tmp_path / "own")
-    table = table_of([own], 3, 0, tmp_path / "own", str(tiny_data))
-    assert list(table["episode"]) == [0, 1, 2]
+def test_a_row_is_what_the_reference_gives_one_task_at_a_time(run, images):
+    table = evaluate_features(run, images, 7, eval_seed=5, batch=3)
+    settings = run.parameters
+    for index in (0, 4, 6):
+        a, b = (
+            draw_episodes(images, 5, stream, range(index, index + 1), 2, 1, 3)
+            for stream in ("test", "other")
+        )
+        adapted = adapt(
+            run.params, run.alpha, a.support[0], a.support_labels, settings["inner_steps"]
+        )
+        expected = {
+            name: numpy_prototypes(embed(p, e.support[0]), embed(p, e.query[0]), 2, e.query_labels)
+            for name, p, e in (
+                ("same_before", run.params, a),
+                ("same_after", adapted, a),
+                ("other_before", run.params, b),
+                ("other_after", adapted, b),
+            )
+        }
+        answers = forward(adapted, a.query[0]).argmax(1)
+        expected["ordinary"] = (answers == a.query_labels).float().mean().item()
+        assert table.loc[index, list(expected)].to_dict() == pytest.approx(expected)
+        classes = [set(draw_classes(images.class_sizes, 5, s, index, 2)) for s in ("test", "other")]
+        assert table.loc[index, "shared_classes"] == len(classes[0] & classes[1])
+
+
+def test_the_table_is_the_same_for_any_batch_and_another_for_another_seed(run, images):
+    one = evaluate_features(run, images, 6, batch=1)
+    many = evaluate_features(run, images, 6, batch=4)
+    pd.testing.assert_frame_equal(one, many)
+    assert not one.equals(evaluate_features(run, images, 6, eval_seed=1))
+
+
+def test_zero_rates_change_no_feature(run, images):
+    still = replace(run, alpha={k: torch.zeros_like(v) for k, v in run.alpha.items()})
+    table = evaluate_features(still, images, 8)
+    assert table["same_after"].equals(table["same_before"])
+    assert table["other_after"].equals(table["other_before"])
+
+
+def test_every_run_is_judged_on_the_same_episodes(run, images, tiny_config, tmp_path):
+    other = train(replace(tiny_config, method="maml", seed=3, n_updates=2), tmp_path / "run")
+    still = [
+        replace(r, params=run.params, alpha={k: torch.zeros_like(v) for k, v in r.alpha.items()})
+        for r in (run, other)
+    ]
+    columns = ["same_before", "other_before", "shared_classes"]
+    first, second = (evaluate_features(r, images, 8)[columns] for r in still)
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_runs_of_different_tasks_or_data_are_refused(run, tiny_config, tmp_path):
+    five = train(replace(tiny_config, n_query=2, n_updates=1, test_episodes=0), tmp_path / "run")
+    with pytest.raises(ValueError, match="n_query=2, but 3 in"):
+        shared_test_images([run, five], tiny_config.data_dir)
+    manifest = {**run.manifest, "data": {"test": {"fingerprint": "0"}}}
+    with pytest.raises(ValueError, match="trained with other images"):
+        shared_test_images([replace(run, manifest=manifest)], tiny_config.data_dir)
+    assert shared_test_images([run], tiny_config.data_dir).n_classes == 6
+    assert isinstance(run, runs.Run)

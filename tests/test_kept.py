@@ -7,7 +7,7 @@ import torch
 
 from negmeta_utils import runs, training
 from negmeta_utils.data import datasets
-from negmeta_utils.evaluation import features_table
+from negmeta_utils.resumable import features_table
 from negmeta_utils.training import train
 
 CHECKS = [4, 8, 11]  # the last meta-update is always one

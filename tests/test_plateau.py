@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from negmeta_utils.training import plateau
+from negmeta_utils.checkpoints import plateau
 
 EVERY = 400  # meta-updates between checks
 CHECKS = 150  # 60,000 meta-updates

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import protonet
+from negmeta_utils import adaptation
 from negmeta_utils.adaptation import MetaGradient
 from negmeta_utils.engine import convolutions, cpu, first_block, layers, passes
 from negmeta_utils.episodes import Episodes
@@ -62,10 +62,10 @@ def meta_gradient(
 
 
 def prototype_gradient(params: Params, episodes: Episodes) -> MetaGradient:
-    """What `protonet.meta_gradient` returns for the same arguments."""
+    """What `adaptation.prototype_gradient` returns for the same arguments."""
     network = cpu.network_of(params, episodes.support)
     if network is None:
-        return protonet.meta_gradient(params, episodes)
+        return adaptation.prototype_gradient(params, episodes)
     vector = cpu.pack(network, params)
 
     def in_c(support: torch.Tensor, query: torch.Tensor) -> cpu.Judged:

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
 from negmeta_utils.engine import meta_gradient as adjoint
-from negmeta_utils.episodes import Episodes, ImageSet, draw_classes
-from negmeta_utils.features import (
+from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_pairs
+from negmeta_utils.evaluation import (
     Embedded,
-    draw_pairs,
     embed_tasks,
     prototype_accuracy,
     prototype_answers,

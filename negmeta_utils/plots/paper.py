@@ -220,21 +220,6 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     return figure
 
 
-def scaling(table: pd.DataFrame) -> Figure:
-    """Time of a study by workers, beside what dividing the first row's would give.
-
-    table: workers, seconds.
-    """
-    figure, axis = plt.subplots(figsize=(4.8, 3.2))
-    workers, seconds = table["workers"], table["seconds"]
-    ideal = seconds.iloc[0] * workers.iloc[0] / workers
-    axis.plot(workers, ideal, ":", color="grey", label="divided by workers")
-    axis.plot(workers, seconds, "o-", color=PALETTE[0], label="measured")
-    axis.set(xlabel="workers", ylabel="seconds", xticks=workers, ylim=(0, None))
-    axis.legend(frameon=False)
-    return figure
-
-
 def _interval(axis: plt.Axes, row, place: float, colour: str) -> None:
     over_seeds = row.over == "seeds"
     axis.plot([row.low, row.high], [place] * 2, color=colour, ls="--" if over_seeds else "-")

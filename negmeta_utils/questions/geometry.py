@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from negmeta_utils.engine import meta_gradient as adjoint
-from negmeta_utils.episodes import ImageSet
-from negmeta_utils.features import draw_pairs, to_device
+from negmeta_utils.episodes import ImageSet, draw_pairs
+from negmeta_utils.evaluation import to_device
 from negmeta_utils.model import BLOCKS, activations
 from negmeta_utils.runs import Run
 

@@ -17,7 +17,7 @@ import torch
 
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
-from negmeta_utils.features import Adaptation, to_device, with_rates
+from negmeta_utils.evaluation import Adaptation, to_device, with_rates
 from negmeta_utils.model import BLOCKS, LAYERS, Params, layer_and_group
 from negmeta_utils.runs import Run
 

@@ -7,9 +7,8 @@ import pandas as pd
 import torch
 
 from negmeta_utils.engine import meta_gradient as adjoint
-from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes
-from negmeta_utils.features import (
-    draw_pairs,
+from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, draw_pairs
+from negmeta_utils.evaluation import (
     embed_tasks,
     in_batches,
     own_accuracy,

@@ -14,8 +14,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from negmeta_utils import runs
 from negmeta_utils.adaptation import adapt
 from negmeta_utils.episodes import draw_episodes
+from negmeta_utils.evaluation import evaluate_features
 from negmeta_utils.explore import measures, pictures, widgets
-from negmeta_utils.features import evaluate_features
 from negmeta_utils.model import embed, forward
 from negmeta_utils.plots import style
 from negmeta_utils.runs import load_run

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from negmeta_utils.adaptation import cross_entropy, init_alpha
-from negmeta_utils.episodes import draw_episodes
-from negmeta_utils.features import draw_pairs, evaluate_adaptations, evaluate_variants, with_rates
+from negmeta_utils.episodes import draw_episodes, draw_pairs
+from negmeta_utils.evaluation import evaluate_adaptations, evaluate_variants, with_rates
 from negmeta_utils.model import init_params, layer_and_group
 from negmeta_utils.questions.interventions import (
     AS_LEARNED,

@@ -7,7 +7,7 @@ import torch
 
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import draw_episodes
-from negmeta_utils.features import evaluate_features, evaluate_variants, prototype_accuracy
+from negmeta_utils.evaluation import evaluate_features, evaluate_variants, prototype_accuracy
 from negmeta_utils.questions.interventions import AS_LEARNED, interventions
 from negmeta_utils.questions.test_time import evaluate_steps, evaluate_uses
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import protonet
+from negmeta_utils.adaptation import prototype_gradient, prototype_logits
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import embed, init_params
 
@@ -41,7 +41,7 @@ def test_logits_are_minus_squared_distances():
         [support[:, :2].mean(1), support[:, 2:4].mean(1), support[:, 4:].mean(1)], 1
     )
     expected = -torch.cdist(query, centroids).square()
-    torch.testing.assert_close(protonet.logits(support, query, N_WAY), expected)
+    torch.testing.assert_close(prototype_logits(support, query, N_WAY), expected)
 
 
 def test_gradient_is_that_of_the_plain_loop():
@@ -49,7 +49,7 @@ def test_gradient_is_that_of_the_plain_loop():
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
     loss = plain_loss(leaves, episodes)
     expected = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    got = protonet.meta_gradient(params, episodes)
+    got = prototype_gradient(params, episodes)
     torch.testing.assert_close(got.loss, loss.detach())
     for (name, value), wanted in zip(got.params.items(), expected, strict=True):
         wanted = torch.zeros_like(value) if wanted is None else wanted

@@ -1,0 +1,106 @@
+"""Evaluations that go on where they were stopped."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from negmeta_utils import resumable, runs, storage
+from negmeta_utils.evaluation import evaluate_features, shared_test_images
+from negmeta_utils.resumable import evaluate_resumably, forget
+
+
+@pytest.fixture
+def images(run, tiny_data):
+    return shared_test_images([run], str(tiny_data))
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr(resumable, "episodes_at_once", lambda *_: 4)
+
+
+def test_stopped_in_the_middle_it_goes_on(run, images, small_batches, tmp_path, monkeypatch):
+    whole = evaluate_features(run, images, 11)
+    calls = []
+
+    def broken(*arguments):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        return evaluate_features(*arguments)
+
+    monkeypatch.setattr(resumable, "evaluate_features", broken)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_resumably(run, images, 11, 0, tmp_path)
+    monkeypatch.setattr(resumable, "evaluate_features", evaluate_features)
+    seen = []
+    table = evaluate_resumably(run, images, 11, 0, tmp_path, seen.append)
+    pd.testing.assert_frame_equal(table, whole)
+    assert len(seen) == 1, "eight of eleven were kept"
+    assert len(list(tmp_path.iterdir())) == 1
+    forget(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_episodes_are_not_mistaken_for_these(run, images, tmp_path):
+    first = evaluate_resumably(run, images, 5, 0, tmp_path)
+    other = evaluate_resumably(run, images, 5, 1, tmp_path)
+    assert not first.equals(other)
+    pd.testing.assert_frame_equal(evaluate_resumably(run, images, 3, 0, tmp_path), first.head(3))
+
+
+def test_a_deadline_leaves_a_shorter_table(run, images, tmp_path):
+    assert len(evaluate_resumably(run, images, 5, 0, tmp_path, deadline=0)) == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def shipped(run, images, tmp_path, monkeypatch):
+    """`run` among the runs that come with the package, with a table of seven episodes."""
+    shutil.copytree(run.directory, tmp_path / "shipped" / "a-run")
+    monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "shipped")
+    table = evaluate_features(run, images, 7)
+    storage.write_table(tmp_path / "shipped" / "a-run" / "features.parquet", table)
+    return runs.load_run("a-run"), table
+
+
+def table_of(trained, n_episodes, eval_seed, folder, data_dir):
+    device = torch.device("cpu")
+    out_dir = str(folder / "out")
+    table, made = resumable.features_table(
+        trained, n_episodes, eval_seed, out_dir, data_dir, device
+    )
+    assert made == folder / "out" and made.is_dir()
+    return table
+
+
+def test_what_comes_with_a_run_needs_no_images(shipped, tmp_path):
+    run, table = shipped
+    nowhere = str(tmp_path / "no-data")
+    pd.testing.assert_frame_equal(table_of([run], None, 0, tmp_path, nowhere), table)
+    pd.testing.assert_frame_equal(table_of([run], 5, 0, tmp_path, nowhere), table.head(5))
+    assert runs.read_tables(["a-run"], "features.parquet").equals(table)
+    for n_episodes, eval_seed in ((8, 0), (5, 1)):
+        with pytest.raises(FileNotFoundError):
+            table_of([run], n_episodes, eval_seed, tmp_path / "refused", nowhere)
+    assert not (tmp_path / "refused").exists()
+
+
+def test_what_does_not_come_with_a_run_is_evaluated(shipped, run, images, tmp_path, tiny_data):
+    known, table = shipped
+    more = table_of([known], 9, 0, tmp_path, str(tiny_data))
+    pd.testing.assert_frame_equal(more, evaluate_features(run, images, 9))
+    of_two = table_of([known, run], None, 0, tmp_path, str(tiny_data))
+    assert len(of_two) == 2 * resumable.FEW_EPISODES, "the other run comes with none"
+    other = table_of([known], 7, 1, tmp_path, str(tiny_data))
+    pd.testing.assert_frame_equal(other, evaluate_features(run, images, 7, eval_seed=1))
+
+
+def test_a_table_in_the_folder_of_a_run_of_ones_own_is_not_taken(run, tmp_path, tiny_data):
+    shutil.copytree(run.directory, tmp_path / "own")
+    storage.write_table(tmp_path / "own" / "features.parquet", pd.DataFrame({"a": [1]}))
+    own = runs.load_run(tmp_path / "own")
+    table = table_of([own], 3, 0, tmp_path / "own", str(tiny_data))
+    assert list(table["episode"]) == [0, 1, 2]
