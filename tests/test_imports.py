@@ -1,0 +1,76 @@
+"""The package's rooms: imports go one way, and the rooms that need no torch know none.
+
+Imports are read from the source, those inside functions too.
+"""
+
+import ast
+from graphlib import TopologicalSorter
+
+import pytest
+
+from negmeta_utils.runs import ROOT
+
+PACKAGE = "negmeta_utils"
+WITHOUT_TORCH = ("evidence", "plots")
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {module_name(path): path for path in (ROOT / PACKAGE).rglob("*.py")}
+
+
+def imported(path):
+    """Names of the modules that a file imports, whoever's they are."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= submodules & set(SOURCES) or {node.module}
+    return names
+
+
+IMPORTS = {name: imported(path) for name, path in SOURCES.items()}
+OWN = {name: names & set(SOURCES) - {PACKAGE} for name, names in IMPORTS.items()}
+
+
+def room(module):
+    """The folder of a module; the module's own name where it stands at the top."""
+    return module.removeprefix(f"{PACKAGE}.").split(".")[0]
+
+
+def of_room(name):
+    modules = [module for module in SOURCES if room(module) == name]
+    assert modules, name
+    return modules
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert len(list(TopologicalSorter(OWN).static_order())) >= len(SOURCES) - 1
+
+
+def test_a_circle_would_be_found(tmp_path):
+    with pytest.raises(ValueError, match="nodes are in a cycle"):
+        list(TopologicalSorter({**OWN, f"{PACKAGE}.model": {f"{PACKAGE}.training"}}).static_order())
+
+
+def test_evidence_knows_nothing_but_itself():
+    for module in of_room("evidence"):
+        assert {room(other) for other in OWN[module]} <= {"evidence"}, module
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_torch_is_not_imported_in(name):
+    for module in of_room(name):
+        assert not [n for n in IMPORTS[module] if n.split(".")[0] == "torch"], module
+
+
+@pytest.mark.parametrize("name", ["studies", "explore", "questions"])
+def test_a_room_at_the_top_of_the_house_is_not_imported_from_below(name):
+    doors = {name, "cli", "__main__"}
+    for module, others in OWN.items():
+        if room(module) not in doors:
+            assert name not in {room(other) for other in others}, module
