@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import adaptation, runs, storage, training
+from negmeta_utils import adaptation, checkpoints, runs, storage, training
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data import datasets
 from negmeta_utils.engine.adam import Adam
@@ -59,7 +59,7 @@ def every_bad_check_cuts(optimizer):
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_config, tmp_path, monkeypatch, after, schedule
 ):
-    monkeypatch.setattr(training, "plateau", every_bad_check_cuts)
+    monkeypatch.setattr(checkpoints, "plateau", every_bad_check_cuts)
     config = replace(
         tiny_config, lr_schedule=schedule, val_every=1, val_fresh=True, outer_lr=0.5,
         alpha_lr=0.25, keep_at=[3, 8],
