@@ -129,7 +129,8 @@ def task_gradient(
 def prototype_gradient(
     network: Network, params, support, support_labels, query, query_labels
 ) -> Judged:
-    """The gradient of one task's loss of a prototypical network; arguments as for `task_gradient`."""
+    """The gradient of a prototypical network's loss on one task; arguments as for
+    `task_gradient`."""
     support, query = _channels_last(support), _channels_last(query)
     gradient, judged = torch.empty_like(params), _numbers(2)
     _call(

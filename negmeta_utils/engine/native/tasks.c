@@ -198,8 +198,8 @@ static void differentiate_prototypes(Memory *memory, void *arguments) {
         task->gradient[at] = back[0].gradient[at] + back[1].gradient[at];
 }
 
-/* The gradient of the loss of one task of a prototypical network (`adaptation.prototype_gradient`), with classes in
- * equal numbers in the support. */
+/* The gradient of the loss of one task of a prototypical network, as
+ * `adaptation.prototype_gradient`, with classes in equal numbers in the support. */
 int prototype_gradient(const Network *network, const real *params, const real *support,
                        const int64_t *support_labels, long n_support, const real *query,
                        const int64_t *query_labels, long n_query, real *gradient, double *loss,
