@@ -14,42 +14,23 @@ The cache lies outside the clone. A file's name tells what it was made from, so 
 changes is another file, and a file that does not read back whole is made again.
 """
 
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import torch
-from filelock import FileLock
-from PIL import Image
-from safetensors import SafetensorError
 
 from negmeta_utils import runs, storage
-from negmeta_utils.data import archives, containers, decoding, glyphs, image_trees, layouts
-from negmeta_utils.data.layouts import SPLITS, Found, Layout
+from negmeta_utils.data import (
+    archives,
+    cache,
+    containers,
+    glyphs,
+    image_trees,
+    preparing,
+)
+from negmeta_utils.data.layouts import SPLITS, Dataset
+from negmeta_utils.data.names import one_line
 from negmeta_utils.episodes import ImageSet
 
-CACHE_FORMAT = 2  # raise it with any change of what a cache file holds
 FOLDER = "folder:"
-LOCK = ".lock"  # in the cache folder
-
-
-class Dataset(NamedTuple):
-    """A named data set.
-
-    about: what it is, in a line. image_size: its usual one. layouts: how it may lie on disk; none
-    if it is embedded. mode: Pillow's "RGB" or "L". invert: whether ink is dark in the files.
-    """
-
-    about: str
-    image_size: int
-    layouts: tuple[Layout, ...] = ()
-    mode: str = "RGB"
-    invert: bool = False
 
 
 DATASETS = {
@@ -101,14 +82,19 @@ def load(
     size = dataset.image_size if image_size is None else image_size
     if size < 1:
         raise ValueError(f"image_size={image_size}: must be at least 1, or None")
-    cache = storage.cache_folder(cache_dir)
-    source = locate(name, data_dir) if dataset.layouts else None
-    path = _cache_path(cache, name, split, size, source)
-    if not _is_cached(path, size):
-        with _locked(cache):
-            if not _is_cached(path, size):  # another process may have filled it meanwhile
-                _make_cache(cache, name, split, size, source)
-    return _read_cache(path, size)
+    with one_line(name):
+        source = locate(name, data_dir) if dataset.layouts else None
+        folder = storage.cache_folder(cache_dir)
+        wanted = preparing.Wanted(name, dataset, size, source, folder)
+        path = preparing.path_of(wanted, split)
+        images = cache.kept(path)
+        if images is None:
+            with preparing.locked(folder):
+                images = cache.kept(path)  # another process may have filled it meanwhile
+                if images is None:
+                    preparing.fill(wanted, split)
+                    images = cache.read(path)
+        return images
 
 
 def find_dataset(name: str) -> Dataset:
@@ -138,138 +124,3 @@ def locate(name: str, data_dir: str | None = None) -> Path:
         raise FileNotFoundError(f"{name}: {path} does not exist; correct {parameter}")
     below = [path / name, *(path / f"{name}{suffix}" for suffix in archives.SUFFIXES)]
     return next((p for p in below if p.exists()), path)
-
-
-def _cache_path(cache: Path, name: str, split: str, size: int, source: Path | None) -> Path:
-    """The cache file of one split, named by what it is made from."""
-    if source is None:
-        made_from = glyphs.source_fingerprint()
-    elif archives.is_archive(source):
-        made_from = _stamps([str(source)])
-    else:
-        found = layouts.find(name, find_dataset(name).layouts, source)
-        made_from = _source_key(found, split)
-    label = "folder" if name.startswith(FOLDER) else name
-    key = hashlib.sha256(f"{CACHE_FORMAT} {label} {split} {size} {made_from}".encode()).hexdigest()
-    return cache / f"{label}-{split}-{size}-{key[:16]}.safetensors"
-
-
-def _source_key(found: Found, split: str) -> str:
-    """Digest of what a split is made from: its classes, where they are told by files alone, and
-    its files."""
-    if not found.layout.of_files:
-        return _stamps(map(str, found.parts[split]))
-    content = found.read(split)
-    return f"{content.class_names} {content.class_sizes.tolist()} {_stamps(content.images)}"
-
-
-def _stamps(files: Iterable[str]) -> str:
-    """Digest of the files' names, sizes and times of last change: reading them all would take as
-    long as to decode them."""
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            about = os.stat(file)
-        except OSError as error:
-            raise decoding.refused(file, error) from error
-        name = os.fsencode(os.path.basename(file))  # which need not be UTF-8
-        digest.update(b"%s %d %d\n" % (name, about.st_size, about.st_mtime_ns))
-    return digest.hexdigest()
-
-
-@contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    """The cache folder is filled by one process at a time; the others wait here."""
-    lock = FileLock(cache / LOCK)
-    with _writing(cache):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _make_cache(cache: Path, name: str, split: str, size: int, source: Path | None) -> None:
-    """Write the cache file of a split, and of every other split where images have to be decoded."""
-    if source is None:
-        with _writing(cache):
-            _write_cache(_cache_path(cache, name, split, size, None), *_draw_glyphs(split, size))
-        return
-    dataset = find_dataset(name)
-    paths = {s: _cache_path(cache, name, s, size, source) for s in SPLITS}
-    with archives.opened(source, cache) as folder:
-        _fill_cache(paths, layouts.find(name, dataset.layouts, folder), dataset, size)
-
-
-def _fill_cache(paths: dict[str, Path], found: Found, dataset: Dataset, size: int) -> None:
-    """Decode every split that is not cached; all their files appear in the end, or none does."""
-    splits = layouts.read_all(found)
-    with _writing(paths["train"].parent), ExitStack() as files:
-        for split, path in paths.items():
-            content = splits.pop(split)
-            if _is_cached(path, size):
-                continue
-            images = decoding.decode(content, dataset.mode, size, f"reading {split}")
-            if dataset.invert:
-                np.subtract(255, images, out=images)
-            temporary = files.enter_context(storage.replacing(path))
-            _write_cache(temporary, images, content.class_names, content.class_sizes)
-
-
-@contextmanager
-def _writing(cache: Path) -> Iterator[None]:
-    """Makes the cache folder; what goes wrong in writing to it becomes one line."""
-    try:
-        with archives.made(cache):
-            yield
-    except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"{cache}: the cache of decoded images cannot be written ({error}); make room or "
-            "give leave to write there, or set NEGMETA_CACHE to another folder"
-        ) from error
-
-
-def _draw_glyphs(split: str, size: int) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
-    drawn, names = glyphs.draw_split(split)
-    images = np.stack(
-        [decoding.resized(Image.fromarray(image), size) for image in drawn.reshape(-1, 28, 28)]
-    )
-    return images, names, np.full(len(names), drawn.shape[1])
-
-
-def _write_cache(path: Path, images: np.ndarray, names: tuple[str, ...], sizes: np.ndarray) -> None:
-    metadata = {
-        "class_names": names,
-        "class_sizes": [int(n) for n in sizes],
-        "fingerprint": _fingerprint(images, names),
-    }
-    storage.write_tensors(path, {"data": {"images": torch.from_numpy(images)}}, metadata)
-
-
-def _fingerprint(images: np.ndarray, names: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(json.dumps([images.shape, names]).encode())
-    digest.update(np.ascontiguousarray(images))
-    return digest.hexdigest()[:16]
-
-
-def _is_cached(path: Path, size: int) -> bool:
-    """Whether a whole cache file is there; one cut short or not ours is to be made again."""
-    try:
-        _read_cache(path, size)
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
-
-
-def _read_cache(path: Path, size: int) -> ImageSet:
-    """Raises ValueError where the file does not hold images that fit its classes."""
-    groups, metadata = storage.read_tensors(path)
-    try:
-        images, names = groups["data"]["images"], tuple(metadata["class_names"])
-        sizes = np.array(metadata["class_sizes"], dtype=np.int64)
-        fits = len(names) == len(sizes) and images.shape[2:] == (size, size)
-        if not fits or images.dtype != torch.uint8 or len(images) != sizes.sum():
-            raise ValueError(f"{path}: images do not fit the classes")
-        return ImageSet(images, names, sizes, metadata["fingerprint"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a cache of images") from error

@@ -48,6 +48,20 @@ class Layout(NamedTuple):
     of_files: bool
 
 
+class Dataset(NamedTuple):
+    """A named data set.
+
+    about: what it is, in a line. image_size: its usual one. layouts: how it may lie on disk; none
+    if it is embedded. mode: Pillow's "RGB" or "L". invert: whether ink is dark in the files.
+    """
+
+    about: str
+    image_size: int
+    layouts: tuple[Layout, ...] = ()
+    mode: str = "RGB"
+    invert: bool = False
+
+
 class Found(NamedTuple):
     """A data set on disk: its layout, the folder, and what each split is read from."""
 

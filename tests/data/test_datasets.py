@@ -1,6 +1,7 @@
 """Named data sets against arrays made independently, on folders made here and on the real ones."""
 
 import csv
+import json
 import multiprocessing
 import os
 import resource
@@ -11,11 +12,10 @@ from pathlib import Path
 import data_makers as make
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from negmeta_utils import storage
-from negmeta_utils.data import datasets, decoding
+from negmeta_utils.data import cache as caching
+from negmeta_utils.data import datasets, decoding, preparing, scratch
 
 REAL = os.environ.get("NEGMETA_DATA")
 needs = {
@@ -153,48 +153,168 @@ def test_an_image_of_the_same_length_changed_in_place_is_noticed(tmp_path):
     assert before.fingerprint != after.fingerprint
 
 
-def rewritten(**changes):
-    """Writes a cache file again with its metadata or images changed."""
+def edited(**changes):
+    """Changes metadata of a cache file, with a header that is whole, and keeps its digest."""
 
-    def rewrite(path):
-        tensors, metadata = storage.read_tensors(path)
-        images = changes.pop("images", lambda x: x)(tensors["data"]["images"].clone())
-        storage.write_tensors(path, {"data": {"images": images}}, metadata | changes)
+    def edit(raw):
+        length = int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8 : 8 + length])
+        about = json.loads(header["__metadata__"]["json"]) | changes
+        header["__metadata__"]["json"] = json.dumps(about)
+        new = json.dumps(header).encode()
+        return len(new).to_bytes(8, "little") + new + raw[8 + length :]
 
-    return rewrite
+    return edit
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(path.read_bytes()[:100]),
-        lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: storage.write_tensors(path, {"params": {"w": torch.zeros(3)}}, {}),
-        lambda path: storage.write_tensors(path, {"data": {"images": torch.zeros(3)}}, {}),
-        rewritten(class_sizes=[8] * 5 + [7]),
-        rewritten(class_names=["a"]),
-        rewritten(images=lambda images: images[:-1]),
-        rewritten(images=lambda images: images[:, :, :15, :15]),
-        rewritten(images=lambda images: images.float()),
-    ],
-)
-def test_a_cache_file_that_is_not_whole_is_made_again(tiny_data, tmp_path, spoil):
-    whole = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path).images.clone()
+def flipped(place, bit):
+    def flip(raw):
+        changed = bytearray(raw)
+        changed[place] ^= 1 << bit
+        return bytes(changed)
+
+    return flip
+
+
+SPOILT = {
+    "empty": lambda raw: b"",
+    "cut in its header": lambda raw: raw[:100],
+    "cut": lambda raw: raw[:-1],
+    "longer": lambda raw: raw + b"\0",
+    "another file": lambda raw: b"PK\3\4" + bytes(500),
+    "a header of exabytes": lambda raw: b"\xff" * 7 + b"\0" + raw[8:],
+    "sizes that add up to the same": edited(class_sizes=[7, 9, 8, 8, 8, 8]),
+    "sizes beyond numbers": edited(class_sizes=[1e400] * 6),
+    "other names": edited(class_names=["a", "b", "c", "d", "e", "f"]),
+    "no names": edited(class_names=None),
+    "another fingerprint": edited(fingerprint="0123456789abcdef"),
+    "first bit": flipped(0, 0),
+    "a bit of the header": flipped(60, 1),
+    "first pixel": flipped(-48 * 3 * 16 * 16, 0),
+    "last pixel": flipped(-1, 7),
+}
+
+
+def load_val(folder, cache):
+    return datasets.load("mini-imagenet", "val", 16, str(folder), cache)
+
+
+def replaced(path, content):
+    """The file itself is mapped, and must not be written to in place."""
+    copy = path.with_name("copy")
+    copy.write_bytes(content)
+    os.replace(copy, path)
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_cache_file_that_is_not_what_was_written_is_made_again(
+    tiny_data, tmp_path, spoilt, capsys
+):
+    whole = load_val(tiny_data, tmp_path)
     (path,) = tmp_path.glob("*-val-*")
     content = path.read_bytes()
-    copy = tmp_path / "copy"
-    copy.write_bytes(content)  # the file itself is mapped, and must not be written to in place
-    spoil(copy)
-    os.replace(copy, path)
-    again = datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
-    assert (again.images == whole).all()
+    replaced(path, SPOILT[spoilt](content))
+    capsys.readouterr()
+    again = load_val(tiny_data, tmp_path)
+    assert (again.images == whole.images).all()
+    assert again.fingerprint == whole.fingerprint
+    assert again.class_sizes.tolist() == [8] * 6
     assert path.read_bytes() == content
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    assert capsys.readouterr().err == f"{path}: not what was written there once; made again\n"
+
+
+def test_no_bit_of_a_cache_file_may_turn_over_unnoticed(tiny_data, tmp_path):
+    load_val(tiny_data, tmp_path)
+    (path,) = tmp_path.glob("*-val-*")
+    content = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, 8 * len(content), 300).tolist():
+        replaced(path, flipped(place // 8, place % 8)(content))
+        assert caching.kept(path) is None, f"bit {place}"
+    replaced(path, content)
+    assert caching.kept(path) is not None
+
+
+def test_cache_files_that_changed_places_are_noticed(tiny_data, tmp_path):
+    whole = load_val(tiny_data, tmp_path)
+    (val,), (test,) = tmp_path.glob("*-val-*"), tmp_path.glob("*-test-*")
+    replaced(val, test.read_bytes())
+    assert load_val(tiny_data, tmp_path).fingerprint == whole.fingerprint
+
+
+def test_a_source_that_changes_while_it_is_read_is_not_cached(tmp_path, monkeypatch):
+    for split in datasets.SPLITS:
+        (tmp_path / "my" / split / split).mkdir(parents=True)
+        Image.new("L", (8, 8), 100).save(tmp_path / "my" / split / split / "a.png")
+    decode = decoding.decode
+
+    def changing(*arguments):
+        Image.new("L", (9, 9), 50).save(tmp_path / "my" / "val" / "val" / "a.png")
+        return decode(*arguments)
+
+    monkeypatch.setattr(decoding, "decode", changing)
+    with pytest.raises(ValueError, match="my: changed while it was read; call again"):
+        datasets.load(f"folder:{tmp_path / 'my'}", "train", 8, None, tmp_path / "cache")
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [preparing.LOCK]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_cache_files_are_as_readable_as_the_umask_says(umask, tiny_data, tmp_path):
+    before = os.umask(umask)
+    try:
+        load_val(tiny_data, tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.safetensors")}
+    assert modes == {0o666 & ~umask}
+
+
+@pytest.mark.parametrize("size", [30_000, 10**6, 10**12])
+@pytest.mark.parametrize("name", ["mini-imagenet", "glyphs"])
+def test_images_that_do_not_fit_are_refused_before_they_are_made(name, size, tiny_data, tmp_path):
+    with pytest.raises(ValueError, match=f"image_size={size}: .* choose a smaller image_size"):
+        datasets.load(name, "val", size, str(tiny_data), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [preparing.LOCK]
+
+
+def until(condition):
+    for _ in range(2000):
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_a_killed_process_left_is_cleared_by_the_next(packed, tiny_data, tmp_path):
+    source = tiny_data / "mini-imagenet"
+    if packed:
+        source = make.pack(source, tmp_path / "a.zip")
+    cache = tmp_path / "cache"
+
+    def load_and_hang():
+        wait = (lambda *_: time.sleep(60)) if packed else None
+        if packed:
+            decoding.decode = wait
+        else:
+            preparing._publish = lambda *_: time.sleep(60)
+        datasets.load("mini-imagenet", "val", 16, str(source), cache)
+
+    child = multiprocessing.get_context("fork").Process(target=load_and_hang)
+    child.start()
+    where = f"{scratch.PREFIX}*/content/{'images' if packed else '*test*'}"
+    assert until(lambda: any(cache.glob(where)))
+    scratch.clear(cache)
+    assert any(cache.glob(where)), "of a process that lives"
+    child.kill()
+    child.join(60)
+    assert any(cache.glob(where))
+    datasets.load("mini-imagenet", "val", 16, str(source), cache)
+    assert {p.name for p in cache.iterdir() if p.suffix != ".safetensors"} == {preparing.LOCK}
 
 
 def test_a_cache_of_another_version_is_left_alone(tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "CACHE_FORMAT", datasets.CACHE_FORMAT + 1)
+    monkeypatch.setattr(preparing, "FORMAT", preparing.FORMAT + 1)
     datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
     others = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.undo()
@@ -269,7 +389,7 @@ def test_broken_data_are_named_and_leave_nothing(tiny_data, tmp_path, break_it, 
         datasets.load("mini-imagenet", "val", 16, str(tmp_path), tmp_path / "cache")
     assert str(folder) in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert {path.name for path in (tmp_path / "cache").glob("*")} <= {datasets.LOCK}
+    assert {path.name for path in (tmp_path / "cache").glob("*")} <= {preparing.LOCK}
 
 
 def test_absent_data_and_unknown_names_are_refused(tmp_path, monkeypatch):

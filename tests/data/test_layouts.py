@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from negmeta_utils.data import datasets, layouts
+from negmeta_utils.data import archives, datasets, layouts, preparing
 from negmeta_utils.data.class_lists import CIFAR_FS, MINI_IMAGENET
 
 REAL = os.environ.get("NEGMETA_DATA")
@@ -111,7 +111,7 @@ def test_a_cached_archive_is_not_unpacked_again(classes, expected, tmp_path, mon
     make.write_folders(tmp_path / "unpacked", classes)
     archive = make.pack(tmp_path / "unpacked", tmp_path / "a.zip")
     check(archive, expected, tmp_path / "cache")
-    monkeypatch.setattr(datasets.archives, "extract", lambda *_: pytest.fail("unpacked again"))
+    monkeypatch.setattr(archives, "extract", lambda *_: pytest.fail("unpacked again"))
     check(archive, expected, tmp_path / "cache")
 
 
@@ -151,7 +151,7 @@ def test_a_split_for_ordinary_classification_is_refused(layout, n_splits, tiny_d
     MAKERS[layout](tmp_path / "mini-imagenet", lookalike)
     with pytest.raises(ValueError, match="hold the same 5 classes: a split for ordinary"):
         datasets.load("mini-imagenet", "train", 16, str(tmp_path), tmp_path / "cache")
-    assert {path.name for path in (tmp_path / "cache").glob("*")} <= {datasets.LOCK}
+    assert {path.name for path in (tmp_path / "cache").glob("*")} <= {preparing.LOCK}
 
 
 def test_two_data_sets_side_by_side_are_not_guessed_between(classes, tmp_path):

@@ -1,0 +1,179 @@
+"""From a data set as it lies on disk to cache files, one a split, whole or not there at all."""
+
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from negmeta_utils.data import (
+    archives,
+    bounds,
+    cache,
+    decoding,
+    glyphs,
+    layouts,
+    scratch,
+)
+from negmeta_utils.data.layouts import SPLITS, Dataset, Found, Split
+
+FORMAT = 2  # raise it with any change of what a cache file holds
+LOCK = ".lock"  # in the cache folder
+
+
+class Wanted(NamedTuple):
+    """Images to be had: a data set's name, what is known of it, their height and width in pixels,
+    where the data set lies (None where it is embedded), and the folder of cache files."""
+
+    name: str
+    dataset: Dataset
+    size: int
+    source: Path | None
+    folder: Path
+
+
+def path_of(wanted: Wanted, split: str) -> Path:
+    """The cache file of one split, named by what it is made from."""
+    name, _, size, source, folder = wanted
+    if source is None:
+        made_from = glyphs.source_fingerprint()
+    elif archives.is_archive(source):
+        made_from = _stamps([str(source)])
+    else:
+        made_from = _source_key(layouts.find(name, wanted.dataset.layouts, source), split)
+    label = name.partition(":")[0]
+    key = hashlib.sha256(f"{FORMAT} {label} {split} {size} {made_from}".encode()).hexdigest()
+    return folder / f"{label}-{split}-{size}-{key[:16]}.safetensors"
+
+
+def _source_key(found: Found, split: str) -> str:
+    """Digest of what a split is made from: its classes, where they are told by files alone, and
+    its files."""
+    if not found.layout.of_files:
+        return _stamps(map(str, found.parts[split]))
+    content = found.read(split)
+    return f"{content.class_names} {content.class_sizes.tolist()} {_stamps(content.images)}"
+
+
+def _stamps(files: Iterable[str]) -> str:
+    """Digest of the files' names, sizes and times of last change: reading them all would take as
+    long as to decode them."""
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            about = os.stat(file)
+        except OSError as error:
+            raise decoding.refused(file, error) from error
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{file}: neither a file nor a link to one; remove it")
+        name = os.fsencode(os.path.basename(file))  # which need not be UTF-8
+        digest.update(b"%s %d %d\n" % (name, about.st_size, about.st_mtime_ns))
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The cache folder is filled by one process at a time; the others wait here."""
+    lock = FileLock(folder / LOCK)
+    with _writing(folder):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def fill(wanted: Wanted, split: str) -> None:
+    """Write the cache file of a split, and of every other split where images have to be decoded:
+    then all that are missing appear in the end, or none does.
+
+    Raises ValueError and FileNotFoundError for the data, OSError for the cache folder.
+    """
+    if wanted.source is None:
+        path = path_of(wanted, split)
+        images, names, sizes = _drawn_glyphs(split, wanted.size)
+        with _writing(wanted.folder), scratch.folder(wanted.folder) as side:
+            cache.write(side / path.name, path.name, images, names, sizes)
+            _publish(side, wanted.folder)
+        return
+    paths = {s: path_of(wanted, s) for s in SPLITS}
+    with archives.opened(wanted.source, wanted.folder) as folder:
+        found = layouts.find(wanted.name, wanted.dataset.layouts, folder)
+        splits = layouts.read_all(found)
+        missing = {s: splits[s] for s, path in paths.items() if cache.kept(path) is None}
+        del splits
+        _refuse_too_large(missing, wanted)
+        with _writing(wanted.folder), scratch.folder(wanted.folder) as side:
+            for s in list(missing):
+                _write_decoded(side, paths[s].name, missing.pop(s), wanted, s)
+            if {s: path_of(wanted, s) for s in SPLITS} != paths:
+                raise ValueError(f"{wanted.source}: changed while it was read; call again")
+            _publish(side, wanted.folder)
+
+
+def _write_decoded(side: Path, name: str, content: Split, wanted: Wanted, split: str) -> None:
+    images = decoding.decode(content, wanted.dataset.mode, wanted.size, f"reading {split}")
+    if wanted.dataset.invert:
+        np.subtract(255, images, out=images)
+    cache.write(side / name, name, images, content.class_names, content.class_sizes)
+
+
+def _publish(side: Path, folder: Path) -> None:
+    """Give all cache files in `side` their place, once they are on the disk."""
+    written = sorted(side.glob("*.safetensors"))
+    for file in written:
+        with file.open("rb") as whole:
+            os.fsync(whole.fileno())
+    for file in written:
+        if (folder / file.name).exists():
+            said = "not what was written there once; made again"
+            print(f"{folder / file.name}: {said}", file=sys.stderr)
+        os.replace(file, folder / file.name)
+
+
+def _refuse_too_large(splits: dict[str, Split], wanted: Wanted) -> None:
+    channels = len(Image.new(wanted.dataset.mode, (1, 1)).getbands())
+    each = channels * wanted.size**2
+    for split, content in splits.items():
+        _refuse_beyond_memory(len(content.images), split, each, wanted.size)
+    total = each * sum(len(content.images) for content in splits.values())
+    bounds.refuse_beyond_disk(total, wanted.folder, f"the images at image_size={wanted.size}")
+
+
+def _refuse_beyond_memory(n_images: int, split: str, each: int, size: int) -> None:
+    what = f"image_size={size}: the {n_images} images of the {split} split"
+    bounds.refuse_beyond_memory(n_images * each, what, "choose a smaller image_size")
+
+
+def _drawn_glyphs(split: str, size: int) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    _refuse_beyond_memory(glyphs.IMAGES_PER_CLASS, split, size**2, size)  # before a slow drawing
+    drawn, names = glyphs.draw_split(split)
+    _refuse_beyond_memory(len(names) * drawn.shape[1], split, 2 * size**2, size)
+    images = np.stack(
+        [decoding.resized(Image.fromarray(image), size) for image in drawn.reshape(-1, 28, 28)]
+    )
+    return images, names, np.full(len(names), drawn.shape[1])
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Makes the cache folder; what goes wrong in writing to it becomes one line."""
+    try:
+        with scratch.made(folder):
+            yield
+    except (FileNotFoundError, ValueError):
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(
+            f"{folder}: the cache of decoded images cannot be written ({error.strerror}); make "
+            "room or grant write permission, or set NEGMETA_CACHE to another folder"
+        ) from error
