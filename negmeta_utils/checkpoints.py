@@ -3,17 +3,20 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import torch
 
-from negmeta_utils import runs, storage
+from negmeta_utils import digests, runs, storage
 from negmeta_utils.adaptation import METHODS, constrained, init_alpha, unconstrained
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.adam import Adam
 from negmeta_utils.model import Params, init_params
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
+AGAIN = "restore the files from a copy, or delete {} and train again"
+TABLES = ("history", "rates", "every_rate")
 
 
 @dataclass
@@ -24,6 +27,7 @@ class State:
     rows: the history's rows since the last checkpoint, their training losses still on the device,
     and None where there was no validation.
     best_loss: the lowest validation loss so far, of the network that is kept as "best".
+    kept: digests of the files of the networks that are kept, by name.
     """
 
     params: Params
@@ -36,6 +40,7 @@ class State:
     update: int = 0
     seconds: float = 0.0
     best_loss: float = math.inf
+    kept: dict[str, str] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)
 
 
@@ -99,16 +104,19 @@ def save(state: State, directory: Path, manifest: dict) -> None:
     Raises FloatingPointError, and writes nothing, where `check_finite` does.
     """
     check_finite(state, directory)
-    rows = pd.DataFrame(state.rows)
+    rows = pd.DataFrame(state.rows).drop(columns="largest")
     for column in ("train_loss", "train_accuracy"):
         rows[column] = torch.stack(list(rows[column])).cpu().numpy()
     for column in ("val_loss", "val_accuracy"):
         rows[column] = rows[column].astype(float)
     state.history.append(rows)
+    tables = {}
+    for name in TABLES:
+        table = pd.concat(getattr(state, name), ignore_index=True)
+        setattr(state, name, [table])
+        tables[name] = storage.digest_of(table)
+        storage.write_table(directory / f"{name}.parquet", table)
     state.rows = []
-    storage.write_table(directory / "history.parquet", pd.concat(state.history))
-    storage.write_table(directory / "rates.parquet", pd.concat(state.rates))
-    storage.write_table(directory / "every_rate.parquet", pd.concat(state.every_rate))
     adam = state.optimizer.state_dict()["state"]
     groups = {"params": state.params, "alpha": state.alpha}
     for key in ADAM:
@@ -118,6 +126,8 @@ def save(state: State, directory: Path, manifest: dict) -> None:
         "update": state.update,
         "seconds": state.seconds,
         "outer_lrs": [group["lr"] for group in state.optimizer.param_groups],
+        "tables": tables,
+        "kept": state.kept,
         "scheduler": state.scheduler.state_dict() if state.scheduler else None,
         "best_loss": state.best_loss,
     }
@@ -132,26 +142,36 @@ def keep(state: State, directory: Path, method: str, name: str) -> None:
     folder = directory / runs.KEPT
     storage.make_folder(folder)
     groups = {"params": state.params, "alpha": constrained(method, state.alpha)}
-    storage.write_tensors(folder / f"{name}.safetensors", groups, {"update": state.update})
+    path = folder / f"{name}.safetensors"
+    state.kept[name] = storage.write_tensors(path, groups, {"update": state.update})
+
+
+def largest(state: State) -> torch.Tensor:
+    """The largest absolute value in parameters, rates and Adam's moments, as a scalar on their
+    device: not finite where one of them is not."""
+    moments = [values[key] for values in state.optimizer.state.values() for key in ADAM[1:]]
+    tensors = [*state.params.values(), *state.alpha.values(), *moments]
+    return torch.nn.utils.get_total_norm(tensors, math.inf)
 
 
 def check_finite(state: State, directory: Path) -> None:
-    """Raise FloatingPointError, with the first meta-update at fault, where a loss since the last
-    checkpoint is not finite, or parameters and rates as the last meta-update left them are not."""
-    losses = torch.stack([row["train_loss"] for row in state.rows]).isfinite().tolist()
-    broken = [
-        row["update"]
-        for row, finite in zip(state.rows, losses, strict=True)
-        if not finite or not math.isfinite(row["val_loss"] or 0)
-    ]
-    left = [*state.params.values(), *state.alpha.values()]
-    if not torch.stack([value.isfinite().all() for value in left]).all():
-        broken.append(state.update)
-    if broken:
-        raise FloatingPointError(
-            f"{directory}: the loss stopped being finite at meta-update {broken[0]}; the last "
-            "checkpoint is from before; lower outer_lr or inner_lr, in another folder"
-        )
+    """Raise FloatingPointError, with the first meta-update at fault, where since the last
+    checkpoint a loss, a parameter, a rate or one of Adam's moments was not finite."""
+    scalars = [row[name] for name in ("train_loss", "largest") for row in state.rows]
+    losses, values = torch.stack(scalars).isfinite().view(2, -1).tolist()
+    values[-1] = bool(largest(state).isfinite())
+    for row, loss, value in zip(state.rows, losses, values, strict=True):
+        if not loss or not math.isfinite(row["val_loss"] or 0):
+            _raise_not_finite(directory, "the loss", row["update"])
+        if not value:
+            _raise_not_finite(directory, "a parameter, rate or moment of Adam", row["update"])
+
+
+def _raise_not_finite(directory: Path, what: str, update: int) -> NoReturn:
+    raise FloatingPointError(
+        f"{directory}: {what} stopped being finite at meta-update {update}; the last checkpoint is "
+        "from before; lower outer_lr or inner_lr, in another folder"
+    )
 
 
 def identity(manifest: dict) -> dict:
@@ -180,7 +200,8 @@ def check_same_run(path: Path, found: dict, manifest: dict) -> None:
 def resume(directory: Path, state: State, manifest: dict) -> State:
     """`state` as the checkpoint in `directory` left it; unchanged where there is none.
 
-    Raises ValueError where it is no checkpoint, or not one of the run of `manifest`.
+    Raises ValueError where it is no checkpoint, or not one of the run of `manifest`, and where
+    tables or kept networks beside it are not those that it was written with.
     """
     path = directory / "checkpoint.safetensors"
     if not path.exists():
@@ -189,21 +210,67 @@ def resume(directory: Path, state: State, manifest: dict) -> State:
     if "run" not in metadata:
         raise ValueError(f"{path}: not the checkpoint of a training; delete it to start again")
     check_same_run(path, metadata["run"], manifest)
-    for name in state.params:
-        state.params[name].copy_(groups["params"][name])
-        state.alpha[name].copy_(groups["alpha"][name])
+    _fill(state.params, groups.get("params", {}), path)
+    _fill(state.alpha, groups.get("alpha", {}), path)
+    for name in ("update", "seconds", "best_loss", "kept"):
+        setattr(state, name, metadata[name])
+    _resume_optimizer(state, groups, metadata, path)
+    for name in TABLES:
+        setattr(state, name, [_known_rows(directory, name, state.update, metadata["tables"][name])])
+    for name, digest in state.kept.items():
+        _check_kept(directory / runs.KEPT / f"{name}.safetensors", digest, state.update)
+    return state
+
+
+def _fill(into: Params, tensors: Params, path: Path) -> None:
+    """Copy tensors of the same names and shapes. Raises ValueError where they are others."""
+    if {n: t.shape for n, t in into.items()} != {n: t.shape for n, t in tensors.items()}:
+        raise _foreign(path, "tensors of another network")
+    for name, tensor in tensors.items():
+        into[name].copy_(tensor)
+
+
+def _resume_optimizer(state: State, groups: dict[str, Params], metadata: dict, path: Path) -> None:
+    learned = [param for group in state.optimizer.param_groups for param in group["params"]]
+    shapes = {str(index): param.shape for index, param in enumerate(learned)}
+    for key, expected in zip(ADAM, (dict.fromkeys(shapes, ()), shapes, shapes), strict=True):
+        if {n: t.shape for n, t in groups.get(key, {}).items()} != expected:
+            raise _foreign(path, "an optimiser of another network")
+    if {float(step) for step in groups["step"].values()} != {state.update}:
+        raise _foreign(path, f"an optimiser that is not at meta-update {state.update}")
     saved = state.optimizer.state_dict()
-    saved["state"] = {
-        int(index): {key: groups[key][index] for key in ADAM} for index in groups["step"]
-    }
-    for group, outer_lr in zip(saved["param_groups"], metadata["outer_lrs"], strict=True):
-        group["lr"] = outer_lr
-    state.optimizer.load_state_dict(saved)
+    saved["state"] = {int(n): {key: groups[key][n] for key in ADAM} for n in shapes}
+    outer_lrs = [group["lr"] for group in saved["param_groups"]]
     if state.scheduler is not None:
         state.scheduler.load_state_dict(metadata["scheduler"])
-    for name in ("update", "seconds", "best_loss"):
-        setattr(state, name, metadata[name])
-    for name in ("history", "rates", "every_rate"):
-        table = storage.read_table(directory / f"{name}.parquet")
-        setattr(state, name, [table[table["update"] <= state.update]])
-    return state
+        outer_lrs = state.scheduler.get_last_lr()
+    if outer_lrs != metadata["outer_lrs"]:
+        raise _foreign(path, f"outer rates {metadata['outer_lrs']} where {outer_lrs} belong")
+    for group, outer_lr in zip(saved["param_groups"], outer_lrs, strict=True):
+        group["lr"] = outer_lr
+    state.optimizer.load_state_dict(saved)
+
+
+def _known_rows(directory: Path, name: str, update: int, digest: str) -> pd.DataFrame:
+    """The rows of a table until `update`: a later checkpoint may not have been finished."""
+    path = directory / f"{name}.parquet"
+    table = storage.read_table(path)
+    if "update" in table:
+        table = table[table["update"] <= update]
+    if storage.digest_of(table) != digest:
+        raise _foreign(path, "rows that are not those of the checkpoint beside it")
+    return table
+
+
+def _check_kept(path: Path, digest: str, update: int) -> None:
+    """Raise ValueError unless a kept network is the checkpoint's, or from after it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: gone; {AGAIN.format(path.parents[1])}")
+    _, metadata = storage.read_tensors(path)
+    if metadata.get("update", 0) <= update and digests.check(path) != digest:
+        raise _foreign(path, "a network that is not that of the checkpoint beside it")
+
+
+def _foreign(path: Path, what: str) -> ValueError:
+    folder = path.parents[1] if path.parent.name == runs.KEPT else path.parent
+    return ValueError(f"{path}: {what}; {AGAIN.format(folder)}")

@@ -63,7 +63,7 @@ def evaluate_resumably(
     there where an earlier call left off; shorter than `n_episodes` if `deadline`, a time of
     `time.monotonic`, comes before its end."""
     path = _kept(run, images, eval_seed, folder)
-    table = storage.read_table(path).head(n_episodes) if path.exists() else pd.DataFrame()
+    table = _read_kept(path).head(n_episodes) if path.exists() else pd.DataFrame()
     batch = episodes_at_once(images, run.parameters["n_way"], run.parameters["n_query"])
     written = time.monotonic()
     try:
@@ -77,6 +77,13 @@ def evaluate_resumably(
     finally:
         if len(table):
             storage.write_table(path, table)
+    return table
+
+
+def _read_kept(path: Path) -> pd.DataFrame:
+    table = storage.read_table(path)
+    if "episode" not in table or table["episode"].tolist() != list(range(len(table))):
+        raise ValueError(f"{path}: its episodes are not 0, 1, 2, ...; delete it and start again")
     return table
 
 

@@ -28,6 +28,7 @@ from typing import Optional
 import pandas as pd
 import torch
 
+from negmeta_utils import digests
 from negmeta_utils.engine.device import arithmetic, device_name
 from negmeta_utils.parameters import check_folders, check_value
 from negmeta_utils.storage import make_folder, read_json, read_table, read_tensors
@@ -89,11 +90,15 @@ class Run:
 
     def final_accuracy(self) -> pd.Series:
         """One value a test episode; none for a network kept along the way, which had no test."""
-        accuracy = read_table(self.directory / "accuracy.parquet")["accuracy"]
+        accuracy = read_table(self.file_named("accuracy.parquet"))["accuracy"]
         return accuracy if self.network == END else accuracy.head(0)
 
+    def file_named(self, name: str) -> Path:
+        """Raises ValueError where it is not the one that the manifest lists."""
+        return _listed(self.directory / name, name, self.manifest)
+
     def _until_here(self, name: str) -> pd.DataFrame:
-        table = read_table(self.directory / name)
+        table = read_table(self.file_named(name))
         return table[table["update"] <= self.update]
 
 
@@ -167,7 +172,7 @@ def load_run(name: str | Path) -> Run:
         raise FileNotFoundError(
             f"{directory}: no network {network!r} there; it has {', '.join(kept(directory))}"
         )
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(_listed(path, str(path.relative_to(directory)), manifest))
     update = metadata.get("update", manifest["parameters"]["n_updates"])
     return Run(directory, manifest, tensors["params"], tensors["alpha"], network, update)
 
@@ -182,6 +187,24 @@ def kept(directory: Path) -> list[str]:
     """The networks of a run: those kept along the way in their order, "best" and "end" last."""
     names = [path.stem for path in (directory / KEPT).glob("[!.]*.safetensors")]
     return [*sorted(names, key=lambda n: (n == BEST, n.zfill(20))), END]
+
+
+def file_digests(directory: Path) -> dict[str, str]:
+    """Of the tables and networks of a run that has ended, by path: its manifest lists them."""
+    networks = [_model_file(directory, network) for network in kept(directory)]
+    files = sorted([*directory.glob("[!.]*.parquet"), *networks])
+    return {str(path.relative_to(directory)): digests.check(path) for path in files}
+
+
+def _listed(path: Path, name: str, manifest: dict) -> Path:
+    """`path`. Raises ValueError where the run's manifest lists another file of that name."""
+    digest = manifest.get("files", {}).get(name)
+    if digest and path.is_file() and digests.check(path) != digest:
+        raise ValueError(
+            f"{path}: not the file that manifest.json beside it lists; restore it from a copy, or "
+            "train again in another folder"
+        )
+    return path
 
 
 def _model_file(directory: Path, network: str) -> Path:
@@ -258,7 +281,7 @@ def list_pretrained() -> pd.DataFrame:
 def shipped_features(run: Run, eval_seed: int) -> pd.DataFrame | None:
     """The table of `evaluation.evaluate_features` that comes with a shipped run; None where there
     is none, or it is of other pairs of tasks."""
-    path = run.directory / "features.parquet"
+    path = run.file_named("features.parquet")
     known = run.directory.parent == PRETRAINED and run.network == END
     if not known or eval_seed != EVAL_SEED or not path.is_file():
         return None

@@ -1,26 +1,35 @@
-"""What keeps a folder of results whole: files written to the side, one process at a time, signals
-that wait for a good moment."""
+"""What keeps a folder of results whole: atomic writes, a digest in every file, one process at a
+time, deferred SIGINT and SIGTERM."""
 
 import errno
+import fcntl
+import hashlib
 import json
 import os
-import platform
+import shutil
 import signal
+import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
-import psutil
-import pyarrow
+import pyarrow.parquet
 import torch
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from negmeta_utils import digests
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+TEMPORARY = ".negmeta-"  # how the names of temporary folders begin
+LOCK = ".lock"
+_held: dict[Path, IO] = {}  # folders of this process alone, with their locks
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -30,28 +39,52 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; synced and renamed to `path` if all went well,
-    removed if not. What a killed process left on its way to `path` is removed as well.
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, removed in the end.
 
-    Raises OSError, in one line with the path, where the disk is full.
+    Those that killed processes left are removed first. Whoever has one shares a lock on `folder`,
+    so they are removed when nobody else has; without `flock` there, they stay.
     """
-    beginning = f".{path.name}.{platform.node()}-"
-    for left in path.parent.glob(f"{beginning}*"):
-        if not psutil.pid_exists(int(left.name.removeprefix(beginning))):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f"{beginning}{os.getpid()}")
+    holder = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)  # or the machine could lose the new name in a crash of its own
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise OSError(f"{path}: cannot be written ({error.strerror}); make room there") from error
+        with suppress(OSError):  # another process has one, or there is no flock
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in folder.glob(f"{TEMPORARY}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            fcntl.flock(holder, fcntl.LOCK_SH)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as made:
+            yield Path(made)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(holder)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; synced and renamed to `path` if all went well, removed if not.
+
+    Raises OSError, in one line with the path, where the disk is full, where nothing can be written,
+    and where `path` is in a folder of `sole_user` that was moved away.
+    """
+    try:
+        with temporary_folder(path.parent) as folder:
+            temporary = folder / path.name
+            temporary.touch()
+            readable_by = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(readable_by)  # safetensors makes files for their owner alone
+            _sync(temporary)
+            _check_in_place(path)
+            os.replace(temporary, path)
+            _sync(path.parent)  # or the machine could lose the new name in a crash of its own
+    except OSError as error:
+        if error.errno in FULL:
+            advice = "make room there"
+        elif error.errno in REFUSED and str(error.filename).startswith(str(path.parent)):
+            advice = "choose another folder"
+        else:
+            raise
+        raise OSError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
 
 
 def _sync(path: Path) -> None:
@@ -66,24 +99,51 @@ def _sync(path: Path) -> None:
 def sole_user(folder: Path) -> Iterator[None]:
     """`folder`, made where missing, for this process alone; free again when it ends, however.
 
-    Raises BlockingIOError where another process has it, OSError where it cannot be written to.
+    A lock on `folder`/.lock, which stays: to delete it would let in two who open it meanwhile.
+    Warns where the file system has no locks. Raises BlockingIOError where another process has the
+    folder, OSError where it cannot be written to.
     """
     make_folder(folder)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise BlockingIOError(
-            f"{folder}: in use by another process; wait for its end or choose another folder"
-        ) from None
+        file = (folder / LOCK).open("a")
     except OSError as error:
         raise _unwritable(folder, error) from error
-    try:
-        yield
-    finally:
-        # Still locked: who opened the file before this line finds it gone, and does not get it.
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"{folder}: in use by another process; wait for its end or choose another folder"
+            ) from None
+        except OSError as error:
+            warnings.warn(
+                f"{folder}: no locks on this file system ({error.strerror}); see to it that "
+                "nothing else uses this folder at the same time",
+                stacklevel=3,
+            )
+        before = _held.get(folder)  # of a folder of that name that was moved away
+        _held[folder] = file
+        try:
+            yield
+        finally:
+            del _held[folder]
+            if before:
+                _held[folder] = before
+
+
+def _check_in_place(path: Path) -> None:
+    """Raise OSError where `path` is in a folder of `sole_user` that is now another one."""
+    for folder in path.parents:
+        if folder in _held and not is_open(folder / LOCK, _held[folder]):
+            raise OSError(
+                f"{folder}: moved or deleted while in use, and nothing more was written there; "
+                "begin again where it is now"
+            )
+
+
+def is_open(path: Path, file: IO) -> bool:
+    """Whether `path` is still the open `file`, and not another one of that name."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
 
 
 def make_folder(folder: Path) -> None:
@@ -124,64 +184,91 @@ def signals_noted() -> Iterator[list[int]]:
 
 def write_json(path: Path, content: dict) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        whole = {digests.KEY: digests.EMPTY, **content}
+        temporary.write_text(json.dumps(whole, indent=2) + "\n")
+        digests.seal(temporary)
 
 
 def read_json(path: Path) -> dict:
-    """Raises ValueError where `path` is not a JSON object."""
+    """What `write_json` wrote. Raises ValueError where `path` is not that, FileNotFoundError."""
+    digests.check(path)
+    content = _parsed(path.read_bytes(), path)
+    del content[digests.KEY]
+    return content
+
+
+def _parsed(text: str | bytes, path: Path) -> dict:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); delete the run and start again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object; delete the run and start again")
+        raise ValueError(f"{path}: not JSON ({error}); {digests.AGAIN}") from error
+    if not isinstance(content, dict) or digests.KEY not in content:
+        raise ValueError(f"{path}: not a JSON object of this package; {digests.AGAIN}")
     return content
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
+    """As Parquet, without the index."""
+    content = pyarrow.Table.from_pandas(table, preserve_index=False)
     with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd")
+        with pyarrow.parquet.ParquetWriter(temporary, content.schema, compression="zstd") as file:
+            file.write_table(content)
+            file.add_key_value_metadata({digests.KEY: digests.EMPTY})
+        digests.seal(temporary)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Raises FileNotFoundError, or ValueError where `path` is no Parquet file or is cut short."""
+    """What `write_table` wrote. Raises ValueError where `path` is not that, FileNotFoundError."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such table; name a folder that holds one")
+    digests.check(path)
     try:
         return pd.read_parquet(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a table ({error}); delete it and make it again") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a table ({reason}); {digests.AGAIN}") from error
 
 
-def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metadata: dict) -> None:
-    """Named groups of tensors and JSON-able metadata, as safetensors."""
+def digest_of(table: pd.DataFrame) -> str:
+    """Of a table's columns and rows, 64 hexadecimals; the same before writing and after reading."""
+    digest = hashlib.sha256(json.dumps(list(table)).encode())
+    digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy())
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metadata: dict) -> str:
+    """Named groups of tensors and JSON-able metadata, as safetensors. Returns the file's digest."""
     flat = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
+    whole = {digests.KEY: digests.EMPTY, **metadata}
     with replacing(path) as temporary:
         try:
-            save_file(flat, temporary, {"json": json.dumps(metadata)})
+            save_file(flat, temporary, {"json": json.dumps(whole)})
         except SafetensorError as error:  # what it makes of a full disk, for one
             raise OSError(f"{path}: cannot be written ({error}); make room there") from error
+        return digests.seal(temporary)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
     """What `write_tensors` wrote: groups on the CPU, and the metadata. safetensors orders its
     tensors by itself; the metadata's `order` is not needed because names carry the meaning.
 
-    Raises ValueError where `path` is not such a file, or is cut short.
+    Raises ValueError where `path` is not such a file, FileNotFoundError.
     """
+    digests.check(path)
     groups: dict[str, dict[str, torch.Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()["json"])
+            metadata = _parsed(file.metadata()["json"], path)
             for key in file.keys():  # noqa: SIM118 (not a dictionary)
-                group, name = key.split("/", 1)
+                group, _, name = key.partition("/")
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: not a checkpoint of this package ({error}); delete it to start again"
+            f"{path}: not a checkpoint of this package ({error}); {digests.AGAIN}"
         ) from error
+    del metadata[digests.KEY]
     return groups, metadata

@@ -25,7 +25,16 @@ from negmeta_utils.adaptation import (
     prototype_gradient,
     prototype_logits,
 )
-from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep, resume, save
+from negmeta_utils.checkpoints import (
+    State,
+    begin,
+    find_run,
+    fresh_state,
+    keep,
+    largest,
+    resume,
+    save,
+)
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
@@ -184,6 +193,7 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
             # They stay on the device until the next checkpoint: reading them would wait for it.
             "train_loss": gradient.loss,
             "train_accuracy": gradient.accuracy,
+            "largest": largest(state),
             "val_loss": None,
             "val_accuracy": None,
             "outer_lr": _outer_lrs(state)[0],
@@ -295,6 +305,5 @@ def _finish(
     storage.write_tensors(
         directory / "model.safetensors", {"params": state.params, "alpha": alpha}, {}
     )
-    storage.write_json(
-        directory / "manifest.json", {**manifest, "status": "complete", "results": results}
-    )
+    ended = {"status": "complete", "results": results, "files": runs.file_digests(directory)}
+    storage.write_json(directory / "manifest.json", {**manifest, **ended})

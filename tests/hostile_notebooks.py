@@ -211,7 +211,7 @@ CASES = [
         (
             "a manifest that is not JSON",
             with_runs(ALPHA, spoilt_manifest),
-            ("manifest.json: not JSON",),
+            ("manifest.json: not a whole file",),
         ),
         ("no runs at all", with_runs(ALPHA, lambda folder: []), ("runs=[]", "a list of folders")),
         (

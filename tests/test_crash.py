@@ -1,5 +1,6 @@
 """Trainings that are killed, interrupted or broken, and what is left of them."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import nbformat
@@ -182,21 +183,91 @@ def test_a_folder_has_one_user_until_it_ends_even_by_sigkill(eventful, tmp_path)
     process.kill()
     process.join()
     train(eventful, tmp_path / "run")
-    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def write_slowly(path, written):
+    with storage.replacing(path) as temporary:
+        temporary.write_text("half")
+        written.set()
+        time.sleep(600)
 
 
 def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
-    process = PROCESSES.Process(target=int)  # that has ended: its number belongs to nobody
+    """Whatever their hosts and processes are called: two containers may have the same names."""
+    (tmp_path / ".negmeta-of-nobody").mkdir()
+    (tmp_path / ".other").touch()
+    written = PROCESSES.Event()
+    process = PROCESSES.Process(target=write_slowly, args=(tmp_path / "table", written))
     process.start()
-    process.join()
-    name = f".table.{storage.platform.node()}-"
-    dead, living = tmp_path / f"{name}{process.pid}", tmp_path / f"{name}{os.getppid()}"
-    other = tmp_path / ".other.{storage.platform.node()}-1"
-    for path in (dead, living, other):
-        path.touch()
+    assert written.wait(300)
+    (living,) = set(tmp_path.iterdir()) - {tmp_path / ".other"}
     with storage.replacing(tmp_path / "table") as temporary:
         temporary.write_text("new")
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "table", living, other])
+    assert {p.name for p in tmp_path.iterdir()} == {"table", ".other", living.name}
+    process.kill()
+    process.join()
+    with storage.replacing(tmp_path / "second") as temporary:
+        temporary.write_text("new")
+    assert {p.name for p in tmp_path.iterdir()} == {"table", ".other", "second"}
+    assert (tmp_path / "table").read_text() == "new"
+
+
+def test_a_run_moved_away_does_not_write_over_the_one_begun_in_its_place(
+    eventful, tmp_path, monkeypatch
+):
+    config, other = replace(eventful, n_updates=8), replace(eventful, seed=9)
+    step = training._meta_update
+
+    def stepping(config, state, *rest):
+        if config.n_updates == 8 and state.update == 5:
+            (tmp_path / "run").rename(tmp_path / "moved")
+            train(other, tmp_path / "run")
+        step(config, state, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_meta_update", stepping)
+        with pytest.raises(OSError, match="run: moved or deleted while in use") as raised:
+            train(config, tmp_path / "run")
+    assert "\n" not in str(raised.value)
+    assert runs.load_run(tmp_path / "run").parameters["seed"] == 9
+    train(config, tmp_path / "moved")
+    train(config, tmp_path / "whole")
+    assert_same_results(tmp_path / "whole", tmp_path / "moved")
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(storage.fcntl, "flock", unsupported)
+    told = pytest.warns(UserWarning, match="run: no locks on this file system .*at the same time")
+    with told, storage.sole_user(tmp_path / "run"):
+        storage.write_json(tmp_path / "run" / "a.json", {})
+    assert storage.read_json(tmp_path / "run" / "a.json") == {}
+
+
+def enter_often(folder, seconds, twice):
+    """Count how often the folder is entered while another process is inside."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with suppress(BlockingIOError), storage.sole_user(folder):
+            try:
+                (folder / "inside").touch(exist_ok=False)
+            except FileExistsError:
+                twice.value += 1
+            (folder / "inside").unlink(missing_ok=True)
+
+
+def test_a_folder_never_has_two_users(tmp_path):
+    twice = PROCESSES.Value("i", 0)
+    arguments = (tmp_path / "run", 2, twice)
+    processes = [PROCESSES.Process(target=enter_often, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert twice.value == 0
 
 
 def broken_after(monkeypatch, update, part):
@@ -208,6 +279,8 @@ def broken_after(monkeypatch, update, part):
         if state.update == update:
             if part == "loss":
                 state.rows[-1]["train_loss"] = torch.tensor(float("nan"))
+            elif part.startswith("exp_avg"):
+                state.optimizer.state[state.params["logits.bias"]][part][0] = float("inf")
             else:
                 getattr(state, part)["logits.bias"][0] = float("inf")
 
@@ -221,6 +294,8 @@ def broken_after(monkeypatch, update, part):
         ("params", 5, 6, 4),  # the loss shows it one meta-update later
         ("alpha", 8, 8, 4),  # the last before a checkpoint: no loss has shown it yet
         ("params", 12, 12, 8),  # the last of all
+        ("exp_avg", 5, 6, 4),  # Adam's moments show in no loss
+        ("exp_avg_sq", 12, 12, 8),
     ],
 )
 def test_what_is_not_finite_is_named_and_reaches_no_checkpoint(
@@ -329,7 +404,7 @@ def test_a_signal_to_a_notebook_leaves_a_checkpoint(tmp_path, receiver, number, 
     assert f"{folder}: stopped after meta-update {update}, its checkpoint is kept" in error.evalue
     assert storage.read_table(folder / "history.parquet")["update"].max() == update
     assert not kernel.is_running()
-    assert not list(folder.glob(".*"))
+    assert {path.name for path in folder.glob(".*")} == {".lock"}
 
 
 def test_a_notebook_whose_loss_is_not_finite_fails_and_says_when(tmp_path):

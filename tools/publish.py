@@ -6,8 +6,8 @@ A study without results in `runs/` is left as it is.
 import shutil
 from pathlib import Path
 
-from negmeta_utils.runs import PRETRAINED
-from negmeta_utils.storage import read_table, write_table
+from negmeta_utils.runs import PRETRAINED, file_digests
+from negmeta_utils.storage import read_json, read_table, write_json, write_table
 
 RUNS, FIGURES = Path("runs"), Path("figures")
 STUDIES = ("demo", "mini-imagenet", "paper-28")
@@ -45,7 +45,7 @@ def ship(study: str, dataset: str) -> None:
     for method in ("maml", "meta-sgd"):
         run, to = RUNS / study / f"train-{method}-0", PRETRAINED / f"{dataset}-{method}-0"
         to.mkdir(parents=True, exist_ok=True)
-        for file in (run / "manifest.json", run / "model.safetensors", *run.glob("*.parquet")):
+        for file in (run / "model.safetensors", *run.glob("*.parquet")):
             shutil.copy(file, to)
         if study == "paper-28":
             table = read_table(RUNS / study / "features" / "features.parquet")
@@ -54,6 +54,8 @@ def ship(study: str, dataset: str) -> None:
             rates = read_table(run / "every_rate.parquet")  # megabytes: every other point
             few = rates[rates["update"].isin(rates["update"].unique()[::2])]
             write_table(to / "every_rate.parquet", few)
+        manifest = read_json(run / "manifest.json")
+        write_json(to / "manifest.json", {**manifest, "files": file_digests(to)})
 
 
 if __name__ == "__main__":
