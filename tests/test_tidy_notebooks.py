@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import nbformat
 import pytest
 import tidy_notebooks
+import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
@@ -39,10 +40,27 @@ def test_any_editor_opens_the_notebook(path):
 
 
 @by_name
-def test_colab_opens_the_notebook_itself_and_installs_from_where_it_lies(path):
-    first, install = nbformat.read(path, 4).cells[:2]
-    assert f"github/{tidy_notebooks.REPOSITORY}/blob/main/notebooks/{path.name})" in first.source
-    assert f"https://github.com/{tidy_notebooks.REPOSITORY} " in install.source
+def test_without_an_address_a_notebook_has_neither_badge_nor_install_cell(path):
+    assert tidy_notebooks.repository() is None
+    text = path.read_text(encoding="utf-8")
+    assert "colab" not in text and "OWNER" not in text
+
+
+def test_one_command_gives_every_notebook_badge_and_install_cell(tmp_path, monkeypatch):
+    for name in ("CITATION.cff", "notebooks"):
+        (shutil.copytree if name == "notebooks" else shutil.copy)(runs.ROOT / name, tmp_path / name)
+    monkeypatch.setattr(tidy_notebooks, "CITATION", tmp_path / "CITATION.cff")
+    monkeypatch.setattr(tidy_notebooks, "NOTEBOOKS", tmp_path / "notebooks")
+    assert tidy_notebooks.main(["--repository", "someone/theirs"]) == 1
+    cited = yaml.safe_load((tmp_path / "CITATION.cff").read_text())
+    assert cited["repository-code"] == "https://github.com/someone/theirs"
+    for path in (tmp_path / "notebooks").glob("*.ipynb"):
+        first, install = nbformat.read(path, 4).cells[:2]
+        assert f"github/someone/theirs/blob/main/notebooks/{path.name})" in first.source
+        assert "https://github.com/someone/theirs " in install.source
+    assert tidy_notebooks.main(["--repository", "someone/theirs"]) == 0
+    with pytest.raises(ValueError, match="--repository nonsense: write OWNER/NAME"):
+        tidy_notebooks.main(["--repository", "nonsense"])
 
 
 @pytest.mark.parametrize("in_colab", [True, False])
@@ -79,7 +97,7 @@ def noisy_notebook():
 def repository(tmp_path_factory):
     """A git repository with the hook, and a notebook as executed and committed."""
     folder = tmp_path_factory.mktemp("repository")
-    for name in (".pre-commit-config.yaml", "pyproject.toml"):
+    for name in (".pre-commit-config.yaml", "pyproject.toml", "CITATION.cff"):
         shutil.copy(runs.ROOT / name, folder)
     shutil.copytree(
         runs.ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__")

@@ -1,10 +1,14 @@
 """Make notebooks as the repository keeps them: `python tools/tidy_notebooks.py [NOTEBOOK ...]`.
 
-A notebook gets its Colab badge and the install cell, and loses what differs from one execution to
-the next though nothing changed. Outputs stay: nbval compares some, and readers see the others.
-Exit status 1 if a notebook was changed, as pre-commit wants it.
+A notebook loses what differs from one execution to the next though nothing changed. Outputs stay:
+nbval compares some, and readers see the others. Exit status 1 if a notebook was changed, as
+pre-commit wants it.
+
+`--repository OWNER/NAME` says where on GitHub this copy lies, once, in CITATION.cff. Notebooks then
+get a Colab badge and the cell that installs the package there; without it they have neither.
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -12,8 +16,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-REPOSITORY = "OWNER/negmeta"  # on GitHub; see CONTRIBUTING.md
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS, CITATION = ROOT / "notebooks", ROOT / "CITATION.cff"
+GITHUB = "https://github.com/"
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name})"
@@ -31,10 +36,25 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
-def tidy(notebook: NotebookNode, name: str) -> None:
-    """Give the notebook `name` its badge and install cell, and take the noise off, in place."""
-    add_badge(notebook, name)
-    add_install(notebook)
+def repository() -> str | None:
+    """OWNER/NAME of this copy on GitHub; None where CITATION.cff does not say."""
+    found = re.search(rf"^repository-code: {GITHUB}(\S+)$", CITATION.read_text(), re.M)
+    return found[1] if found else None
+
+
+def set_repository(name: str) -> None:
+    """Write OWNER/NAME to CITATION.cff. Raises ValueError where it is not of that form."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(f"--repository {name}: write OWNER/NAME")
+    text = re.sub(r"^repository-code: .*\n", "", CITATION.read_text(), flags=re.M)
+    CITATION.write_text(text.replace("license:", f"repository-code: {GITHUB}{name}\nlicense:", 1))
+
+
+def tidy(notebook: NotebookNode, name: str, repository: str | None) -> None:
+    """Take the noise off the notebook `name`, and give it badge and install cell where
+    `repository` is known, in place."""
+    add_badge(notebook, name, repository)
+    add_install(notebook, repository)
     notebook.nbformat_minor = max(notebook.nbformat_minor, 5)
     language = notebook.metadata.get("language_info", {})
     language.pop("version", None)
@@ -49,20 +69,23 @@ def tidy(notebook: NotebookNode, name: str) -> None:
             cell.outputs = steady_outputs(cell, tables)
 
 
-def add_badge(notebook: NotebookNode, name: str) -> None:
-    """The badge below the title; an older one is replaced."""
+def add_badge(notebook: NotebookNode, name: str, repository: str | None) -> None:
+    """The badge below the title; an older one goes."""
     first = notebook.cells[0]
     title, _, rest = first.source.partition("\n")
     rest = re.sub(r"\A\n*\[!\[Open in Colab\][^\n]*\n*", "", rest).lstrip("\n")
-    badge = BADGE.format(repository=REPOSITORY, name=name)
+    badge = BADGE.format(repository=repository, name=name) if repository else ""
     first.source = "\n\n".join(part for part in (title, badge, rest) if part)
 
 
-def add_install(notebook: NotebookNode) -> None:
-    """The install cell below the first cell."""
-    install = nbformat.v4.new_code_cell(INSTALL.format(repository=REPOSITORY), id=INSTALL_ID)
-    others = [cell for cell in notebook.cells if cell.get("id") != INSTALL_ID]
-    notebook.cells = [others[0], install, *others[1:]]
+def add_install(notebook: NotebookNode, repository: str | None) -> None:
+    """The install cell below the first cell, hidden in JupyterLab; an older one goes."""
+    notebook.cells = [cell for cell in notebook.cells if cell.get("id") != INSTALL_ID]
+    if repository:
+        source = INSTALL.format(repository=repository)
+        install = nbformat.v4.new_code_cell(source, id=INSTALL_ID)
+        install.metadata["jupyter"] = {"source_hidden": True}
+        notebook.cells.insert(1, install)
 
 
 def steady_outputs(cell: NotebookNode, tables: dict[str, str]) -> list[NotebookNode]:
@@ -99,13 +122,19 @@ def steady_text(text: str, tables: dict[str, str]) -> str:
 def tidied(path: Path) -> str:
     """What the file of a notebook ought to hold."""
     notebook = nbformat.read(path, 4)
-    tidy(notebook, path.name)
+    tidy(notebook, path.name, repository())
     return nbformat.writes(notebook) + "\n"
 
 
-def main(paths: list[str]) -> int:
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tidy_notebooks.py", description=__doc__)
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("--repository", metavar="OWNER/NAME")
+    options = parser.parse_args(arguments)
+    if options.repository:
+        set_repository(options.repository)
     changed = []
-    for path in map(Path, paths) if paths else sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb")):
         content = tidied(path)
         if content != path.read_text(encoding="utf-8"):
             path.write_text(content, encoding="utf-8")
