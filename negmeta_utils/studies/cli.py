@@ -140,12 +140,10 @@ def _study(options: argparse.Namespace) -> int:
 
 def _found(folder: Path) -> str:
     """What a job found, for a terminal: a line a claim, or its summary as it stands."""
-    from pandas import read_csv
+    from negmeta_utils.studies.report_verdicts import claims_in_lines, verdicts
 
-    from negmeta_utils.studies import report
-
-    if (folder / "claims.csv").is_file():
-        return "\n".join(report.claims_in_lines(read_csv(folder / "claims.csv").to_dict("records")))
+    if rows := verdicts([folder]):
+        return "\n".join(claims_in_lines(rows))
     summary = folder / "summary.md"
     return summary.read_text() if summary.is_file() else ""
 

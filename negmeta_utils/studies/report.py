@@ -27,11 +27,11 @@ from negmeta_utils.studies import planning
 from negmeta_utils.studies.report_figures import drawn, from_markdown, plots
 from negmeta_utils.studies.report_scope import scope
 from negmeta_utils.studies.report_tables import readable, title_of
+from negmeta_utils.studies.report_verdicts import verdicts
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 NOTEBOOK_PAGES = "report-notebooks"
 FIRST = ("feature_changes", "figure6")  # the two figures that the page begins with
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def write_report(study_file: Path, folder: Path) -> tuple[Path, list[str]]:
     page = render(
         study=name,
         scope=scope([job.manifest for job in jobs if job.manifest]),
-        verdicts=verdicts(jobs),
+        verdicts=verdicts([job.folder for job in jobs]),
         answers=answers(jobs),
         first=first(notebooks),
         notebooks=notebooks,
@@ -122,52 +122,6 @@ def first(notebooks: list[dict]) -> list[dict]:
     """The figures that the page begins with, in the order of `FIRST`."""
     named = {plot["name"]: plot for notebook in notebooks for plot in notebook["plots"]}
     return [named[name] for name in FIRST if name in named]
-
-
-def verdicts(jobs: list[Job]) -> list[dict]:
-    """The rows of every claims.csv, as text, each with `notes`: which of its two verdicts do not
-    survive Holm's correction, by the p_values.csv beside it."""
-    rows = []
-    for job in jobs:
-        if (job.folder / "claims.csv").is_file():
-            read = pd.read_csv(job.folder / "claims.csv", dtype=str).fillna("–")
-            corrected = _holm(job.folder / "p_values.csv")
-            for row in read.to_dict("records"):
-                notes = _notes(row, corrected.get(row["claim"], {}))
-                shown = {name: in_print(row[name]) for name in ("paper", "measured")}
-                rows.append({**row, **shown, "notes": notes})
-    return rows
-
-
-def in_print(text: str) -> str:
-    """Methods by their names, and minus signs that are some."""
-    for method in ("meta-sgd", "maml"):
-        text = re.sub(rf"\b{method}\b", style.LABELS[method], text)
-    return re.sub(r"(?<=[\s\[])-(?=[\d\s])", "−", text)
-
-
-def _holm(path: Path) -> dict[str, dict]:
-    """Holm's p-values by claim, none where there is no such table."""
-    if not path.is_file():
-        return {}
-    return pd.read_csv(path).set_index("claim").to_dict("index")
-
-
-def _notes(row: dict, corrected: dict) -> list[str]:
-    return [
-        f"{what}: not significant after Holm's correction for six claims (p = {p:.2g})"
-        for what, column in (("these networks", "networks"), ("the methods", "methods"))
-        if row[column] != "undecided" and (p := corrected.get(f"Holm {column}", 0)) >= SIGNIFICANT
-    ]
-
-
-def claims_in_lines(rows: list[dict]) -> list[str]:
-    """A line a claim, for a terminal."""
-    return [
-        f"({row['claim']}) {row['statement']}: {row['networks']} for these networks, "
-        f"{row['methods']} for the methods"
-        for row in rows
-    ]
 
 
 def answers(jobs: list[Job]) -> list[tuple[str, Markup]]:

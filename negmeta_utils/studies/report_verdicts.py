@@ -1,0 +1,56 @@
+"""The verdicts of a report: one row a claim, as the page and a terminal show them."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from negmeta_utils.plots import style
+
+SIGNIFICANT = 0.05
+
+
+def verdicts(folders: list[Path]) -> list[dict]:
+    """The rows of every claims.csv, as text, each with `notes`: which of its two verdicts do not
+    survive Holm's correction, by the p_values.csv beside it."""
+    rows = []
+    for folder in folders:
+        if (folder / "claims.csv").is_file():
+            read = pd.read_csv(folder / "claims.csv", dtype=str).fillna("–")
+            corrected = _holm(folder / "p_values.csv")
+            for row in read.to_dict("records"):
+                notes = _notes(row, corrected.get(row["claim"], {}))
+                shown = {name: in_print(row[name]) for name in ("paper", "measured")}
+                rows.append({**row, **shown, "notes": notes})
+    return rows
+
+
+def in_print(text: str) -> str:
+    """Methods by their names, and minus signs that are some."""
+    for method in ("meta-sgd", "maml"):
+        text = re.sub(rf"\b{method}\b", style.LABELS[method], text)
+    return re.sub(r"(?<=[\s\[])-(?=[\d\s])", "−", text)
+
+
+def _holm(path: Path) -> dict[str, dict]:
+    """Holm's p-values by claim, none where there is no such table."""
+    if not path.is_file():
+        return {}
+    return pd.read_csv(path).set_index("claim").to_dict("index")
+
+
+def _notes(row: dict, corrected: dict) -> list[str]:
+    return [
+        f"{what}: not significant after Holm's correction for six claims (p = {p:.2g})"
+        for what, column in (("these networks", "networks"), ("the methods", "methods"))
+        if row[column] != "undecided" and (p := corrected.get(f"Holm {column}", 0)) >= SIGNIFICANT
+    ]
+
+
+def claims_in_lines(rows: list[dict]) -> list[str]:
+    """A line a claim, for a terminal."""
+    return [
+        f"({row['claim']}) {row['statement']}: {row['networks']} for these networks, "
+        f"{row['methods']} for the methods"
+        for row in rows
+    ]
