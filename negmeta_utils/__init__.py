@@ -1,8 +1,19 @@
 """Reproduces and tests *Negative Inner-Loop Learning Rates Learn Universal Features*.
 
-Begin with `model`, `episodes` and `adaptation`: the network, the tasks and the inner loop. Then
-`training` (the outer loop), `evaluation` (on-task and off-task) and `runs` (what a training leaves
-on disk). Every other subject has one folder:
+To begin:
+
+    import negmeta_utils as nm
+
+    nm.list_pretrained()                                  # networks that come with the package
+    run = nm.load_pretrained("meta-sgd", "glyphs")        # one of them
+    images = nm.load_data("glyphs", "test")               # classes that no training saw
+    nm.evaluate_features(run, images, n_episodes=60)      # what adaptation does to its features
+    nm.train(nm.TrainConfig(dataset="glyphs", n_updates=60), "runs/mine")
+
+Everything else is imported from its module. Begin reading with `model`, `episodes` and
+`adaptation`: the network, the tasks and the inner loop. Then `training` (the outer loop),
+`evaluation` (on-task and off-task) and `runs` (what a training leaves on disk). Every other subject
+has one folder:
 
     engine     the same meta-gradient, faster
     data       data sets
@@ -13,4 +24,38 @@ on disk). Every other subject has one folder:
     studies    grids of notebooks, and the command line
 """
 
+from importlib import import_module
+
 __version__ = "0.1.0"
+
+# Public names, each with its module and its name there; imported when first used.
+_PUBLIC = {
+    "DATASETS": ("data.datasets", "DATASETS"),
+    "METHODS": ("adaptation", "METHODS"),
+    "TrainConfig": ("config", "TrainConfig"),
+    "adapt": ("adaptation", "adapt"),
+    "begin": ("notebook", "begin"),
+    "claims": ("evidence.claims", "claims"),
+    "draw_episodes": ("episodes", "draw_episodes"),
+    "evaluate_features": ("evaluation", "evaluate_features"),
+    "interventions": ("questions.interventions", "interventions"),
+    "list_pretrained": ("runs", "list_pretrained"),
+    "load_data": ("data.datasets", "load"),
+    "load_pretrained": ("runs", "load_pretrained"),
+    "load_run": ("runs", "load_run"),
+    "load_runs": ("runs", "load_runs"),
+    "meta_gradient": ("engine.meta_gradient", "meta_gradient"),
+    "train": ("training", "train"),
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, name_there = _PUBLIC[name]
+    return getattr(import_module(f"{__name__}.{module}"), name_there)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -30,6 +30,10 @@ class ImageSet:
     class_sizes: np.ndarray
     fingerprint: str = ""
 
+    def __repr__(self) -> str:
+        shape = list(self.images.shape)
+        return f"ImageSet({self.n_classes} classes, {self.images.dtype} {shape})"
+
     @property
     def n_classes(self) -> int:
         return len(self.class_names)
@@ -60,6 +64,9 @@ class Episodes(NamedTuple):
     support_labels: torch.Tensor
     query: torch.Tensor
     query_labels: torch.Tensor
+
+    def __repr__(self) -> str:
+        return f"Episodes(support {list(self.support.shape)}, query {list(self.query.shape)})"
 
 
 def check_episode_fits(images: ImageSet, n_way: int, n_per_class: int) -> None:

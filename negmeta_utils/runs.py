@@ -15,8 +15,10 @@ A run directory holds
 Every file is written to the side, synced and renamed, so a reader sees a whole file or none.
 """
 
+import atexit
 import platform
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -65,6 +67,13 @@ class Run:
     network: str
     update: int
 
+    def __repr__(self) -> str:
+        settings = self.parameters
+        return (
+            f"Run({self.name}: {settings['method']} on {settings['dataset']}, seed "
+            f"{settings['seed']}, after {self.update} meta-updates)"
+        )
+
     @property
     def name(self) -> str:
         """The folder's name, with the network's behind an @ where it is not the last."""
@@ -108,13 +117,16 @@ def resolve(path: str | Path) -> Path:
 
 
 def output_folder(path: str | None) -> Path:
-    """The folder a notebook writes to, made where missing; a temporary one for None.
+    """The folder a notebook writes to, made where missing; for None a temporary
+    one, deleted when Python ends.
 
     Raises ValueError for a path that is no text, OSError for one that cannot be written to.
     """
     check_value("out_dir", path, Optional[str])
     if path is None:
-        return Path(tempfile.mkdtemp(prefix="negmeta-"))
+        folder = Path(tempfile.mkdtemp(prefix="negmeta-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
     folder = resolve(path)
     make_folder(folder)
     return folder

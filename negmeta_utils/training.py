@@ -10,21 +10,14 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import adaptation, runs, storage
-from negmeta_utils.adaptation import (
-    METHODS,
-    MetaGradient,
-    constrained,
-    prototype_gradient,
-    prototype_logits,
-)
+from negmeta_utils import objective, runs, storage
+from negmeta_utils.adaptation import METHODS, constrained
 from negmeta_utils.checkpoints import (
     State,
     begin,
@@ -38,15 +31,11 @@ from negmeta_utils.checkpoints import (
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
-from negmeta_utils.engine import cpu
-from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.engine.device import memory_named
-from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, episodes_at_once
-from negmeta_utils.model import Params, init_params
+from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes
+from negmeta_utils.objective import evaluate
 from negmeta_utils.rates import summarise_rates, table_of_rates
 
-META_GRADIENT = {"adjoint": adjoint.meta_gradient, "reference": adaptation.meta_gradient}
-PROTOTYPE_GRADIENT = {"adjoint": adjoint.prototype_gradient, "reference": prototype_gradient}
 SNAPSHOTS = 20  # of every single rate in a training, at most
 
 
@@ -73,6 +62,10 @@ def train(
             state = fresh_state(config, splits["train"].channels, device)
             _record_rates(config, state)
             state = resume(directory, state, manifest)
+            config, note = objective.trusted(
+                config, state.params, state.alpha, _next_episodes(config, state, splits["train"])
+            )
+            manifest["environment"]["engine"] = note
             manifest = begin(directory, manifest, found)
             with storage.signals_noted() as signals:
                 _run_updates(config, state, splits, directory, manifest, report, signals)
@@ -92,42 +85,6 @@ def load_splits(config: TrainConfig) -> tuple[TrainConfig, dict[str, ImageSet]]:
     for images in splits.values():
         config = config.resolved(images)
     return config, splits
-
-
-def evaluate(
-    config: TrainConfig,
-    params: Params,
-    alpha: Params,
-    images: ImageSet,
-    stream: str,
-    episodes: range,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Query loss and accuracy after adaptation, one value an episode: two float arrays
-    [len(episodes)], of the episodes of these numbers. Transductive: accuracy depends on how many
-    query images share a batch."""
-    losses, accuracies = [], []
-    most = episodes_at_once(images, config.n_way, config.n_query)
-    batch = math.ceil(len(episodes) / math.ceil(len(episodes) / most))
-    for first in range(0, len(episodes), batch):
-        indices = episodes[first : first + batch]
-        tasks = draw_episodes(
-            images, config.seed, stream, indices, config.n_way, config.n_shot, config.n_query
-        )
-        if METHODS[config.method].prototypes:
-            logits = prototype_logits(
-                adjoint.embed(params, tasks.support),
-                adjoint.embed(params, tasks.query),
-                config.n_way,
-            )
-        else:
-            adapted = adjoint.adapt(
-                params, alpha, tasks.support, tasks.support_labels, config.inner_steps
-            )
-            logits = adjoint.logits(adapted, tasks.query)
-        loss, accuracy = adjoint.loss_and_accuracy(logits, tasks.query_labels)
-        losses.append(loss)
-        accuracies.append(accuracy)
-    return torch.cat(losses).cpu().numpy(), torch.cat(accuracies).cpu().numpy()
 
 
 def _run_updates(
@@ -175,12 +132,8 @@ def _stopped(number: int, state: State, directory: Path) -> BaseException:
 
 def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
     """One step of the outer loop on `n_tasks` fresh episodes (paper, eqs. 2 and 4)."""
-    first = state.update * config.n_tasks
-    indices = range(first, first + config.n_tasks)
-    episodes = draw_episodes(
-        images, config.seed, "train", indices, config.n_way, config.n_shot, config.n_query
-    )
-    gradient = _meta_gradient(config, state, episodes)
+    episodes = _next_episodes(config, state, images)
+    gradient = objective.gradient(config, state.params, state.alpha, episodes)
     for name, value in state.params.items():
         value.grad = gradient.params[name]
         if METHODS[config.method].learns_alpha:
@@ -202,16 +155,12 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
     )
 
 
-def _meta_gradient(config: TrainConfig, state: State, episodes: Episodes) -> MetaGradient:
-    """By the method's objective; of the unconstrained rates where the rates are constrained."""
-    settings = METHODS[config.method]
-    if settings.prototypes:
-        return PROTOTYPE_GRADIENT[config.engine](state.params, episodes)
-    alpha, pull_back = torch.func.vjp(partial(constrained, config.method), state.alpha)
-    gradient = META_GRADIENT[config.engine](
-        state.params, alpha, episodes, config.inner_steps, settings.first_order
+def _next_episodes(config: TrainConfig, state: State, images: ImageSet) -> Episodes:
+    first = state.update * config.n_tasks
+    indices = range(first, first + config.n_tasks)
+    return draw_episodes(
+        images, config.seed, "train", indices, config.n_way, config.n_shot, config.n_query
     )
-    return gradient._replace(alpha=pull_back(gradient.alpha)[0])
 
 
 def _outer_lrs(state: State) -> list[float]:
@@ -246,18 +195,14 @@ def _record_rates(config: TrainConfig, state: State) -> None:
 
 def _progress(state: State, n_updates: int, seconds_each: float) -> str:
     left = (n_updates - state.update) * seconds_each
-    accuracy = float(state.rows[-1]["train_accuracy"]) if state.rows else float("nan")
+    if state.rows:
+        accuracy = float(state.rows[-1]["train_accuracy"])
+    else:  # they have just gone to the checkpoint
+        accuracy = state.history[-1]["train_accuracy"].iloc[-1]
     return (
         f"meta-update {state.update} of {n_updates}, {left / 60:.1f} min left, "
         f"training accuracy {accuracy:.2f}"
     )
-
-
-def kernels(config: TrainConfig, images: ImageSet) -> str:
-    """Whose code a training's passes through the network are: torch's, or this project's "c"."""
-    one = torch.empty(images.images.shape[1:], device=images.images.device)
-    params = init_params(0, images.channels, images.image_size, config.n_way, config.n_filters)
-    return "c" if config.engine == "adjoint" and cpu.network_of(params, one) else "torch"
 
 
 def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]) -> dict:
@@ -274,7 +219,7 @@ def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, Image
         },
         "environment": {
             **runs.environment(device),
-            "kernels": kernels(config, splits["train"]),
+            "kernels": objective.kernels(config, splits["train"]),
         },
         "started": runs.now(),
     }

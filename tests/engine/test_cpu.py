@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from test_meta_gradient import assert_same, random_setting
 
 from benchmarks.peers import Work
-from negmeta_utils import adaptation, model, training
+from negmeta_utils import adaptation, model, objective
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.engine import cpu, library
 from negmeta_utils.engine import meta_gradient as adjoint
@@ -267,10 +267,10 @@ def test_where_nothing_can_be_kept_torch_does_it(fresh, monkeypatch, tmp_path_fa
 def test_a_manifest_says_whose_code_it_was(tiny_config):
     images = ImageSet(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), ("a", "b"), np.ones(2, int))
     wide = replace(tiny_config, n_filters=32, engine="adjoint")
-    assert training.kernels(wide, images) == "c"
-    assert training.kernels(replace(wide, n_filters=4), images) == "torch"
-    assert training.kernels(replace(wide, engine="reference"), images) == "torch"
-    assert training.kernels(replace(wide, method="protonet"), images) == "c"
+    assert objective.kernels(wide, images) == "c"
+    assert objective.kernels(replace(wide, n_filters=4), images) == "torch"
+    assert objective.kernels(replace(wide, engine="reference"), images) == "torch"
+    assert objective.kernels(replace(wide, method="protonet"), images) == "c"
 
 
 def test_no_memory_is_touched_but_its_own(tmp_path):

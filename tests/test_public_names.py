@@ -1,0 +1,60 @@
+"""`import negmeta_utils as nm`: what a reader at a prompt sees."""
+
+import pydoc
+import subprocess
+import sys
+
+import pytest
+
+import negmeta_utils as nm
+from negmeta_utils.adaptation import adapt
+from negmeta_utils.episodes import draw_episodes
+from negmeta_utils.runs import load_run
+
+
+def test_importing_the_package_imports_no_library():
+    code = """
+import sys
+before = set(sys.modules)
+import negmeta_utils
+print(*{name.split(".")[0] for name in set(sys.modules) - before})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - sys.stdlib_module_names == {"negmeta_utils"}
+
+
+def test_a_prompt_completes_to_the_public_names_and_no_more():
+    assert dir(nm) == sorted(nm.__all__)
+    assert {"TrainConfig", "train", "load_run", "claims", "METHODS"} <= set(dir(nm))
+    assert len(dir(nm)) < 20
+
+
+@pytest.mark.parametrize("name", nm.__all__)
+def test_every_public_name_is_there(name):
+    value = getattr(nm, name)
+    assert not callable(value) or value.__doc__
+
+
+def test_a_public_name_is_what_its_module_has():
+    assert nm.adapt is adapt
+    assert nm.load_run is load_run
+
+
+def test_another_name_is_refused_as_python_does():
+    with pytest.raises(AttributeError, match="module 'negmeta_utils' has no attribute 'trian'"):
+        _ = nm.trian
+
+
+def test_help_says_how_to_begin():
+    text = pydoc.render_doc(nm, renderer=pydoc.plaintext)
+    for name in ("nm.load_pretrained", "nm.train", "nm.evaluate_features"):
+        assert name in text
+
+
+def test_what_is_large_shows_itself_in_a_line(run, random_images):
+    assert repr(run) == f"Run({run.name}: meta-sgd on mini-imagenet, seed 0, after 12 meta-updates)"
+    assert repr(random_images).startswith("ImageSet(")
+    episodes = draw_episodes(random_images, 0, "train", range(2), 3, 1, 2)
+    for value in (run, random_images, episodes):
+        assert len(repr(value)) < 120
+        assert "\n" not in repr(value)
