@@ -83,15 +83,22 @@ def check_episode_fits(images: ImageSet, n_way: int, n_per_class: int) -> None:
 
 
 def draw_rows(
-    class_sizes: np.ndarray, seed: int, stream: str, index: int, n_way: int, n_per_class: int
+    class_sizes: np.ndarray,
+    seed: int,
+    stream: str,
+    index: int,
+    n_way: int,
+    n_per_class: int,
+    apart_from: str | None = None,
 ) -> np.ndarray:
     """Rows of the images of episode `index`: int64 [n_way, n_per_class].
 
-    Classes are drawn without replacement, and so are the images within a class. Which classes an
-    episode holds is row // class for equal class sizes; `draw_classes` gives them directly.
+    Classes are drawn without replacement, and so are the images within a class. apart_from: a
+    stream with whose episode of the same number this one shall have no class in common; classes
+    must suffice for both. Which classes an episode holds, `draw_classes` tells.
     """
     generator = counted_generator(seed, stream, index)
-    classes = generator.choice(len(class_sizes), n_way, replace=False)
+    classes = _draw_classes(generator, class_sizes, seed, index, n_way, apart_from)
     starts = np.concatenate([[0], np.cumsum(class_sizes)])
     return np.stack(
         [starts[c] + generator.choice(class_sizes[c], n_per_class, replace=False) for c in classes]
@@ -99,10 +106,30 @@ def draw_rows(
 
 
 def draw_classes(
-    class_sizes: np.ndarray, seed: int, stream: str, index: int, n_way: int
+    class_sizes: np.ndarray,
+    seed: int,
+    stream: str,
+    index: int,
+    n_way: int,
+    apart_from: str | None = None,
 ) -> np.ndarray:
     """The classes of the episode that `draw_rows` gives for the same arguments: int64 [n_way]."""
-    return counted_generator(seed, stream, index).choice(len(class_sizes), n_way, replace=False)
+    generator = counted_generator(seed, stream, index)
+    return _draw_classes(generator, class_sizes, seed, index, n_way, apart_from)
+
+
+def _draw_classes(
+    generator: np.random.Generator,
+    class_sizes: np.ndarray,
+    seed: int,
+    index: int,
+    n_way: int,
+    apart_from: str | None,
+) -> np.ndarray:
+    among = np.arange(len(class_sizes))
+    if apart_from is not None:
+        among = np.setdiff1d(among, draw_classes(class_sizes, seed, apart_from, index, n_way))
+    return among[generator.choice(len(among), n_way, replace=False)]
 
 
 def draw_episodes(
@@ -114,39 +141,55 @@ def draw_episodes(
     n_shot: int,
     n_query: int,
     dtype: torch.dtype = torch.float32,
+    apart_from: str | None = None,
 ) -> Episodes:
-    """Episodes `indices` of a stream, on the device of `images`."""
-    rows = rows_of_episodes(images.class_sizes, seed, stream, indices, n_way, n_shot + n_query)
+    """Episodes `indices` of a stream, on the device of `images`. apart_from: as for `draw_rows`."""
+    rows = rows_of_episodes(
+        images.class_sizes, seed, stream, indices, n_way, n_shot + n_query, apart_from
+    )
     return episodes_of_rows(images, rows.to(images.images.device, non_blocking=True), n_shot, dtype)
 
 
 def draw_pairs(
-    images: ImageSet, settings: dict, seed: int, indices: range
+    images: ImageSet, settings: dict, seed: int, indices: range, disjoint: bool = False
 ) -> tuple[Episodes, Episodes]:
     """The tasks A and B of an evaluation's episodes `indices`, each with the n_way, n_shot and
-    n_query of `settings`: A to adapt to, and B another."""
-    n_way, n_shot, n_query = (settings[name] for name in ("n_way", "n_shot", "n_query"))
+    n_query of `settings`: A to adapt to, and B another, without a common class where `disjoint`."""
+    shape = [settings[name] for name in ("n_way", "n_shot", "n_query")]
     task, other = (
-        draw_episodes(images, seed, stream, indices, n_way, n_shot, n_query)
-        for stream in ("test", "other")
+        draw_episodes(images, seed, stream, indices, *shape, apart_from=apart_from)
+        for stream, apart_from in (("test", None), ("other", "test" if disjoint else None))
     )
     return task, other
 
 
-def shared_classes(images: ImageSet, seed: int, indices: range, n_way: int) -> list[int]:
+def shared_classes(
+    images: ImageSet, seed: int, indices: range, n_way: int, disjoint: bool = False
+) -> list[int]:
     """How many classes the tasks A and B of `draw_pairs` have in common, of each episode."""
 
-    def classes(stream: str, index: int) -> np.ndarray:
-        return draw_classes(images.class_sizes, seed, stream, index, n_way)
+    def classes(stream: str, index: int, apart_from: str | None = None) -> np.ndarray:
+        return draw_classes(images.class_sizes, seed, stream, index, n_way, apart_from)
 
-    return [len(np.intersect1d(classes("test", i), classes("other", i))) for i in indices]
+    apart_from = "test" if disjoint else None
+    return [
+        len(np.intersect1d(classes("test", i), classes("other", i, apart_from))) for i in indices
+    ]
 
 
 def rows_of_episodes(
-    class_sizes: np.ndarray, seed: int, stream: str, indices: range, n_way: int, n_per_class: int
+    class_sizes: np.ndarray,
+    seed: int,
+    stream: str,
+    indices: range,
+    n_way: int,
+    n_per_class: int,
+    apart_from: str | None = None,
 ) -> torch.Tensor:
     """`draw_rows` of several episodes, on the CPU: int64 [n_tasks, n_way, n_per_class]."""
-    rows = [draw_rows(class_sizes, seed, stream, i, n_way, n_per_class) for i in indices]
+    rows = [
+        draw_rows(class_sizes, seed, stream, i, n_way, n_per_class, apart_from) for i in indices
+    ]
     return torch.from_numpy(np.stack(rows))
 
 

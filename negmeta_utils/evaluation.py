@@ -6,6 +6,7 @@ classes, and a query image belongs to the class whose centroid is most similar b
 """
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils import plain
 from negmeta_utils.adaptation import METHODS, prototype_logits, prototypes
 from negmeta_utils.data.splits import load_split
 from negmeta_utils.engine import meta_gradient as adjoint
@@ -25,10 +27,9 @@ from negmeta_utils.episodes import (
 )
 from negmeta_utils.evidence.quantities import ACCURACIES
 from negmeta_utils.model import Params
-from negmeta_utils.runs import Run
+from negmeta_utils.runs import END, Run
 
-FEW_EPISODES = 60  # a look
-SECONDS_BETWEEN_WRITES = 10
+ENGINES = {"auto": adjoint, "adjoint": adjoint, "reference": plain}
 
 # Of shared parameters, the tasks A and their numbers: parameters adapted, a set a task.
 Adaptation = Callable[[Params, Episodes, range], Params]
@@ -46,17 +47,17 @@ def check_comparable(trained: list[Run]) -> None:
                 )
 
 
-def shared_test_images(trained: list[Run], data_dir: str | None) -> ImageSet:
-    """The images of the test split that all of `trained` share.
+def shared_test_images(trained: list[Run], data_dir: str | None, split: str = "test") -> ImageSet:
+    """The images of the test split, or another one, that all of `trained` share.
 
     Raises ValueError as `check_comparable`, and where the data here are not those that they were
     trained with.
     """
     check_comparable(trained)
     first = trained[0].parameters
-    images = load_split(first["dataset"], "test", first["image_size"], data_dir, first["classes"])
+    images = load_split(first["dataset"], split, first["image_size"], data_dir, first["classes"])
     for run in trained:
-        if run.manifest["data"]["test"]["fingerprint"] != images.fingerprint:
+        if run.manifest["data"][split]["fingerprint"] != images.fingerprint:
             raise ValueError(f"{run.directory}: trained with other images than those found here")
     return images
 
@@ -92,20 +93,26 @@ def evaluate_features(
     batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
     first: int = 0,
+    disjoint: bool = False,
+    engine: str = "auto",
 ) -> pd.DataFrame:
     """One row an episode of one trained model: the features table of notebook 3, of episodes
     `first` to `n_episodes` - 1.
 
-    batch: episodes at once; None is as many as suit the device.
+    batch: episodes at once; None is as many as suit the device. disjoint: A and B share no class.
+    engine: "reference" adapts and embeds by plain autograd, the others by the adjoint's passes.
     Episode i is a pair of tasks drawn from `images` under `eval_seed`: A, which the model adapts
     to, and B, another. Pairs are the same for every run, so methods and seeds compare in pairs.
-    Columns: method, seed, episode; same_before and same_after, prototype accuracy on A before and
-    after adapting to A (the paper's pre-adaptation and on-task); other_before and other_after, the
-    same on B (off-task is other_after); ordinary, the adapted model's own accuracy on A;
+    Columns: method, seed, network (as `runs.Run`'s), episode; same_before and same_after, prototype
+    accuracy on A before and after adapting to A (the paper's pre-adaptation and on-task);
+    other_before and other_after, the same on B (off-task is other_after); ordinary, the adapted
+    model's own accuracy on A;
     shared_classes, how many classes A and B have in common, which the paper leaves to chance.
     """
     own = {"as learned": run.alpha}
-    table = evaluate_variants(run, images, own, n_episodes, eval_seed, batch, report, first)
+    table = evaluate_variants(
+        run, images, own, n_episodes, eval_seed, batch, report, first, disjoint, engine
+    )
     return table.drop(columns="variant")
 
 
@@ -118,24 +125,26 @@ def evaluate_variants(
     batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
     first: int = 0,
+    disjoint: bool = False,
+    engine: str = "auto",
 ) -> pd.DataFrame:
     """What `evaluate_features` gives, once with each of several sets of inner rates.
 
     variants: rates to adapt with, by the name that stands in the column `variant`.
     """
-    adaptations = {name: with_rates(run, alpha) for name, alpha in variants.items()}
+    adaptations = {name: with_rates(run, alpha, engine) for name, alpha in variants.items()}
     return evaluate_adaptations(
-        run, images, adaptations, n_episodes, eval_seed, batch, report, first
+        run, images, adaptations, n_episodes, eval_seed, batch, report, first, disjoint, engine
     )
 
 
-def with_rates(run: Run, alpha: Params) -> Adaptation:
+def with_rates(run: Run, alpha: Params, engine: str = "auto") -> Adaptation:
     """Adaptation as in training, with other rates."""
 
     def adapted(params: Params, task: Episodes, indices: range) -> Params:
         rates = to_device(alpha, task.support.device)
         n_steps = run.parameters["inner_steps"]
-        return adjoint.adapt(params, rates, task.support, task.support_labels, n_steps)
+        return ENGINES[engine].adapt(params, rates, task.support, task.support_labels, n_steps)
 
     return adapted
 
@@ -149,13 +158,25 @@ def evaluate_adaptations(
     batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
     first: int = 0,
+    disjoint: bool = False,
+    engine: str = "auto",
 ) -> pd.DataFrame:
     """What `evaluate_features` gives, once with each of several ways to adapt, by the name that
-    stands in the column `variant`."""
+    stands in the column `variant`. Raises ValueError for pairs that shall be `disjoint` where
+    classes do not suffice."""
+    n_way = run.parameters["n_way"]
+    if disjoint and images.n_classes < 2 * n_way:
+        raise ValueError(
+            f"disjoint=True: two tasks need {2 * n_way} classes, this split has "
+            f"{images.n_classes}; use False, or another eval_split"
+        )
     params = to_device(run.params, images.images.device)
 
     def of_batch(indices: range) -> list[pd.DataFrame]:
-        return _evaluate_batch(params, adaptations, images, run.parameters, eval_seed, indices)
+        return _evaluate_batch(
+            params, adaptations, images, run.parameters, eval_seed, indices, disjoint,
+            ENGINES[engine],
+        )  # fmt: skip
 
     return in_batches(run, images, n_episodes, of_batch, report, batch, first)
 
@@ -170,9 +191,10 @@ def in_batches(
     first: int = 0,
 ) -> pd.DataFrame:
     """The tables that `of_batch` gives of the episodes' numbers, one below the other, with the
-    run's method and seed in front. batch, report and first as for `evaluate_features`."""
+    run's method, seed and network in front. batch, report and first as for `evaluate_features`."""
     settings = run.parameters
     name = f"{settings['method']}, seed {settings['seed']}"
+    name += "" if run.network == END else f", {run.network}"
     batch = batch or episodes_at_once(images, settings["n_way"], settings["n_query"])
     parts = []
     for start in range(first, n_episodes, batch):
@@ -182,6 +204,7 @@ def in_batches(
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "method", settings["method"])
     table.insert(1, "seed", settings["seed"])
+    table.insert(2, "network", run.network)
     return table
 
 
@@ -196,9 +219,9 @@ class Embedded(NamedTuple):
     query: torch.Tensor
 
 
-def embed_tasks(params: Params, episodes: Episodes) -> Embedded:
+def embed_tasks(params: Params, episodes: Episodes, engine: ModuleType = adjoint) -> Embedded:
     """By `params`, shared or a set a task."""
-    return Embedded(adjoint.embed(params, episodes.support), adjoint.embed(params, episodes.query))
+    return Embedded(engine.embed(params, episodes.support), engine.embed(params, episodes.query))
 
 
 def own_accuracy(
@@ -220,26 +243,28 @@ def _evaluate_batch(
     settings: dict,
     eval_seed: int,
     indices: range,
+    disjoint: bool,
+    engine: ModuleType,
 ) -> list[pd.DataFrame]:
     n_way = settings["n_way"]
-    task, other = draw_pairs(images, settings, eval_seed, indices)
+    task, other = draw_pairs(images, settings, eval_seed, indices, disjoint)
     labels = task.query_labels
 
     def judge(of: Embedded) -> torch.Tensor:
         return prototype_accuracy(of.support, of.query, n_way, labels)
 
     before = {
-        "same_before": judge(embed_tasks(params, task)),
-        "other_before": judge(embed_tasks(params, other)),
+        "same_before": judge(embed_tasks(params, task, engine)),
+        "other_before": judge(embed_tasks(params, other, engine)),
     }
-    n_shared = shared_classes(images, eval_seed, indices, n_way)
+    n_shared = shared_classes(images, eval_seed, indices, n_way, disjoint)
     tables = []
     for name, adapt in adaptations.items():
         adapted = adapt(params, task, indices)
-        embedded = embed_tasks(adapted, task)
+        embedded = embed_tasks(adapted, task, engine)
         columns = before | {
             "same_after": judge(embedded),
-            "other_after": judge(embed_tasks(adapted, other)),
+            "other_after": judge(embed_tasks(adapted, other, engine)),
             "ordinary": own_accuracy(settings["method"], adapted, embedded, n_way, labels),
         }
         values = {column: columns[column].cpu().numpy() for column in ACCURACIES}

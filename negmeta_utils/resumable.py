@@ -9,8 +9,14 @@ import pandas as pd
 import torch
 
 from negmeta_utils import runs, storage
+from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.episodes import ImageSet, episodes_at_once
-from negmeta_utils.evaluation import check_comparable, evaluate_features, shared_test_images
+from negmeta_utils.evaluation import (
+    ENGINES,
+    check_comparable,
+    evaluate_features,
+    shared_test_images,
+)
 from negmeta_utils.runs import Run, shipped_features
 
 FEW_EPISODES = 60  # a look
@@ -25,20 +31,29 @@ def features_table(
     data_dir: str | None,
     device: torch.device,
     report: Callable[[str], None] = lambda text: None,
+    *,
+    disjoint: bool = False,
+    eval_split: str = "test",
+    engine: str = "auto",
 ) -> tuple[pd.DataFrame, Path]:
     """The tables of `evaluation.evaluate_features` of several runs, one below the other; and the
     folder of `runs.output_folder`, made once there is nothing left to refuse.
 
     What comes with a shipped run is taken as it is, and needs no images; all else is evaluated, by
     `evaluate_resumably` in that folder. n_episodes: of each run; None is as many as come with all
-    of them, or few. Raises ValueError as `evaluation.shared_test_images`.
+    of them, or few. eval_split: whose classes the tasks are of; the others as for
+    `evaluate_features`. Raises ValueError as it and as `evaluation.shared_test_images`.
     """
+    for name, value, known in (("eval_split", eval_split, SPLITS), ("engine", engine, ENGINES)):
+        if value not in known:
+            raise ValueError(f"{name}={value!r}: not one of {', '.join(known)}")
     check_comparable(trained)
-    known = [shipped_features(run, eval_seed) for run in trained]
+    as_shipped = not disjoint and eval_split == "test" and engine != "reference"
+    known = [shipped_features(run, eval_seed) if as_shipped else None for run in trained]
     lengths = [0 if table is None else len(table) for table in known]
     n_episodes = n_episodes or min(lengths) or FEW_EPISODES
     if min(lengths) < n_episodes:
-        images = shared_test_images(trained, data_dir).to(device)
+        images = shared_test_images(trained, data_dir, eval_split).to(device)
     folder = runs.output_folder(out_dir)
     tables = []
     for run, table, length in zip(trained, known, lengths, strict=True):
@@ -46,7 +61,12 @@ def features_table(
             report(f"{run.name}: its {length} episodes come with it")
             tables.append(table.head(n_episodes))
         else:
-            tables.append(evaluate_resumably(run, images, n_episodes, eval_seed, folder, report))
+            tables.append(
+                evaluate_resumably(
+                    run, images, n_episodes, eval_seed, folder, report,
+                    disjoint=disjoint, engine=engine,
+                )
+            )  # fmt: skip
     return pd.concat(tables, ignore_index=True), folder
 
 
@@ -57,19 +77,21 @@ def evaluate_resumably(
     eval_seed: int,
     folder: Path,
     report: Callable[[str], None] = lambda text: None,
-    deadline: float = float("inf"),
+    disjoint: bool = False,
+    engine: str = "auto",
 ) -> pd.DataFrame:
     """The table of `evaluation.evaluate_features`, kept in `folder` as far as it is known and begun
-    there where an earlier call left off; shorter than `n_episodes` if `deadline`, a time of
-    `time.monotonic`, comes before its end."""
-    path = _kept(run, images, eval_seed, folder)
+    there where an earlier call left off."""
+    path = _kept(run, images, (eval_seed, disjoint, engine == "reference"), folder)
     table = _read_kept(path).head(n_episodes) if path.exists() else pd.DataFrame()
     batch = episodes_at_once(images, run.parameters["n_way"], run.parameters["n_query"])
     written = time.monotonic()
     try:
-        while len(table) < n_episodes and time.monotonic() < deadline:
+        while len(table) < n_episodes:
             until = min(len(table) + batch, n_episodes)
-            more = evaluate_features(run, images, until, eval_seed, batch, report, len(table))
+            more = evaluate_features(
+                run, images, until, eval_seed, batch, report, len(table), disjoint, engine
+            )
             table = pd.concat([table, more], ignore_index=True)
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
                 storage.write_table(path, table)
@@ -93,10 +115,10 @@ def forget(folder: Path) -> None:
         path.unlink()
 
 
-def _kept(run: Run, images: ImageSet, eval_seed: int, folder: Path) -> Path:
-    """One file for one model on these images and episodes."""
+def _kept(run: Run, images: ImageSet, how: tuple, folder: Path) -> Path:
+    """One file for one model on these images, with pairs drawn and computed in this way."""
     digest = hashlib.sha256(run.file.read_bytes())
     shape = [run.parameters[name] for name in ("n_way", "n_shot", "n_query", "inner_steps")]
-    digest.update(repr((images.fingerprint, eval_seed, shape)).encode())
+    digest.update(repr((images.fingerprint, how, shape)).encode())
     name = f"{run.parameters['method']}-{run.parameters['seed']}-{digest.hexdigest()[:12]}"
     return folder / f".kept-{name}.parquet"

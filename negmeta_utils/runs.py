@@ -135,7 +135,8 @@ def output_folder(path: str | None) -> Path:
 def read_tables(folders: list[str], name: str) -> pd.DataFrame:
     """The tables `name` of several folders or shipped runs, one below the other.
 
-    Raises FileNotFoundError, and ValueError for a file that is no table or lacks `COLUMNS`.
+    Raises FileNotFoundError, and ValueError for a file that is no table, lacks `COLUMNS` or holds
+    several networks of one training.
     """
     check_folders(Path(name).stem, folders)
     tables = []
@@ -147,6 +148,12 @@ def read_tables(folders: list[str], name: str) -> pd.DataFrame:
                 f"{path}: no column {sorted(missing)[0]!r}; name a folder that notebook 2 or 3 "
                 "wrote"
             )
+        training = [key for key in ("method", "seed") if key in tables[-1]]
+        if "network" in tables[-1] and tables[-1].groupby(training)["network"].nunique().max() > 1:
+            raise ValueError(
+                f"{path}: of several networks of one training; name a folder where notebook 2 or 3 "
+                "was given one of each"
+            )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -155,10 +162,25 @@ def directory_of(name: str | Path) -> Path:
     return PRETRAINED / name if str(name) in shipped_runs() else resolve(name)
 
 
-def load_runs(names: list[str]) -> list[Run]:
-    """Finished runs, as `load_run`. Raises ValueError for what is no list."""
+def load_runs(names: list[str], several: bool = False) -> list[Run]:
+    """Finished runs, as `load_run`. Raises ValueError for what is no list, and unless `several`
+    for several networks of one training."""
     check_folders("runs", names)
-    return [load_run(name) for name in names]
+    trained = [load_run(name) for name in names]
+    if not several:
+        check_one_network_each(trained)
+    return trained
+
+
+def check_one_network_each(trained: list[Run]) -> None:
+    """Raise ValueError for several networks of one training, which would count as several seeds."""
+    named = {}
+    for run in trained:
+        if (other := named.setdefault(run.directory, run)) is not run:
+            raise ValueError(
+                f"runs: {other.name} and {run.name} are of one training; name one network of each "
+                "training, and the other ones in another execution"
+            )
 
 
 def load_run(name: str | Path) -> Run:

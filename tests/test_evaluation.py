@@ -6,12 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
 from negmeta_utils import runs
 from negmeta_utils.adaptation import adapt
-from negmeta_utils.episodes import draw_classes, draw_episodes
-from negmeta_utils.evaluation import evaluate_features, prototype_accuracy, shared_test_images
+from negmeta_utils.episodes import draw_classes, draw_episodes, draw_rows
+from negmeta_utils.evaluation import (
+    ENGINES,
+    evaluate_features,
+    prototype_accuracy,
+    shared_test_images,
+)
 from negmeta_utils.model import embed, forward
 from negmeta_utils.training import train
 
@@ -100,6 +106,47 @@ def test_every_run_is_judged_on_the_same_episodes(run, images, tiny_config, tmp_
     columns = ["same_before", "other_before", "shared_classes"]
     first, second = (evaluate_features(r, images, 8)[columns] for r in still)
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_disjoint_pairs_share_no_class_and_keep_their_first_task(run, images):
+    usual, disjoint = (evaluate_features(run, images, 40, 5, disjoint=d) for d in (False, True))
+    assert (disjoint["shared_classes"] == 0).all() and (usual["shared_classes"] > 0).any()
+    for column in ("same_before", "same_after", "ordinary"):
+        assert disjoint[column].equals(usual[column]), "A is the same task"
+    again = evaluate_features(run, images, 40, 5, batch=3, disjoint=True)
+    pd.testing.assert_frame_equal(again, disjoint)
+
+
+def test_a_disjoint_second_task_is_drawn_from_the_other_classes(random_images):
+    sizes, drawn = random_images.class_sizes, []
+    first_rows = np.concatenate([[0], np.cumsum(sizes)])
+    for index in range(200):
+        first = draw_classes(sizes, 3, "test", index, 5)
+        other = draw_classes(sizes, 3, "other", index, 5, apart_from="test")
+        rows = draw_rows(sizes, 3, "other", index, 5, 4, apart_from="test")
+        assert len(set(other)) == 5 and not set(first) & set(other)
+        assert (np.searchsorted(first_rows, rows, "right") - 1 == other[:, None]).all()
+        drawn += list(other)
+    # Every class is as likely as any other: 1,000 draws of 12 classes.
+    counts = np.bincount(drawn, minlength=12)
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_classes_that_do_not_suffice_for_two_tasks_are_refused(run, images):
+    few = replace(run, manifest={**run.manifest, "parameters": {**run.parameters, "n_way": 4}})
+    with pytest.raises(ValueError, match="disjoint=True: two tasks need 8 classes, this split has"):
+        evaluate_features(few, images, 3, disjoint=True)
+
+
+def test_plain_autograd_gives_what_the_adjoint_gives(run, images):
+    tasks = draw_episodes(images, 0, "test", range(3), 2, 1, 3)
+    arguments = (run.params, run.alpha, tasks.support, tasks.support_labels, 2)
+    adapted = {engine: module.adapt(*arguments) for engine, module in ENGINES.items()}
+    for name, value in adapted["reference"].items():
+        torch.testing.assert_close(value, adapted["adjoint"][name], rtol=1e-4, atol=1e-5)
+    for params in (run.params, adapted["adjoint"]):
+        plainly, fast = (ENGINES[e].embed(params, tasks.query) for e in ("reference", "adjoint"))
+        torch.testing.assert_close(plainly, fast, rtol=1e-4, atol=1e-5)
 
 
 def test_runs_of_different_tasks_or_data_are_refused(run, tiny_config, tmp_path):

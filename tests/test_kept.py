@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import runs, training
+from negmeta_utils import runs, storage, training
 from negmeta_utils.data import datasets
+from negmeta_utils.evidence.learned_rates import each_network, table_1
+from negmeta_utils.evidence.quantities import by_network, changes
+from negmeta_utils.plots import style
 from negmeta_utils.resumable import features_table
 from negmeta_utils.training import train
 
@@ -77,10 +81,38 @@ def test_the_tables_of_a_kept_network_end_with_it(trained):
 def test_networks_of_one_run_are_evaluated_side_by_side(trained, tmp_path):
     config, run = trained
     names = [f"{run.directory}@best", f"{run.directory}@6", str(run.directory)]
-    several = runs.load_runs(names)
+    several = runs.load_runs(names, several=True)
     out = str(tmp_path / "out")
-    features_table(several, 8, 0, out, config.data_dir, torch.device("cpu"))
+    table, _ = features_table(several, 8, 0, out, config.data_dir, torch.device("cpu"))
     assert len(list((tmp_path / "out").glob(".kept-*.parquet"))) == 3, "a table a network"
+    assert table.groupby("network", sort=False).size().to_dict() == {"best": 8, "6": 8, "end": 8}
+    told = by_network(table)
+    assert set(told["method"]) == {"meta-sgd@best", "meta-sgd@6", "meta-sgd@end"}
+    assert len(changes(told)) == 3
+    assert style.label("meta-sgd@6") == "Meta-SGD, update 6"
+    one = table[table["network"] == "best"]
+    assert set(by_network(one)["method"]) == {"meta-sgd"}
+
+
+def test_networks_of_one_run_do_not_pass_for_several_seeds(trained, tmp_path):
+    _, run = trained
+    names = [f"{run.directory}@best", str(run.directory)]
+    with pytest.raises(ValueError, match="runs: run@best and run are of one training; name one"):
+        runs.load_runs(names)
+    rates = pd.concat([network.rates() for network in runs.load_runs(names, several=True)])
+    storage.write_table(tmp_path / "rates.parquet", rates)
+    with pytest.raises(ValueError, match="of several networks of one training"):
+        runs.read_tables([str(tmp_path)], "rates.parquet")
+
+
+def test_table_1_has_every_network(trained):
+    _, run = trained
+    names = [f"{run.directory}@6", str(run.directory)]
+    several = runs.load_runs(names, several=True)
+    table = each_network(table_1, pd.concat([network.rates() for network in several]))
+    for network in several:
+        own = table[table["network"] == network.network].drop(columns="network")
+        pd.testing.assert_frame_equal(own.reset_index(drop=True), table_1(network.rates()))
 
 
 def test_a_network_that_was_not_kept_is_named_in_one_line(trained):

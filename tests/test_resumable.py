@@ -51,9 +51,30 @@ def test_other_episodes_are_not_mistaken_for_these(run, images, tmp_path):
     pd.testing.assert_frame_equal(evaluate_resumably(run, images, 3, 0, tmp_path), first.head(3))
 
 
-def test_a_deadline_leaves_a_shorter_table(run, images, tmp_path):
-    assert len(evaluate_resumably(run, images, 5, 0, tmp_path, deadline=0)) == 0
-    assert not list(tmp_path.iterdir())
+def test_pairs_drawn_or_computed_in_another_way_are_another_table(run, images, tmp_path):
+    usual = evaluate_resumably(run, images, 5, 0, tmp_path)
+    disjoint = evaluate_resumably(run, images, 5, 0, tmp_path, disjoint=True)
+    plain = evaluate_resumably(run, images, 5, 0, tmp_path, engine="reference")
+    assert len(list(tmp_path.iterdir())) == 3
+    assert usual["same_before"].equals(disjoint["same_before"])
+    assert not usual["other_before"].equals(disjoint["other_before"])
+    accuracies = usual.columns[4:]
+    pd.testing.assert_frame_equal(plain[accuracies], usual[accuracies], atol=1 / 6)
+
+
+def test_tasks_may_be_of_the_classes_that_were_trained_on(run, tiny_config, tmp_path):
+    def table(split):
+        return resumable.features_table(
+            [run], 4, 0, str(tmp_path), tiny_config.data_dir, torch.device("cpu"), eval_split=split
+        )[0]
+
+    for split in ("train", "val"):
+        images = shared_test_images([run], tiny_config.data_dir, split)
+        assert images.n_classes == {"train": 8, "val": 6}[split]
+        pd.testing.assert_frame_equal(table(split), evaluate_features(run, images, 4))
+    for name, value in (("eval_split", "all"), ("engine", "fast")):
+        with pytest.raises(ValueError, match=f"{name}='{value}': not one of"):
+            resumable.features_table([run], 4, 0, None, None, None, **{name: value})
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What the learned inner rates say: table 1, and how far a training is from the paper's."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -90,6 +92,15 @@ def distance_to_paper(rates: pd.DataFrame) -> pd.DataFrame:
         {"distance": np.sqrt(by_point["square"].mean()), "signs": by_point["right"].sum()}
     )
     return table.reset_index()
+
+
+def each_network(
+    function: Callable[[pd.DataFrame], pd.DataFrame], rates: pd.DataFrame
+) -> pd.DataFrame:
+    """`function` of the rows of each network in turn, one table below the other: of trainings, or
+    of networks kept along them, as the column `network` says, which stands in front."""
+    tables = {name: function(rows) for name, rows in rates.groupby("network", sort=False)}
+    return pd.concat(tables, names=["network"]).reset_index(level=0).reset_index(drop=True)
 
 
 def rates_against_start(rates: pd.DataFrame) -> pd.DataFrame:

@@ -106,6 +106,14 @@ def check_features(features: pd.DataFrame) -> None:
         raise ValueError("features: repeated rows of method, seed, episode; pass each run once")
 
 
+def by_network(features: pd.DataFrame) -> pd.DataFrame:
+    """`features` with networks kept along the way as methods of their own, meta-sgd@best, where
+    there are several of one training."""
+    if features.groupby(["method", "seed"], observed=True)["network"].nunique().max() == 1:
+        return features
+    return features.assign(method=features["method"] + "@" + features["network"])
+
+
 def accuracies(features: pd.DataFrame) -> pd.DataFrame:
     """Figure 7 in percent: method, measure, mean, low, high, of these networks over episodes."""
     check_features(features)

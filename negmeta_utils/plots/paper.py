@@ -15,6 +15,8 @@ from negmeta_utils.plots.style import (
     PALETTE,
     PAPER,
     POSITIVE,
+    colour,
+    label,
 )
 
 
@@ -100,8 +102,8 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
         values = rates.loc[rates["layer"] == layer, "rate"].to_numpy()
         reach = max(np.quantile(np.abs(values), 0.999), 1e-6)
         bins = np.linspace(-reach, reach, 61)
-        for part, colour in ((values[values < 0], NEGATIVE), (values[values >= 0], POSITIVE)):
-            axis.hist(part.clip(-reach, reach), bins=bins, color=colour)
+        for part, shade in ((values[values < 0], NEGATIVE), (values[values >= 0], POSITIVE)):
+            axis.hist(part.clip(-reach, reach), bins=bins, color=shade)
         axis.axvline(values.mean(), color="black", lw=1.3)
         if initial is not None:
             axis.axvline(initial, color="black", lw=1, ls=":")
@@ -162,8 +164,8 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
         places = np.arange(len(measures)) + apart * (number - (len(methods) - 1) / 2)
         errors = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
         axis.errorbar(
-            places, rows["mean"], errors, fmt="o", capsize=3, color=COLOURS[method],
-            label=LABELS[method],
+            places, rows["mean"], errors, fmt="o", capsize=3, color=colour(method),
+            label=label(method),
         )  # fmt: skip
         for place, mean in zip(places, rows["mean"], strict=True):
             axis.annotate(
@@ -192,13 +194,13 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         for place, method in enumerate(methods):
             rows = changes[(changes["quantity"] == quantity) & (changes["method"] == method)]
             for row in rows.itertuples():
-                _interval(axis, row, place + APART[row.over], COLOURS[method])
+                _interval(axis, row, place + APART[row.over], colour(method))
             published = paper[(paper["quantity"] == quantity) & (paper["method"] == method)]
             axis.plot(published["points"], [place] * len(published), "x", color=PAPER, zorder=3)
         axis.axvline(0, color="black", lw=1)
         axis.set(title=quantity, xlabel="percentage points", ylim=(-0.6, len(methods) - 0.4))
         axis.locator_params(axis="x", nbins=6)
-    axes[0, 0].set_yticks(range(len(methods)), [LABELS[m] for m in methods])
+    axes[0, 0].set_yticks(range(len(methods)), [label(m) for m in methods])
     handles = {
         "episodes": {"marker": "o", "label": "over episodes: these networks"},
         "seeds": {"marker": "s", "ls": "--", "label": "over seeds: the methods"},

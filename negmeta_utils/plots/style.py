@@ -30,9 +30,23 @@ LABELS = {
     "protonet": "prototypical network",
     "meta-sgd - maml": "Meta-SGD − MAML",
 }
+NETWORKS = {"end": "end of training", "best": "best validation"}  # others: their meta-update
 NEGATIVE, POSITIVE, PAPER = PALETTE[3], PALETTE[7], "black"
 APART = {"episodes": 0.12, "seeds": -0.12}  # of a method's two intervals
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
+
+
+def label(method: str) -> str:
+    """A method in words, or a network of one: "meta-sgd@best"."""
+    name, _, network = method.partition("@")
+    if not network:
+        return LABELS[name]
+    return f"{LABELS[name]}, {NETWORKS.get(network) or f'update {int(network):,}'}"
+
+
+def colour(method: str) -> str:
+    """Of a method, or of a network of one."""
+    return COLOURS[method.partition("@")[0]]
 
 
 def set_style() -> None:

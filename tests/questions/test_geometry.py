@@ -1,5 +1,7 @@
 """Measures of representations against brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,12 +64,7 @@ def test_what_does_not_adapt_does_not_move(tiny_config, tiny_data, tmp_path):
     assert moved["cka"].between(0, 1 - 1e-6).all()
     assert sorted(moved["task"].unique()) == ["off-task", "on-task"]
     assert len(moved) == 2 * 2 * 4
-    still = measure_geometry(
-        type(run)(
-            run.directory, run.manifest, run.params, {n: 0 * a for n, a in run.alpha.items()}
-        ),
-        images,
-        2,
-    )
+    unmoving = replace(run, alpha={name: 0 * rate for name, rate in run.alpha.items()})
+    still = measure_geometry(unmoving, images, 2)
     assert still["cka"].to_numpy() == pytest.approx(1, abs=1e-5)
     assert still["ratio_before"].to_numpy() == pytest.approx(still["ratio_after"].to_numpy())
