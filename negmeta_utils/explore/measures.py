@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import PCA
 
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_pairs
@@ -147,15 +146,25 @@ def adaptation_steps(
         rows.append({"step": step, **row})
         answers.append(answered)
         embedded.append(F.normalize(torch.cat(both, 1)[0], dim=-1).numpy())
-    pca = PCA(2, svd_solver="full")
-    places = pca.fit_transform(np.concatenate(embedded).astype(np.float64))
+    places, share = principal_components(np.concatenate(embedded).astype(np.float64))
     return Steps(
         pd.DataFrame(rows),
         places.reshape(n_steps + 1, -1, 2),
         torch.cat([task.support_labels, task.query_labels]).numpy(),
         np.stack(answers),
-        float(pca.explained_variance_ratio_.sum()),
+        share,
     )
+
+
+def principal_components(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """`points` [n, d] on their first two principal components, [n, 2], and the share of the
+    variance that these explain. The largest entry of each component is positive."""
+    centred = points - points.mean(axis=0)
+    _, lengths, components = np.linalg.svd(centred, full_matrices=False)
+    largest = np.abs(components[:2]).argmax(axis=1)
+    signs = np.sign(components[np.arange(2), largest])
+    share = (lengths[:2] ** 2).sum() / (lengths**2).sum()
+    return centred @ (components[:2] * signs[:, None]).T, float(share)
 
 
 def _judge(

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
 from negmeta_utils import runs
@@ -205,3 +206,12 @@ def test_shipped_runs_are_listed_and_load_by_what_the_list_says():
 def test_a_run_that_is_not_shipped_is_refused():
     with pytest.raises(ValueError, match="glyphs-boil-7: no such shipped run; there are glyphs-"):
         runs.load_pretrained("boil", "glyphs", seed=7)
+
+
+def test_principal_components_are_those_of_scikit_learn():
+    points = np.random.default_rng(0).normal(size=(40, 12)) * np.arange(1, 13)
+    oracle = PCA(2, svd_solver="full")
+    expected = oracle.fit_transform(points)
+    places, share = measures.principal_components(points)
+    assert share == pytest.approx(oracle.explained_variance_ratio_.sum())
+    np.testing.assert_allclose(places, expected, atol=1e-9)

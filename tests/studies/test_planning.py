@@ -55,7 +55,7 @@ def test_a_study_runs_end_to_end_and_a_second_time_does_nothing(small, tmp_path,
         "[1/5] train-maml-0", "[2/5] train-meta-sgd-0", "[3/5] alpha", "[4/5] features",
         "[5/5] statistics",
     ]  # fmt: skip
-    assert "| f       | the difference in (e) is significant" in printed
+    assert "(f) the difference in (e) is significant: " in printed
     assert printed.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
     for file in (
         "train-maml-0/model.safetensors", "train-meta-sgd-0/01_train.ipynb",
@@ -68,7 +68,7 @@ def test_a_study_runs_end_to_end_and_a_second_time_does_nothing(small, tmp_path,
     assert cli.main(["study", str(small), "--out", str(out)]) == 0
     again = capsys.readouterr().out
     assert again.count("already complete") == 5
-    assert "| f       |" in again
+    assert "(f) the difference" in again
 
     # Another value of one step redoes that step and what reads it, and nothing else.
     arguments = ["study", str(small), "--out", str(out), "--set", "features.n_episodes=36"]
