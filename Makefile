@@ -1,32 +1,60 @@
-# The environment is made once, and again whenever pyproject.toml changes.
+# The environment is made once, and again whenever what it is made from changes. Its versions are
+# those that the published results were made with (constraints.txt); `make latest` takes the newest.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+INDEX :=
+INSTALL = $(BIN)/pip install $(if $(INDEX),--extra-index-url $(INDEX)) --editable
 
-.venv/made: pyproject.toml
+define SIZES
+To be installed in .venv: about 6.2 GB, most of which PyTorch brings. On Linux 4.1 GB of it are
+CUDA's libraries, which only an NVIDIA card needs. Without one, stop here (Ctrl-C) and have PyTorch's
+build for CPUs: make study INDEX=ADDRESS, with the address that the installation page at pytorch.org
+names for CPU.
+endef
+export SIZES
+
+.venv/made: pyproject.toml constraints.txt
+	@echo "$$SIZES"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable .
-	touch $@
+	$(INSTALL) . --constraint constraints.txt
+	echo constraints.txt > $@
 
-.PHONY: study test lab bench scaling soak publish
+# With what the tests need as well.
+.venv/made-tests: .venv/made
+	$(INSTALL) '.[test]' --constraint constraints.txt
+	cp .venv/made $@
+
+.PHONY: study test quick lab latest lock bench scaling soak publish
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
 	$(BIN)/negmeta report demo
 
-test: .venv/made
+test: .venv/made-tests
+	@echo "Versions: $$(cat .venv/made-tests)"
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lab: .venv/made
 	$(BIN)/jupyter lab notebooks
 
-bench: .venv/made
+# The environment anew with the newest releases that pyproject.toml allows; then `make test`.
+latest:
+	$(PYTHON) -m venv .venv
+	$(INSTALL) '.[test]' --upgrade --upgrade-strategy eager
+	echo "the newest releases (make latest)" | tee .venv/made .venv/made-tests
+
+# For maintainers: the versions in .venv become those of constraints.txt.
+lock: .venv/made-tests
+	$(BIN)/pip list --format freeze --exclude-editable --exclude pip > constraints.txt
+
+bench: .venv/made-tests
 	$(BIN)/python -m benchmarks.against_peers
 
 scaling: .venv/made
 	$(BIN)/python -m benchmarks.scaling
 
 # Hundreds of kills, and nbval twenty times on a busy machine: half an hour on two cores.
-soak: .venv/made
+soak: .venv/made-tests
 	$(BIN)/python tests/soak.py
 
 # For maintainers, after `negmeta study` of each: what of their results the repository keeps.

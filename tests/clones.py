@@ -26,5 +26,6 @@ def copy_clone(folder):
     (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     for part in ("lib", "pyvenv.cfg"):
         (folder / ".venv" / part).symlink_to(Path(sys.prefix) / part)
-    (folder / ".venv" / "made").touch()
+    for stamp in ("made", "made-tests"):
+        (folder / ".venv" / stamp).touch()
     return folder

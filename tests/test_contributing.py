@@ -1,7 +1,6 @@
 """The steps of CONTRIBUTING.md, done as they are written."""
 
 import re
-import tomllib
 
 import nbformat
 import numpy as np
@@ -98,14 +97,3 @@ def test_the_citation_is_of_the_paper_and_of_this_version():
     assert paper["authors"] == [{"family-names": "Starshak", "given-names": "Tom"}]
     assert (paper["type"], paper["year"]) == ("article", 2022)
     assert paper["url"].split("/")[-1] == paper["identifiers"][0]["value"].removeprefix("arXiv:")
-
-
-def test_files_that_are_not_python_are_installed():
-    """An editable installation, as everywhere here, would not miss them."""
-    with open(runs.ROOT / "pyproject.toml", "rb") as file:
-        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]["negmeta_utils"]
-    package = runs.ROOT / "negmeta_utils"
-    for path in package.rglob("*"):
-        if path.is_file() and path.suffix not in (".py", ".pyc"):
-            name = path.relative_to(package)
-            assert any(name.match(pattern) for pattern in patterns), name

@@ -51,7 +51,7 @@ def test_conda_installs_what_pip_does(clone):
     assert "conda env create -f environment.yml" in README
     environment = yaml.safe_load((clone / "environment.yml").read_text())
     (pip,) = (d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
-    assert pip == ["-e ."], "pyproject.toml is the one list of dependencies"
+    assert pip == ["-c constraints.txt", "-e ."], "what `make` installs"
 
 
 def check_make_study(command, clone, data):
@@ -71,7 +71,7 @@ def check_report(command, clone, data):
 
 
 def check_make_test(command, clone, data):
-    assert make_says("test", clone).strip() == ".venv/bin/python -m pytest -n auto --dist loadfile"
+    assert " -m pytest " in make_says("test", clone).splitlines()[-1]
 
 
 def check_make_lab(command, clone, data):
