@@ -82,7 +82,8 @@ def init_alpha(
         generator = torch.Generator().manual_seed(seed)
         low, high = META_SGD_RANGE
         return {
-            name: low + (high - low) * torch.rand(value.shape, generator=generator)
+            name: low
+            + (high - low) * torch.rand(value.shape, generator=generator, dtype=torch.float32)
             for name, value in params.items()
         }
     if alpha_init != "constant":
@@ -93,7 +94,8 @@ def init_alpha(
     alpha = {}
     for name, value in params.items():
         rate = inner_lr if layer_and_group(name)[0] in settings.adapts else 0.0
-        alpha[name] = torch.full(value.shape if settings.learns_alpha else (), rate)
+        shape = value.shape if settings.learns_alpha else ()
+        alpha[name] = torch.full(shape, rate, dtype=torch.float32)
     return alpha
 
 

@@ -32,15 +32,16 @@ def init_params(
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(fan_in: int, *shape: int) -> torch.Tensor:
-        return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(fan_in)
+        values = torch.rand(shape, generator=generator, dtype=torch.float32)
+        return (values * 2 - 1) / math.sqrt(fan_in)
 
     params: Params = {}
     for block in BLOCKS:
         fan_in = (channels if block == 1 else n_filters) * 9
         params[f"conv{block}.weight"] = uniform(fan_in, n_filters, fan_in // 9, 3, 3)
         params[f"conv{block}.bias"] = uniform(fan_in, n_filters)
-        params[f"norm{block}.weight"] = torch.ones(n_filters)
-        params[f"norm{block}.bias"] = torch.zeros(n_filters)
+        params[f"norm{block}.weight"] = torch.ones(n_filters, dtype=torch.float32)
+        params[f"norm{block}.bias"] = torch.zeros(n_filters, dtype=torch.float32)
     features = n_features(image_size, n_filters)
     params["logits.weight"] = uniform(features, n_way, features)
     params["logits.bias"] = uniform(features, n_way)

@@ -66,7 +66,8 @@ def results(seed):
     for size, channels, filters in ((21, 3, 64), (16, 1, 32)):
         params = init_params(seed, channels, size, 5, filters)
         alpha = init_alpha("meta-sgd", params, 0.1)
-        images = torch.rand(2, 1, 25, channels, size, size, generator=generator)
+        shape = (2, 1, 25, channels, size, size)
+        images = torch.rand(shape, generator=generator, dtype=torch.float32)
         labels = torch.arange(5).repeat_interleave(5)
         tasks = Episodes(images[0], labels, images[1], labels)
         for gradient in (
@@ -98,6 +99,41 @@ def test_digits_do_not_depend_on_vectors_and_compiler(compiler, flags, fresh, mo
     found = results(3)
     assert len(list(fresh.glob("*.so"))) == 2
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.fixture
+def every_switch():
+    """All of torch's global switches that change arithmetic, turned from where they are."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    precision = torch.get_float32_matmul_precision()
+    torch.set_num_threads(3)
+    torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
+    torch.use_deterministic_algorithms(True)
+    torch.set_flush_denormal(True)
+    with (
+        torch.set_grad_enabled(False),
+        torch.backends.mkldnn.flags(enabled=False),
+        torch.autocast("cpu"),
+    ):
+        yield
+    torch.set_flush_denormal(False)
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision(precision)
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def expected():
+    return results(4)
+
+
+def test_digits_do_not_depend_on_torchs_switches(expected, every_switch):
+    found = results(4)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
 
 
 def test_wide_vectors_compile(tmp_path):
