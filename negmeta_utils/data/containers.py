@@ -1,18 +1,17 @@
-"""Layouts in which one file holds many images: pickles and Parquet."""
+"""Layouts in which one pickle holds many images."""
 
-import json
-import re
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
 from negmeta_utils.data import pickles
 from negmeta_utils.data.class_lists import CIFAR_FS
 from negmeta_utils.data.layouts import SPLITS, Layout, Split, grouped, named, split_of
+from negmeta_utils.data.names import shown
 
-WNID = re.compile(r"n\d{8}")
+UNLABELLED = "an image has a label that is no whole number"
 
 
 def _cache_parts(folder: Path) -> dict[str, list[Path]]:
@@ -23,20 +22,52 @@ def _read_cache(parts: list[Path], split: str) -> Split:
     (path,) = parts
     content = _dictionary(path, image_data=np.ndarray, class_dict=dict)
     pixels = _pixels(path, content["image_data"])
-    images: dict[str, list[np.ndarray]] = {}
-    for name, listed in content["class_dict"].items():
-        rows = np.asarray(listed)
-        if rows.dtype.kind not in "iu" or rows.ndim != 1 or not _distinct_below(rows, len(pixels)):
-            raise ValueError(
-                f"{path}: class {pickles.text(name)} does not list rows of the {len(pixels)} "
-                "images, each once; fetch it again"
-            )
-        images[pickles.text(name)] = [pixels[row] for row in rows]
+    rows: dict[object, np.ndarray] = {}
+    for name, of_class in content["class_dict"].items():
+        what = (
+            f"class {_text(path, name)} does not list rows of the {len(pixels)} images, each once"
+        )
+        rows[name] = _whole_numbers(path, of_class, what)
+        if not _distinct_below(rows[name], len(pixels)):
+            raise ValueError(f"{path}: {what}; fetch it again")
+    listed = np.concatenate([np.zeros(0, np.int64), *rows.values()])
+    if len(np.unique(listed)) < max(len(listed), len(pixels)):
+        raise ValueError(
+            f"{path}: of its {len(pixels)} images, some are in two classes or in none; fetch it "
+            "again"
+        )
+    names = _distinct_texts(path, rows)
+    images = {names[name]: [pixels[row] for row in of_class] for name, of_class in rows.items()}
     return split_of(images, path)
 
 
 def _distinct_below(rows: np.ndarray, end: int) -> bool:
-    return len(np.unique(rows)) == len(rows) and ((rows >= 0) & (rows < end)).all()
+    return len(np.unique(rows)) == len(rows) and bool(((rows >= 0) & (rows < end)).all())
+
+
+def _whole_numbers(path: Path, listed: object, what: str = UNLABELLED) -> np.ndarray:
+    """A list or an array of whole numbers: int64 [n]. Raises ValueError for anything else, before
+    NumPy would look into lists within lists."""
+    if isinstance(listed, list | tuple) and all(type(n) is int for n in listed):
+        with suppress(OverflowError):
+            return np.array(listed, dtype=np.int64)
+    if isinstance(listed, np.ndarray) and listed.ndim == 1 and listed.dtype.kind in "iu":
+        return listed.astype(np.int64)
+    raise ValueError(f"{path}: {what}; fetch it again")
+
+
+def _distinct_texts(path: Path, names: Iterable[object]) -> dict[object, str]:
+    texts = {name: _text(path, name) for name in names}
+    if len(set(texts.values())) < len(texts):
+        raise ValueError(f"{path}: names a class twice; fetch it again")
+    return texts
+
+
+def _text(path: Path, value: object) -> str:
+    try:
+        return pickles.text(value)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; fetch it again") from error
 
 
 def _metaoptnet_parts(folder: Path) -> dict[str, list[Path]]:
@@ -48,56 +79,17 @@ def _read_metaoptnet(parts: list[Path], split: str) -> Split:
     (path,) = parts
     content = _dictionary(path, data=np.ndarray, labels=list | np.ndarray, catname2label=dict)
     pixels = _pixels(path, content["data"])
-    names = {label: pickles.text(name) for name, label in content["catname2label"].items()}
-    labels = np.asarray(content["labels"]).tolist()
-    if len(labels) != len(pixels) or not set(labels) <= set(names):
+    texts = _distinct_texts(path, content["catname2label"])
+    numbers = _whole_numbers(path, list(content["catname2label"].values())).tolist()
+    names = dict(zip(numbers, texts.values(), strict=True))
+    labels = _whole_numbers(path, content["labels"]).tolist()
+    fits = len(labels) == len(pixels) and set(labels) <= set(names)
+    if not fits or len(names) < len(texts):
         raise ValueError(
             f"{path}: {len(pixels)} images, {len(labels)} labels and {len(names)} names of labels "
             "do not belong together; fetch it again"
         )
     return split_of(grouped(pixels, [names[label] for label in labels]), path)
-
-
-def _parquet_parts(folder: Path) -> dict[str, list[Path]]:
-    parts = {split: sorted(folder.glob(f"{split}*.parquet")) for split in SPLITS}
-    return {split: paths for split, paths in parts.items() if paths}
-
-
-def _read_parquet(parts: list[Path], split: str) -> Split:
-    images: list[bytes] = []
-    names: list[str] = []
-    for path in parts:
-        pickles.refuse_html(path)
-        try:
-            table = pyarrow.parquet.read_table(path, columns=["image", "label"])
-            cells = table["image"].to_pylist()
-            names += _label_names(table, cells, split)
-            images += [memoryview(cell["bytes"]).tobytes() for cell in cells]
-        except (pyarrow.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"{path}: not a whole Parquet file with columns image (bytes, path) and label "
-                f"({said}); fetch it again"
-            ) from error
-    return split_of(grouped(images, names), parts[0])
-
-
-def _label_names(table: pyarrow.Table, cells: list[dict], split: str) -> list[str]:
-    """One class name a row: the label itself if it is a text, else its name in the file's
-    metadata, else the WNID with which the image's file name begins, else the label's number."""
-    labels = table["label"].to_pylist()
-    if all(isinstance(label, str) for label in labels):
-        return labels
-    metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = metadata.get("info", {}).get("features", {}).get("label", {}).get("names")
-    if names:
-        return [names[label] for label in labels]
-    wnids = [WNID.match(cell.get("path") or "") for cell in cells]
-    if all(wnids):
-        return [match[0] for match in wnids]
-    # Numbers may start at 0 in every split; a split of all hundred classes is no few-shot split.
-    prefix = "" if len(set(labels)) == 100 else f"{split} "
-    return [f"{prefix}label {label:03d}" for label in labels]
 
 
 def _cifar_parts(folder: Path) -> dict[str, list[Path]]:
@@ -107,14 +99,24 @@ def _cifar_parts(folder: Path) -> dict[str, list[Path]]:
 
 def _read_cifar(parts: list[Path], split: str) -> Split:
     meta = _dictionary(parts[2], fine_label_names=list)
-    names = [pickles.text(name) for name in meta["fine_label_names"]]
+    names = [_text(parts[2], name) for name in meta["fine_label_names"]]
     rows: dict[str, dict[str, np.ndarray]] = {name: {} for name in CIFAR_FS[split]}
     for path in parts[:2]:
         content = _dictionary(path, data=np.ndarray, fine_labels=list, filenames=list)
-        pixels = content["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        files = map(pickles.text, content["filenames"])
-        for image, label, file in zip(pixels, content["fine_labels"], files, strict=True):
+        pixels, labels = content["data"], _whole_numbers(path, content["fine_labels"])
+        files = [_text(path, file) for file in content["filenames"]]
+        is_cifar = pixels.ndim == 2 and pixels.shape[1:] == (3072,) and pixels.dtype == np.uint8
+        if not is_cifar or not len(pixels) == len(labels) == len(set(files)):
+            raise ValueError(
+                f"{path}: its images, labels and file names do not belong together; fetch it again"
+            )
+        if not ((labels >= 0) & (labels < len(names))).all():
+            raise ValueError(f"{path}: labels beyond its {len(names)} classes; fetch it again")
+        coloured = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        for image, label, file in zip(coloured, labels, files, strict=True):
             if names[label] in rows:
+                if file in rows[names[label]]:
+                    raise ValueError(f"{path}: {shown(file)} is there twice; fetch it again")
                 rows[names[label]][file] = image
     return split_of({c: [of[f] for f in sorted(of)] for c, of in rows.items()}, parts[0].parent)
 
@@ -151,7 +153,6 @@ METAOPTNET = Layout(
     "miniImageNet_category_split_{train_phase_train,val,test}.pickle",
     _metaoptnet_parts, _read_metaoptnet, of_files=False,
 )  # fmt: skip
-PARQUET = Layout("{train,validation,test}*.parquet", _parquet_parts, _read_parquet, of_files=False)
 CIFAR_PYTHON = Layout(
     "CIFAR-100's own train, test and meta", _cifar_parts, _read_cifar, of_files=False
 )

@@ -24,6 +24,7 @@ from negmeta_utils.data import (
     containers,
     glyphs,
     image_trees,
+    parquet,
     preparing,
 )
 from negmeta_utils.data.layouts import SPLITS, Dataset
@@ -40,7 +41,7 @@ DATASETS = {
         84,
         (
             image_trees.CSV, image_trees.WNID_FOLDERS, containers.CACHE_PICKLES,
-            containers.METAOPTNET, containers.PARQUET,
+            containers.METAOPTNET, parquet.PARQUET,
         ),
     ),
     "cifar-fs": Dataset(

@@ -1,20 +1,31 @@
 """Reads pickles of arrays without running anything that a pickle may ask for.
 
 A pickle is a program, and the public data sets come as pickles. Here its every call goes to one of
-the few stand-ins of `ADMITTED`, which take apart what the pickle says of an array and build the
+the few stand-ins of `_admitted`, which take apart what the pickle says of an array and build the
 array from plain bytes; neither NumPy's own reconstruction nor any other function is within reach.
 Admitted are what such files hold: arrays and scalars of numbers and of bytes, dictionaries, lists,
 tuples, texts and numbers, as written by Python 2 or 3 and NumPy 1 or 2.
+
+Nor can it take more than its own length allows: reads are held to the file, calls to bytes in
+proportion to it, operations to a number, and keys of dictionaries to texts and small numbers (to
+hash tuples within tuples may take for ever, or all of the stack). Python's own unpickler in Python
+is used, because the one in C takes memory that it is asked for and has no places to look.
 """
 
 import pickle
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from negmeta_utils.data import bounds
+from negmeta_utils.data.names import shown
+
+MAX_OPERATIONS = 2_000_000  # some ten times what the public files take
+MAX_KEY = 2**31  # whole numbers below have hashes of their own; larger ones can be made to collide
 # Integers, floats, booleans and byte strings; never objects, and never a structure.
 ADMITTED_DTYPE = re.compile(r"[<>|=]?[iufbS]\d*")
 HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)", re.I | re.S)
@@ -26,9 +37,11 @@ def load(path: Path) -> Any:
     Raises ValueError where it is no pickle, is cut short or asks for anything not admitted.
     """
     refuse_html(path)
+    length = bounds.length_of(path)
+    bounds.refuse_beyond_memory(3 * length, f"{path}: its arrays", "use another machine")
     with path.open("rb") as file:
         try:
-            return _plain(_Unpickler(file, encoding="bytes").load())
+            return _plain(_Unpickler(_Bounded(file, length), length).load())
         except OSError:
             raise
         except Exception as error:  # a malformed pickle makes the machine fail in any way
@@ -38,8 +51,10 @@ def load(path: Path) -> Any:
 
 
 def text(value: str | bytes) -> str:
-    """A text as Python 3 or Python 2 wrote it."""
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    """A text as Python 3 or Python 2 wrote it. Raises ValueError for anything else."""
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"a {type(value).__name__} where a text should be")
+    return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 def refuse_html(path: Path) -> None:
@@ -109,26 +124,37 @@ def _scalar(dtype: _Dtype, raw: str | bytes) -> object:
 
 
 def _encode(value: str, codec: str) -> bytes:
-    if codec != "latin1":
+    if codec != "latin1" or not isinstance(value, str):
         raise pickle.UnpicklingError(f"codec {codec!r} is not admitted")
     return value.encode("latin1")
+
+
+def _bytearray(raw: str | bytes = b"", codec: str = "latin-1") -> bytearray:
+    """Of what it is to hold; of a number it would be that many zeros."""
+    if codec not in ("latin-1", "latin1") or not isinstance(raw, str | bytes):
+        raise pickle.UnpicklingError("a bytearray of something else is not admitted")
+    return bytearray(_bytes(raw))
+
+
+def _pairs(pairs: list | tuple = ()) -> dict:
+    return {_key(key): value for key, value in pairs}
 
 
 def _bytes(raw: str | bytes) -> bytes:
     return raw.encode("latin1") if isinstance(raw, str) else raw
 
 
-def _admitted() -> dict[tuple[str, str], object]:
-    calls: dict[tuple[str, str], object] = {
+def _admitted() -> dict[tuple[str, str], _Call]:
+    calls: dict[tuple[str, str], _Call] = {
         ("_codecs", "encode"): _Call(_encode),
-        ("collections", "OrderedDict"): _Call(dict),
+        ("collections", "OrderedDict"): _Call(_pairs),
         ("collections", "defaultdict"): _Call(lambda *_: {}),
         ("numpy", "dtype"): _Call(_Dtype),
         ("numpy", "ndarray"): _Call(lambda *_: None),  # only ever handed to _reconstruct
     }
     for module in ("builtins", "__builtin__"):
-        calls[module, "list"] = _Call(list)  # a defaultdict's factory
-        calls[module, "bytearray"] = _Call(bytearray)
+        calls[module, "list"] = _Call(lambda: [])  # a defaultdict's factory
+        calls[module, "bytearray"] = _Call(_bytearray)
         calls[module, "bytes"] = _Call(lambda: b"")  # how old protocols write no bytes at all
     for package in ("numpy.core", "numpy._core"):
         calls[f"{package}.multiarray", "_reconstruct"] = _Call(lambda *_: _Array())
@@ -140,19 +166,119 @@ def _admitted() -> dict[tuple[str, str], object]:
 ADMITTED = _admitted()
 
 
-class _Unpickler(pickle.Unpickler):
+class _Bounded:
+    """A file that is not asked for more than it holds."""
+
+    def __init__(self, file: BinaryIO, length: int):
+        self._file, self._length, self.readline = file, length, file.readline
+
+    def read(self, n_bytes: int) -> bytes:
+        if not 0 <= n_bytes <= self._length - self._file.tell():
+            raise EOFError(f"{n_bytes} bytes asked for, beyond the end")
+        return self._file.read(n_bytes)
+
+
+class _Operations(dict):
+    """What an unpickler does for each operation, up to a number of operations."""
+
+    left = MAX_OPERATIONS
+
+    def __getitem__(self, operation: int) -> Callable:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"more than {MAX_OPERATIONS} operations")
+        return super().__getitem__(operation)
+
+
+def _key(key: object) -> object:
+    """A key that a dictionary may have: its hash takes no time, and nobody can choose it."""
+    is_small = isinstance(key, int) and abs(key) < MAX_KEY
+    if not (key is None or is_small or isinstance(key, str | bytes)):
+        raise pickle.UnpicklingError(f"a key that is a {type(key).__name__} is not admitted")
+    return key
+
+
+class _Unpickler(pickle._Unpickler):
+    """`file` is of `length` bytes; calls may make four times as many out of them."""
+
+    def __init__(self, file: _Bounded, length: int):
+        super().__init__(file, encoding="bytes")
+        self.dispatch = _Operations(self.operations)
+        self._left = 4 * length + 2**20
+
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in ADMITTED:
             raise pickle.UnpicklingError(f"{module}.{name} is not admitted")
         return ADMITTED[module, name]
 
+    def load_reduce(self) -> None:
+        arguments = self.stack[-1]
+        self._left -= sum(8 * len(a) for a in arguments if isinstance(a, list | tuple))
+        self._left -= sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray))
+        if self._left < 0:
+            raise pickle.UnpicklingError("more is made of its bytes than they are")
+        super().load_reduce()
+
+    def load_build(self) -> None:
+        if not isinstance(self.stack[-2], _Array | _Dtype | _Call):
+            raise pickle.UnpicklingError("a state of something else is not admitted")
+        if isinstance(self.stack[-2], _Array):  # texts are copied into it
+            self._left -= sum(len(a) for a in self.stack[-1] if isinstance(a, str))
+        if self._left < 0:
+            raise pickle.UnpicklingError("more is made of its bytes than they are")
+        super().load_build()
+
+    def load_setitem(self) -> None:
+        _key(self.stack[-2])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        for key in self.stack[::2]:
+            _key(key)
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        for key in self.stack[::2]:
+            _key(key)
+        super().load_dict()
+
+    def load_bytearray(self) -> None:
+        (n_bytes,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(n_bytes)))
+
+    def refuse(self) -> None:
+        raise pickle.UnpicklingError("an operation that arrays do not need is not admitted")
+
+    operations = dict(pickle._Unpickler.dispatch) | {
+        pickle.REDUCE[0]: load_reduce,
+        pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.BYTEARRAY8[0]: load_bytearray,
+    }
+    for _operation in (
+        pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2,
+        pickle.EXT4, pickle.PERSID, pickle.BINPERSID, pickle.EMPTY_SET, pickle.ADDITEMS,
+        pickle.FROZENSET, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
+    ):  # fmt: skip
+        operations[_operation[0]] = refuse
+
 
 def _plain(value: object) -> object:
-    """`value` with arrays in place of what was said of them, to the depth such files have."""
-    if isinstance(value, dict):
-        return {key: _plain(v) if isinstance(v, _Array | dict) else v for key, v in value.items()}
+    """`value` with arrays in place of what was said of them, to the depth such files have: a
+    dictionary, and dictionaries in it."""
+    if not isinstance(value, dict):
+        return _array(value)
+    return {
+        key: {k: _array(v) for k, v in inner.items()} if isinstance(inner, dict) else _array(inner)
+        for key, inner in value.items()
+    }
+
+
+def _array(value: object) -> object:
     return value.array if isinstance(value, _Array) else value
 
 
 def _line(error: Exception) -> str:
-    return " ".join(f"{error or type(error).__name__}".split())[:200]
+    return shown(f"{error or type(error).__name__}"[:200])

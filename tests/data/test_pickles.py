@@ -4,14 +4,18 @@ import builtins
 import collections
 import os
 import pickle
+import resource
+import signal
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import data_makers as make
 import numpy as np
 import pytest
 
-from negmeta_utils.data import pickles
+from negmeta_utils.data import containers, pickles
 
 ARRAYS = {
     "uint8": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
@@ -23,12 +27,14 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("numpy_1", [True, False])
+@pytest.mark.parametrize(
+    ("protocol", "numpy_1"),
+    [*((p, False) for p in range(6)), (0, True), (2, True)],  # above 3 a module is no line
+)
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays_are_read_as_numpy_reads_them(kind, protocol, numpy_1, tmp_path):
     raw = pickle.dumps({"data": ARRAYS[kind], "row": [np.int64(7)]}, protocol)
-    if numpy_1 and protocol < 4:  # there a module is a line of its own
+    if numpy_1:
         raw = raw.replace(b"numpy._core", b"numpy.core")
     (tmp_path / "a.pkl").write_bytes(raw)
     content = pickles.load(tmp_path / "a.pkl")
@@ -186,3 +192,99 @@ def test_an_html_page_is_called_one(page, tmp_path):
     (tmp_path / "a.pkl").write_bytes(page + b"<body>Sign in</body>")
     with pytest.raises(ValueError, match="an HTML page, not data"):
         pickles.load(tmp_path / "a.pkl")
+
+
+def nested(container, depth):
+    """A few kB that are 2**depth values to whoever walks through them."""
+    value = container((0, 1))
+    for _ in range(depth):
+        value = container((value, value))
+    return value
+
+
+def many_calls(argument, call):
+    """One value, and hundreds of calls that each make a copy of it."""
+    return b"".join([argument, b"q\0", b"0(", (call + b"h\0" + b"tR") * 300, b"l."])
+
+
+TEXT = b"X" + struct.pack("<I", 10**6) + b"a" * 10**6
+LARGE = {
+    "a place in the memo": b"N" + b"r" + struct.pack("<I", 1 << 27) + b"Q.",
+    "a bytearray of a number": b"cbuiltins\nbytearray\n(I1500000000\ntR.",
+    "a list of it": b"cbuiltins\nlist\n(cbuiltins\nbytearray\n(I200000000\ntRtR.",
+    "bytes beyond the end": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 34) + b"a.",
+    "a bytearray beyond the end": b"\x80\x05\x96" + struct.pack("<Q", 1 << 34) + b"a.",
+    "a text beyond the end": b"\x80\x04\x8d" + struct.pack("<Q", 1 << 34) + b"a.",
+    "a frame beyond the end": b"\x80\x04\x95" + struct.pack("<Q", 1 << 34) + b"N.",
+    "a long number": b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"\1.",
+    "digits": b"L" + b"9" * 10**6 + b"L\n.",
+    "copies of a text as bytes": many_calls(TEXT, b"c_codecs\nencode\n("),
+    "copies of it as bytearrays": many_calls(TEXT, b"cbuiltins\nbytearray\n("),
+    "tuples in tuples as a key": b"\x80\x04}" + b")" + b"\x85" * 200_000 + b"Ns.",
+    "a key of 2**40 values": pickle.dumps(1)[:-2]
+    + b"}"
+    + pickle.dumps(nested(tuple, 40), 2)[2:-1]
+    + b"Ns.",
+    "keys that collide": pickle.dumps({n * (2**61 - 1): 0 for n in range(1, 3000)}),
+    "fractions as keys": pickle.dumps({0.5: 1}),
+    "a set of 2**40 values": b"\x80\x04\x8f(" + pickle.dumps(nested(tuple, 40), 2)[2:-1] + b"\x90.",
+}
+
+
+def limited(action, path):
+    """In a child with 1 GB more than now: what it says within 20 s, and the memory it took."""
+    before = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_AS, (before + 10**9, before + 10**9))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.alarm(20)
+        try:
+            action(path)
+            said = "taken"
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode()[:4000])
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "killed, or no answer"
+    return said
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_pickle_takes_no_more_than_its_length_allows(kind, tmp_path):
+    path = tmp_path / "large.pkl"
+    path.write_bytes(LARGE[kind])
+    said = limited(pickles.load, path)
+    assert said.startswith(f"ValueError: {path}: not a pickle of arrays"), said
+    assert "MemoryError" not in said and "\n" not in said
+
+
+def test_a_pickle_of_too_many_operations_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickles._Operations, "left", 1000)
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + b"N0" * 1000 + b"N.")
+    with pytest.raises(ValueError, match="more than 2000000 operations"):
+        pickles.load(tmp_path / "a.pkl")
+
+
+PIXELS = np.zeros((4, 8, 8, 3), np.uint8)
+LISTS = {
+    "rows within rows": {"n0": nested(list, 40)},
+    "ragged rows": {"n0": [[0], [1, 2]]},
+    "a row of two classes": {"n0": [0, 1], "n1": [1, 2, 3]},
+    "a row of no class": {"n0": [0, 1]},
+    "one name as text and as bytes": {"n0": [0, 1], b"n0": [2, 3]},
+    "a name that is a number": {7: [0, 1, 2, 3]},
+    "a dictionary of rows": {"n0": nested(lambda pair: dict(zip("ab", pair, strict=True)), 40)},
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_that_do_not_fit_the_images_are_refused_at_once(kind, tmp_path):
+    path = tmp_path / "mini-imagenet-cache-train.pkl"
+    path.write_bytes(pickle.dumps({"image_data": PIXELS, "class_dict": LISTS[kind]}))
+    said = limited(lambda p: containers.CACHE_PICKLES.read([p], "train"), path)
+    assert said.startswith(f"ValueError: {path}: "), said
