@@ -52,14 +52,12 @@ def write_report(study_file: Path, folder: Path) -> tuple[Path, list[str]]:
     """Write `folder`/report.html and the notebooks' pages beside it; the page's path, and the
     names of jobs and steps that are not in it because they are not complete.
 
-    Raises FileNotFoundError where nothing is complete yet.
+    Raises FileNotFoundError where no study was started or nothing is complete yet.
     """
     name = study_file.stem
-    steps = planning.read_study(study_file, {})
-    jobs = complete_jobs(folder)
+    jobs, missing = complete_jobs(folder)
     if not jobs:
         raise FileNotFoundError(f"{folder}: nothing complete yet; run `negmeta study {name}` first")
-    missing = incomplete(folder, jobs, steps)
     pages = folder / NOTEBOOK_PAGES
     pages.mkdir(exist_ok=True)
     for job in jobs:
@@ -84,31 +82,23 @@ def write_report(study_file: Path, folder: Path) -> tuple[Path, list[str]]:
     return folder / "report.html", missing
 
 
-def complete_jobs(folder: Path) -> list[Job]:
-    """The jobs below `folder` that ran to their end, in the order of their notebooks."""
-    jobs = []
-    for path in folder.glob("*/job.json"):
-        record, manifest = storage.read_json(path), path.with_name("manifest.json")
-        notebook = nbformat.read(path.with_name(f"{record['notebook']}.ipynb"), 4)
+def complete_jobs(folder: Path) -> tuple[list[Job], list[str]]:
+    """The jobs of the study's plan that ran to their end, in the order of their notebooks, and the
+    names of the others; a step of which no job is complete is named in place of its jobs."""
+    jobs, missing, begun = [], [], set()
+    planned = planning.read_plan(folder)
+    for job in planned:
+        path = folder / job.name
+        if not planning.is_complete(job, path):
+            missing.append(job)
+            continue
+        begun.add(job.step)
+        manifest = path / "manifest.json"
         known = storage.read_json(manifest) if manifest.is_file() else {}
-        jobs.append(Job(path.parent, record, known, notebook))
-    return sorted(jobs, key=lambda job: (job.record["notebook"], job.name))
-
-
-def incomplete(folder: Path, jobs: list[Job], steps: dict[str, dict]) -> list[str]:
-    """Jobs that began and did not end, and steps of which no job is complete."""
-    complete = {job.name for job in jobs}
-    begun = {path.parent.name for path in folder.glob("*/*.ipynb")} - complete
-    found = [(job.name, job.record["notebook"]) for job in jobs]
-    never = [
-        step
-        for step, content in steps.items()
-        if not any(
-            f"{name}-".startswith(f"{step}-") and notebook == content["notebook"]
-            for name, notebook in found
-        )
-    ]
-    return sorted({*begun, *never})
+        notebook = nbformat.read(path / job.notebook.name, 4)
+        jobs.append(Job(path, storage.read_json(path / "job.json"), known, notebook))
+    jobs.sort(key=lambda job: (job.record["notebook"], job.name))
+    return jobs, sorted({job.name if job.step in begun else job.step for job in missing})
 
 
 def by_notebook(jobs: list[Job]) -> list[list[Job]]:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import every_figure
 import matplotlib.pyplot as plt
@@ -15,7 +16,7 @@ from playwright.sync_api import sync_playwright
 
 from negmeta_utils import runs, storage
 from negmeta_utils.plots import style
-from negmeta_utils.studies import cli, planning
+from negmeta_utils.studies import cli, planning, report
 from negmeta_utils.studies.report_scope import PAPER, scope
 from negmeta_utils.studies.report_verdicts import in_print
 
@@ -41,6 +42,15 @@ NEEDS = {
 }
 
 
+def plan(out_dir, notebooks):
+    """A plan of these jobs: name -> notebook."""
+    jobs = [
+        planning.Job(name.split("-")[0], name, Path(f"{notebook}.ipynb"), {}, (), "0")
+        for name, notebook in notebooks.items()
+    ]
+    planning.write_plan(jobs, out_dir)
+
+
 def finish(folder, notebook, parameters=None, needs=()):
     """The record of a complete job in its folder."""
     record = {
@@ -56,6 +66,7 @@ def finished(tmp_path_factory):
     the demo."""
     out_dir = tmp_path_factory.mktemp("runs") / "demo"
     style.set_style()
+    plan(out_dir, NOTEBOOKS)
     for name, notebook in NOTEBOOKS.items():
         folder = out_dir / name
         folder.mkdir(parents=True)
@@ -63,7 +74,8 @@ def finished(tmp_path_factory):
         for saved, drawn in FIGURES[name].items():
             style.save(every_figure.FIGURES[drawn](), folder, saved)
         if notebook == "01_train":
-            shutil.copy(PUBLISHED / f"{name}.json", folder / "manifest.json")
+            manifest = json.loads((PUBLISHED / f"{name}.json").read_text())
+            storage.write_json(folder / "manifest.json", manifest)
         needs = NEEDS.get(name, [])
         parameters = {"runs": [str(out_dir / n) for n in needs]} if needs else {}
         finish(folder, notebook, {**parameters, "out_dir": str(folder)}, needs)
@@ -272,6 +284,7 @@ def test_another_notebook_is_reported_by_what_it_leaves(results):
     plt.figure().savefig(folder / "unknown_plot.png")
     pd.DataFrame({"rate": range(100)}).to_csv(folder / "long.csv", index=False)
     finish(folder, "05_mechanism", {"k": 3})
+    plan(results, {**NOTEBOOKS, "mechanism-0": "05_mechanism"})
     write(results)
     page = page_of(results)
     assert problems(page) == []
@@ -297,6 +310,16 @@ def test_a_study_that_trains_nothing_is_reported_too(results):
     assert shown == "Settings: runs a-shipped-one; steps 1, 2."
 
 
+def test_what_was_not_planned_is_not_reported(results):
+    shutil.copytree(results / "train-maml-1", results / "train-maml-9")
+    storage.write_json(results / "train-maml-0" / "job.json", {"key": "of other settings"})
+    jobs, missing = report.complete_jobs(results)
+    assert sorted(job.name for job in jobs) == ["alpha", "features", "statistics", "train-maml-1"]
+    assert missing == ["train-maml-0"]
+    shutil.rmtree(results / "train-maml-1")
+    assert report.complete_jobs(results)[1] == ["train"], "a step that has nothing complete"
+
+
 def test_without_statistics_it_says_so_and_reports_the_rest(results, capsys):
     shutil.rmtree(results / "statistics")
     write(results)
@@ -319,7 +342,7 @@ def test_a_job_that_failed_is_named_and_its_leftovers_are_not_shown(results, cap
     ("arguments", "said"),
     [
         (["nothing"], r"study 'nothing': no such file; the studies here are demo, "),
-        (["demo", "--out", "EMPTY"], r"EMPTY: nothing complete yet; run `negmeta study demo`"),
+        (["demo", "--out", "EMPTY"], r"EMPTY: no study was started there"),
     ],
 )
 def test_what_cannot_be_reported_is_one_line(arguments, said, tmp_path, capsys):
