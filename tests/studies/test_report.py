@@ -358,5 +358,5 @@ def test_a_study_that_cannot_be_read_whole_leaves_the_last_report(results, capsy
     before = page_of(results)
     (results / "alpha" / "job.json").write_text("{")
     assert cli.main(["report", "demo", "--out", str(results)]) == 2
-    assert "alpha/job.json: not JSON" in capsys.readouterr().err
+    assert "alpha/job.json: not a whole file" in capsys.readouterr().err
     assert page_of(results) == before
