@@ -1,14 +1,27 @@
-"""How every notebook begins."""
+"""How a notebook begins, and how it shows progress."""
 
-from negmeta_utils.parameters import refuse_unknown
+from collections.abc import Callable
+
+from IPython.display import Pretty, display
+
+from negmeta_utils.parameters import check_value, refuse_unknown
 from negmeta_utils.plots.style import set_style
 
 
-def begin(notebook: dict) -> None:
-    """Set the style of all figures, and raise ValueError where papermill or a study set a parameter
-    that the notebook does not have.
+def begin(notebook: dict, **least: int) -> None:
+    """Set the style of all figures and check the notebook's parameters.
 
-    notebook: its globals().
+    notebook: its globals(). least: of parameters that are whole numbers, the smallest value that
+    each may have. Raises ValueError, naming the parameter, where one cannot have its value, and
+    where papermill or a study set one that the notebook does not have.
     """
     refuse_unknown(notebook)
+    for name, smallest in least.items():
+        check_value(name, notebook[name], notebook["__annotations__"][name], smallest)
     set_style()
+
+
+def progress() -> Callable[[str], None]:
+    """Show a line below the cell; returns the function that replaces its text."""
+    line = display(Pretty("starting"), display_id=True)
+    return lambda text: line.update(Pretty(text))

@@ -71,6 +71,7 @@ def evaluate(
     """Query loss and accuracy after adaptation, one value an episode: two float arrays
     [len(episodes)], of the episodes of these numbers. Transductive: accuracy depends on how many
     query images share a batch."""
+    logits_of = _reference_logits if config.engine == "reference" else _logits
     losses, accuracies = [], []
     most = episodes_at_once(images, config.n_way, config.n_query)
     batch = math.ceil(len(episodes) / math.ceil(len(episodes) / most))
@@ -79,7 +80,7 @@ def evaluate(
         tasks = draw_episodes(
             images, config.seed, stream, indices, config.n_way, config.n_shot, config.n_query
         )
-        logits = LOGITS[config.engine](config, params, alpha, tasks)
+        logits = logits_of(config, params, alpha, tasks)
         loss, accuracy = adjoint.loss_and_accuracy(logits, tasks.query_labels)
         losses.append(loss)
         accuracies.append(accuracy)
@@ -110,9 +111,6 @@ def _reference_logits(
         adapted = adaptation.adapt(params, alpha, support, tasks.support_labels, config.inner_steps)
         logits.append(model.forward(adapted, query))
     return torch.stack(logits)
-
-
-LOGITS = {"adjoint": _logits, "reference": _reference_logits}
 
 
 def kernels(config: TrainConfig, images: ImageSet) -> str:

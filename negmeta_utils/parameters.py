@@ -30,6 +30,15 @@ def check_value(name: str, value: object, kind: type, least: int = 1) -> None:
         raise ValueError(f"{name}={value}: too large; must be below 2^63")
 
 
+def check_numbers(name: str, value: object, example: str, least: int = 1) -> None:
+    """Raise ValueError where parameter `name` is no list of whole numbers from `least` on, or an
+    empty one. example: what it could be."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name}={value!r}: must be a list of whole numbers, such as {example}")
+    for number in value:
+        check_value(name, number, int, least)
+
+
 def check_folders(name: str, value: object) -> None:
     """Raise ValueError where parameter `name` is no list of folders, or an empty one."""
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):

@@ -14,7 +14,7 @@ from negmeta_utils.studies import planning
 
 NOTEBOOKS = sorted(planning.NOTEBOOKS.glob("*.ipynb"))
 TRAIN = planning.NOTEBOOKS / "01_train.ipynb"
-CHECKED = "# NBVAL_CHECK_OUTPUT"
+CHECKED = "nbval-check-output"  # the tag of a cell
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -28,7 +28,7 @@ def nbval(*paths):
 
 
 def checked_cells(notebook):
-    return [cell for cell in notebook.cells if cell.source.startswith(CHECKED)]
+    return [cell for cell in notebook.cells if CHECKED in cell.metadata.get("tags", [])]
 
 
 @by_name
@@ -59,7 +59,7 @@ def test_a_checked_cell_without_stored_output_fails(tmp_path):
 
 def test_nbval_fails_on_a_changed_output(tmp_path):
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(f"{CHECKED}\nprint(1 + 1)")],
+        cells=[nbformat.v4.new_code_cell("print(1 + 1)", metadata={"tags": [CHECKED]})],
         metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}},
     )
     notebook.cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text="3\n")]

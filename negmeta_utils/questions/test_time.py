@@ -15,7 +15,9 @@ from negmeta_utils.evaluation import (
     prototype_accuracy,
     to_device,
 )
+from negmeta_utils.evidence.contrasts import change_grids, contrasts
 from negmeta_utils.model import Params
+from negmeta_utils.parameters import check_numbers
 from negmeta_utils.runs import Run
 
 
@@ -31,7 +33,9 @@ def evaluate_steps(
 
     steps: numbers of steps, at least 0. Episodes are those of `evaluate_features`, and so are the
     columns, with inner_steps (in training) and steps (here) beside them.
+    Raises ValueError where `steps` is empty or holds something else.
     """
+    check_numbers("steps", steps, "[0, 1, 5]", least=0)
     device = images.images.device
     params, alpha = to_device(run.params, device), to_device(run.alpha, device)
 
@@ -52,6 +56,25 @@ def evaluate_steps(
     table = in_batches(run, images, n_episodes, of_batch, report)
     table.insert(2, "inner_steps", run.parameters["inner_steps"])
     return table
+
+
+def changes_over_steps(table: pd.DataFrame) -> pd.DataFrame:
+    """`contrasts` of the on-task and off-task change at each number of steps, of each method and
+    number of steps in training.
+
+    table: of `evaluate_steps`, of any number of runs. Columns: x, the steps at test time; those of
+    `contrasts`; method, inner_steps, quantity; and line, "trained with" how many steps.
+    """
+    found = []
+    for (method, inner_steps), rows in table.groupby(["method", "inner_steps"]):
+        for quantity in ("on-task change", "off-task change"):
+            changes = contrasts(change_grids(rows, "steps", quantity))
+            trained = {"method": method, "inner_steps": inner_steps, "quantity": quantity}
+            found.append(changes.assign(**trained))
+    changes = pd.concat(found, ignore_index=True).rename(columns={"condition": "x"})
+    changes["x"] = changes["x"].astype(int)
+    changes["line"] = "trained with " + changes["inner_steps"].astype(str)
+    return changes
 
 
 def _judge_pair(run: Run, adapted: Params, task: Episodes, other: Episodes) -> dict:
@@ -92,8 +115,10 @@ def evaluate_uses(
     uses: "no adaptation"; "k other tasks" for each k of `n_others`, adapting to one after another,
     each with the inner steps of training; "the task itself"; all these by prototypes, and "the
     task itself, own head" by the adapted model's own rule. The others are never the task judged,
-    but may share classes with it.
+    but may share classes with it. Raises ValueError where `n_others` is empty or holds anything
+    but whole numbers from 1 on.
     """
+    check_numbers("n_others", n_others, "[1, 2, 5]")
     device = images.images.device
     params, alpha = to_device(run.params, device), to_device(run.alpha, device)
 

@@ -9,7 +9,7 @@ from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.evaluation import evaluate_features, evaluate_variants, prototype_accuracy
 from negmeta_utils.questions.interventions import AS_LEARNED, interventions
-from negmeta_utils.questions.test_time import evaluate_steps, evaluate_uses
+from negmeta_utils.questions.test_time import changes_over_steps, evaluate_steps, evaluate_uses
 
 N = 6
 
@@ -72,3 +72,41 @@ def test_other_tasks_are_adapted_to_one_after_another(run, images):
         )  # fmt: skip
         rows = table[(table["episode"] == episode) & (table["use"] == "2 other tasks")]
         torch.testing.assert_close(torch.tensor(rows["accuracy"].to_numpy()), expected)
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([-1, 0], "steps=-1: must be at least 0"),
+        ([], r"steps=\[\]: must be a list of whole numbers, such as \[0, 1, 5\]"),
+        (3, "steps=3: must be a list of whole numbers"),
+        ([1.5], "steps=1.5: must be a whole number"),
+    ],
+)
+def test_steps_that_cannot_be_taken_are_refused(run, images, steps, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate_steps(run, images, steps, 4)
+
+
+@pytest.mark.parametrize(
+    ("n_others", "said"),
+    [
+        ([], r"n_others=\[\]: must be a list of whole numbers, such as \[1, 2, 5\]"),
+        ([0, 1], "n_others=0: must be at least 1"),
+    ],
+)
+def test_numbers_of_other_tasks_that_cannot_be_are_refused(run, images, n_others, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate_uses(run, images, n_others, 4)
+
+
+def test_changes_over_steps_are_contrasts_of_each_number_of_steps(run, images):
+    table = pd.concat([evaluate_steps(run, images, [0, 1, 2], 6, eval_seed=s) for s in range(2)])
+    table["seed"] = np.repeat([0, 1], len(table) // 2)
+    changes = changes_over_steps(table)
+    assert changes["x"].tolist() == [0, 1, 2] * 2
+    assert set(changes["line"]) == {"trained with 2"}
+    rows = table[table["steps"] == 2]
+    expected = 100 * (rows["same_after"] - rows["same_before"]).mean()
+    found = changes[(changes["x"] == 2) & (changes["quantity"] == "on-task change")]
+    assert found["points"].item() == pytest.approx(expected)
