@@ -10,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 
 from negmeta_utils import storage
-from negmeta_utils.data import archives, datasets, decoding, fetch, image_trees, layouts
+from negmeta_utils.data import accounting, archives, datasets, decoding, fetch, image_trees, layouts
 from negmeta_utils.data.class_lists import CIFAR_FS, MINI_IMAGENET
+from negmeta_utils.data.names import one_line, shown
 
 KNOWN_CLASSES = {
     "mini-imagenet": ("Ravi & Larochelle's split of Mini-ImageNet", MINI_IMAGENET),
@@ -22,17 +23,20 @@ KNOWN_CLASSES = {
 def run(options: argparse.Namespace) -> int:
     """Exit status 0. Raises ValueError or OSError with one line of what is wrong."""
     if options.action == "check":
-        for line in _check(Path(options.path).expanduser().absolute()):
-            print(line, flush=True)
+        with one_line(options.path):
+            for line in _check(Path(options.path).expanduser().absolute()):
+                print(shown(line), flush=True)
         return 0
     given = options.data_dir or os.environ.get("NEGMETA_DATA")
     data_dir = Path(given).expanduser().absolute() if given else None
     if options.action == "list":
-        print("\n".join(_list(data_dir)))
+        for line in _list(data_dir):
+            print(shown(line))
         return 0
     if data_dir is None:
         raise ValueError("fetch: say where to with --data-dir, or set NEGMETA_DATA")
-    folder = fetch.fetch(options.name, data_dir, print)
+    with one_line(data_dir):
+        folder = fetch.fetch(options.name, data_dir, print)
     print(f"Look at it with: negmeta data check {folder}")
     return 0
 
@@ -67,10 +71,23 @@ def _check(path: Path) -> Iterator[str]:
     """The report on the data sets at `path`, in lines."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: does not exist; correct PATH")
-    source = path if path.is_dir() or archives.is_archive(path) else path.parent
+    everything = [*chain(*(d.layouts for d in datasets.DATASETS.values())), image_trees.ANY_FOLDERS]
+    source = path if path.is_dir() else datasets.place_of(path, everything)
     with archives.opened(source, storage.cache_folder()) as folder:
-        for name, found in _recognised(folder).items():
+        recognised = _recognised(folder)
+        for name, found in recognised.items():
             yield from _report(name, found, source if folder != source else None)
+        yield from _beside(folder, [found.folder for found in recognised.values()])
+
+
+def _beside(folder: Path, places: list[Path]) -> Iterator[str]:
+    """What lies in `folder` and belongs to no data set of those that were reported."""
+    if folder in places:
+        return
+    others = sorted(path.name for path in folder.iterdir() if path not in places)
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        yield f"Not looked at, beside: {', '.join(others[:5])}{more}"
 
 
 def _recognised(folder: Path) -> dict[str, layouts.Found]:
@@ -106,6 +123,7 @@ def _report(name: str, found: layouts.Found, archive: Path | None) -> Iterator[s
     yield f"  images   {counts.total()} read, none broken; width x height {sizes}" + (
         f" and {len(counts) - 3} more" if len(counts) > 3 else ""
     )
+    yield f"  files    {accounting.in_words(accounting.left_out(found, splits))}"
     use = f'dataset="{named}"' + ("" if name == datasets.FOLDER else f', data_dir="{place}"')
     yield f"  use      {use}"
 

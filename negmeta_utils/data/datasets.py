@@ -15,6 +15,7 @@ changes is another file, and a file that does not read back whole is made again.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from negmeta_utils import runs, storage
@@ -27,7 +28,7 @@ from negmeta_utils.data import (
     parquet,
     preparing,
 )
-from negmeta_utils.data.layouts import SPLITS, Dataset
+from negmeta_utils.data.layouts import SPLITS, Dataset, Layout
 from negmeta_utils.data.names import one_line
 from negmeta_utils.episodes import ImageSet
 
@@ -108,20 +109,55 @@ def find_dataset(name: str) -> Dataset:
 
 
 def locate(name: str, data_dir: str | None = None) -> Path:
-    """The folder or archive of data set `name`. Raises FileNotFoundError, saying what to set."""
+    """The folder or archive of data set `name`.
+
+    data_dir is taken from the clone where it is relative; the variable NEGMETA_DATA, like every
+    path given to a shell, from the working directory. Raises FileNotFoundError, saying what to
+    set, and ValueError for what is neither a folder nor an archive nor a file of the data set.
+    """
+    variable = os.environ.get("NEGMETA_DATA")
     if name.startswith(FOLDER):
         parameter, given = f"dataset={name!r}", name.removeprefix(FOLDER)
+    elif data_dir or not variable:
+        parameter, given = "data_dir", data_dir
     else:
-        parameter, given = "data_dir", data_dir or os.environ.get("NEGMETA_DATA")
+        parameter, given = "NEGMETA_DATA", str(Path(variable).expanduser().absolute())
     if not given:
         raise FileNotFoundError(
             f"{name}: set data_dir, or the variable NEGMETA_DATA, to the folder that holds "
-            f"{name!r}; the README says where to get it"
+            f"{name!r}; docs/data.md says where to get it"
         )
     path = runs.resolve(given)
-    if path.is_file():
-        return path if archives.is_archive(path) else path.parent
-    if not path.is_dir():
+    if not path.exists():
         raise FileNotFoundError(f"{name}: {path} does not exist; correct {parameter}")
-    below = [path / name, *(path / f"{name}{suffix}" for suffix in archives.SUFFIXES)]
-    return next((p for p in below if p.exists()), path)
+    if not path.is_dir():
+        return place_of(path, find_dataset(name).layouts)
+    return _named_in(path, name) if not name.startswith(FOLDER) else path
+
+
+def place_of(path: Path, candidates: Sequence[Layout]) -> Path:
+    """What holds the data set of a file: the archive that it is, or the folder of which it is a
+    part. Raises ValueError for any other, which must not stand for what lies beside it."""
+    if archives.is_archive(path):
+        return path
+    for layout in candidates:
+        if path.is_file() and any(path in paths for paths in layout.find(path.parent).values()):
+            return path.parent
+    raise ValueError(
+        f"{path}: neither a folder, nor an archive that is read ({', '.join(archives.SUFFIXES)}), "
+        "nor a file of a data set; unpack it, and name the folder"
+    )
+
+
+def _named_in(folder: Path, name: str) -> Path:
+    """The folder or archive in `folder` that is called like the data set; else `folder` itself."""
+    for path in [folder / name, *(folder / f"{name}{end}" for end in archives.SUFFIXES)]:
+        if path.is_dir() or archives.is_archive(path):
+            return path
+    for path in [folder / name, *(folder / f"{name}{end}" for end in archives.OTHERS)]:
+        if os.path.lexists(path):
+            raise ValueError(
+                f"{path}: neither a folder nor an archive that is read; unpack it there, or pack "
+                f"it as one of {', '.join(archives.SUFFIXES)}"
+            )
+    return folder

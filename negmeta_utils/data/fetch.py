@@ -7,6 +7,7 @@ name when its size and MD5 are those of the record.
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import ssl
 import urllib.error
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from negmeta_utils import __version__
 from negmeta_utils.data import archives, layouts, pickles
 from negmeta_utils.data.datasets import DATASETS
+from negmeta_utils.data.names import one_line, shown
 
 ATTEMPTS = 5  # connections in one call, each going on where the last broke off
 TIMEOUT = 60  # seconds without a byte
@@ -66,8 +68,12 @@ def fetch(name: str, data_dir: Path, report: Callable[[str], None]) -> Path:
     Raises ValueError for a file that is not the one of the record, OSError for a connection that
     broke off or a disk that is full; what is whole stays.
     """
+    with one_line(data_dir / name):
+        return _fetch(name, data_dir / name, report)
+
+
+def _fetch(name: str, folder: Path, report: Callable[[str], None]) -> Path:
     files = remotes(name)
-    folder = data_dir / name
     folder.mkdir(parents=True, exist_ok=True)
     packed = [file.name.endswith(archives.SUFFIXES) for file in files]
     if all(packed) and _is_there(name, folder):
@@ -105,7 +111,7 @@ def download(file: Remote, path: Path, report: Callable[[str], None]) -> None:
 
 def _receive_all(file: Remote, part: Path) -> None:
     """Receive into `part` until it is whole, as far as its size tells."""
-    reason: Exception | None = None
+    reason = ""
     for _ in range(ATTEMPTS):
         have = part.stat().st_size if part.exists() else 0
         try:
@@ -114,16 +120,24 @@ def _receive_all(file: Remote, part: Path) -> None:
             if _receive(file, part, have):
                 return
         except urllib.error.HTTPError as error:
-            if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise OSError(f"{file.url}: {error}; try later, or get it elsewhere") from error
+            if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
+                raise OSError(
+                    f"{file.url}: {_said(error)}; try later, or get it elsewhere"
+                ) from error
             part.unlink()  # no such place in the file: begin again
         except (urllib.error.URLError, http.client.HTTPException, *NETWORK) as error:
-            reason = error
+            reason = shown(error)[:200]
     got = part.stat().st_size if part.exists() else 0
     raise OSError(
         f"{file.url}: broke off after {got} bytes{f' ({reason})' if reason else ''}; check the "
         "connection, and run the same command again to go on"
     )
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    if error.code in range(300, 400):
+        return f"the server redirects, and in a circle or to no address (HTTP {error.code})"
+    return shown(error)[:200]
 
 
 def _receive(file: Remote, part: Path, have: int) -> bool:
@@ -133,10 +147,13 @@ def _receive(file: Remote, part: Path, have: int) -> bool:
         headers["Range"] = f"bytes={have}-"
     request = urllib.request.Request(file.url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            have = 0  # the server does not resume
-        length = response.headers.get("Content-Length")
-        whole = have + int(length) if length else file.size
+        begins = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT or not begins:
+            have = (
+                0  # the server does not resume, or elsewhere: what is wrong then shows in the MD5
+            )
+        length = response.headers.get("Content-Length") or ""
+        whole = have + int(length) if re.fullmatch(r"\d{1,18}", length) else file.size
         if "html" in response.headers.get("Content-Type", ""):
             raise ValueError(f"{file.url}: the server sends an HTML page, not the file; try later")
         if file.size is not None and whole != file.size:

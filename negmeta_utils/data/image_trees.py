@@ -8,8 +8,10 @@ from pathlib import Path
 
 from negmeta_utils.data.class_lists import CIFAR_FS
 from negmeta_utils.data.layouts import Layout, Split, named, split_of, subfolders
+from negmeta_utils.data.names import stays_below
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+LONGEST_TABLE = 10**8  # bytes
 # Omniglot has no official validation split: every sixth of the background's thirty alphabets.
 OMNIGLOT_VAL_EVERY = 6
 
@@ -21,22 +23,31 @@ def _csv_parts(folder: Path) -> dict[str, list[Path]]:
 def _read_csv(parts: list[Path], split: str) -> Split:
     (table,) = parts
     folder = str(table.parent / "images")
-    names: dict[str, list[str]] = {}
+    class_of: dict[str, str] = {}
     for row in _rows(table):
-        if not row.get("filename") or not row.get("label"):
+        file, label = (str(row.get(column) or "").strip() for column in ("filename", "label"))
+        if not file or not label:
             raise ValueError(f"{table}: a row without filename or label: {row}; correct it")
-        names.setdefault(row["label"], []).append(row["filename"])
-    for label, files in names.items():
-        if len(set(files)) < len(files):
-            raise ValueError(f"{table}: class {label} names a file twice; correct it")
-    images = {c: [os.path.join(folder, f) for f in sorted(of)] for c, of in names.items()}
+        if not stays_below(file):
+            raise ValueError(f"{table}: {file} leads out of images/; correct it")
+        if file in class_of:
+            where = f"class {label}" if label == class_of[file] else f"{class_of[file]} and {label}"
+            raise ValueError(f"{table}: {where} names a file twice, {file}; correct it")
+        class_of[file] = label
+    images: dict[str, list[str]] = {}
+    for file in sorted(class_of):
+        images.setdefault(class_of[file], []).append(os.path.join(folder, file))
     return split_of(images, table)
 
 
 def _rows(table: Path) -> list[dict]:
+    if table.stat().st_size > LONGEST_TABLE:
+        raise ValueError(f"{table}: of {table.stat().st_size} bytes, no list of images; correct it")
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
-            return list(csv.DictReader(lines))
+            rows = csv.DictReader(lines, skipinitialspace=True)
+            rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
+            return list(rows)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table}: not a table in UTF-8 ({error}); correct it") from error
 
@@ -45,7 +56,11 @@ def _class_folders(accepted: Callable[[str], object]) -> Callable[[Path], dict[s
     """Finds splits as folders of class folders, where every class has an accepted name."""
 
     def find(folder: Path) -> dict[str, list[Path]]:
-        parts = {s: paths for s, paths in named(folder, "{}").items() if subfolders(paths[0])}
+        parts = {
+            s: paths
+            for s, paths in named(folder, "{}", is_there=Path.is_dir).items()
+            if subfolders(paths[0])
+        }
         classes = [c.name for paths in parts.values() for c in subfolders(paths[0])]
         return parts if all(map(accepted, classes)) else {}
 
@@ -54,7 +69,7 @@ def _class_folders(accepted: Callable[[str], object]) -> Callable[[Path], dict[s
 
 def _read_class_folders(parts: list[Path], split: str) -> Split:
     (folder,) = parts
-    return split_of({c.name: _images(c) for c in subfolders(folder)}, folder)
+    return split_of({c.name: _images(c) for c in _classes(folder)}, folder)
 
 
 def _bertinetto_parts(folder: Path) -> dict[str, list[Path]]:
@@ -63,28 +78,48 @@ def _bertinetto_parts(folder: Path) -> dict[str, list[Path]]:
 
 def _read_bertinetto(parts: list[Path], split: str) -> Split:
     (listed,) = parts
-    folders = [listed.parents[2] / "data" / name for name in listed.read_text().split()]
-    for folder in folders:
+    names = listed.read_text(encoding="utf-8").split()
+    folders = [listed.parents[2] / "data" / name for name in names]
+    for name, folder in zip(names, folders, strict=True):
+        if not stays_below(name) or names.count(name) > 1:
+            raise ValueError(f"{listed}: {name} leads elsewhere or is there twice; correct it")
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: listed in {listed.name}, but not there; add it")
     return split_of({folder.name: _images(folder) for folder in folders}, listed)
 
 
 def _omniglot_parts(folder: Path) -> dict[str, list[Path]]:
-    background = subfolders(folder / "images_background")
+    background = subfolders(_unwrapped(folder / "images_background"))
     val = background[OMNIGLOT_VAL_EVERY - 1 :: OMNIGLOT_VAL_EVERY]
     parts = {
         "train": [alphabet for alphabet in background if alphabet not in val],
         "val": val,
-        "test": subfolders(folder / "images_evaluation"),
+        "test": subfolders(_unwrapped(folder / "images_evaluation")),
     }
     return {split: alphabets for split, alphabets in parts.items() if alphabets}
 
 
+def _unwrapped(folder: Path) -> Path:
+    """Archives are often unpacked into a folder of their own name, so that it is there twice."""
+    within = folder / folder.name
+    return within if within.is_dir() else folder
+
+
 def _read_omniglot(parts: list[Path], split: str) -> Split:
-    characters = [character for alphabet in parts for character in subfolders(alphabet)]
+    characters = [character for alphabet in parts for character in _classes(alphabet)]
     images = {f"{c.parent.name}/{c.name}": _images(c) for c in characters}
     return split_of(images, parts[0].parent)
+
+
+def _classes(folder: Path) -> list[Path]:
+    """The folders of classes. Raises FileNotFoundError for a link to one that leads nowhere."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and entry.name[0] != "." and not os.path.exists(entry.path):
+                raise FileNotFoundError(
+                    f"{entry.path}: a link that leads nowhere; mend it or remove it"
+                )
+    return subfolders(folder)
 
 
 def _images(folder: Path) -> list[str]:

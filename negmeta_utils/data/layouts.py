@@ -8,13 +8,26 @@ from the images in order.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from negmeta_utils.data.names import class_name
+
 SPLITS = ("train", "val", "test")
 ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
+
+LOOKALIKE = (
+    "a split for ordinary classification (50,000 and 10,000 images of one list of classes), not a "
+    "few-shot one, whose test classes training never sees; get the split of Ravi & Larochelle "
+    "into 64, 16 and 20 classes"
+)
+OWN_CLASSES = (
+    "few-shot splits share none, so that testing is on classes that training never saw; put each "
+    "class whole into train, val or test"
+)
 
 # A file, a file's content, or pixels: uint8 [height, width, 3]. Files are texts, because tens of
 # thousands of them are listed whenever a data set is loaded, and paths take seconds.
@@ -63,8 +76,9 @@ class Dataset(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A data set on disk: its layout, the folder, and what each split is read from."""
+    """A data set on disk: its name, its layout, the folder, and what each split is read from."""
 
+    name: str
     layout: Layout
     folder: Path
     parts: dict[str, list[Path]]
@@ -85,7 +99,7 @@ def find(name: str, layouts: Sequence[Layout], folder: Path) -> Found:
     """
     for places in ([folder], subfolders(folder)):
         found = [
-            Found(layout, place, parts)
+            Found(name, layout, place, parts)
             for place in places
             for layout in layouts
             if (parts := layout.find(place))
@@ -116,18 +130,31 @@ def read_all(found: Found) -> dict[str, Split]:
                 c for c, n in zip(content.class_names, content.class_sizes, strict=True) if not n
             ]
             where = f"class {empty[0]} of the {split} split" if empty else f"the {split} split"
-            raise ValueError(f"{content.origin}: no images in {where}; complete the data")
-    _refuse_shared(found.folder, {s: c.class_names for s, c in splits.items()})
+            read = " (read are .jpg, .jpeg and .png)" if found.layout.of_files else ""
+            raise ValueError(f"{content.origin}: no images in {where}{read}; complete the data")
+    _refuse_shared(found, splits)
     return splits
 
 
 def split_of(images: dict[str, list], origin: Path) -> Split:
-    """A split of images by class, its classes put in the order of their names."""
-    names = tuple(sorted(images))
+    """A split of images by class, its classes put in the order of their names.
+
+    Raises ValueError for two names that look alike: one class by a slip.
+    """
+    raw: dict[str, str] = {}
+    for name in sorted(images):
+        as_shown = class_name(name)
+        if as_shown in raw:
+            raise ValueError(
+                f"{origin}: two classes are called {as_shown}, as {raw[as_shown]!a} and {name!a}; "
+                "join them or rename one"
+            )
+        raw[as_shown] = name
+    names = tuple(sorted(raw))
     return Split(
-        [image for name in names for image in images[name]],
+        [image for name in names for image in images[raw[name]]],
         names,
-        np.array([len(images[name]) for name in names], dtype=np.int64),
+        np.array([len(images[raw[name]]) for name in names], dtype=np.int64),
         origin,
     )
 
@@ -140,13 +167,22 @@ def grouped(images: Iterable[Image], names: Iterable[str]) -> dict[str, list]:
     return groups
 
 
-def named(folder: Path, *patterns: str) -> dict[str, list[Path]]:
+def named(
+    folder: Path, *patterns: str, is_there: Callable[[Path], bool] = Path.is_file
+) -> dict[str, list[Path]]:
     """Of each split, the one path in `folder` whose name is a pattern with the split's name put
-    in; splits without one are left out."""
+    in; splits without one are left out. Raises ValueError for a split by two names."""
     parts = {}
     for split in SPLITS:
-        paths = [folder / p.format(alias) for p in patterns for alias in ALIASES[split]]
-        parts[split] = [path for path in paths if path.exists()][:1]
+        paths = []
+        for pattern in patterns:
+            by_alias = [folder / pattern.format(alias) for alias in ALIASES[split]]
+            there = [path for path in by_alias if is_there(path)]
+            if len(there) > 1:
+                names = " and ".join(path.name for path in there)
+                raise ValueError(f"{folder}: {names} are both there; remove the one not meant")
+            paths += there
+        parts[split] = paths[:1]
     return {split: paths for split, paths in parts.items() if paths}
 
 
@@ -155,13 +191,13 @@ def subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
+        names = [entry.name for entry in entries if os.path.isdir(entry.path)]
     return [folder / name for name in sorted(names) if name[0] != "." and name != "__MACOSX"]
 
 
 def _missing_split(found: Found) -> Exception:
     """The error for splits that are not there, or the worse one that may be behind it."""
-    _refuse_shared(found.folder, {s: found.read(s).class_names for s in found.parts})
+    _refuse_shared(found, {s: found.read(s) for s in found.parts})
     missing = " and ".join(split for split in SPLITS if split not in found.parts)
     return FileNotFoundError(
         f"{found.folder}: no {missing} split beside {' and '.join(found.parts)}; complete the "
@@ -169,20 +205,21 @@ def _missing_split(found: Found) -> Exception:
     )
 
 
-def _refuse_shared(folder: Path, classes: dict[str, tuple[str, ...]]) -> None:
-    splits = list(classes)
-    for i, one in enumerate(splits):
-        for other in splits[i + 1 :]:
-            shared = sorted(set(classes[one]) & set(classes[other]))
-            if shared and len(shared) == min(len(classes[one]), len(classes[other])):
-                raise ValueError(
-                    f"{folder}: {one} and {other} hold the same {len(shared)} classes: a split for "
-                    "ordinary classification (50,000 and 10,000 images of one list of classes), "
-                    "not a few-shot one, whose test classes training never sees; get the split "
-                    "of Ravi & Larochelle into 64, 16 and 20 classes"
-                )
-            if shared:
-                raise ValueError(
-                    f"{folder}: class {shared[0]} is in {one} and in {other} ({len(shared)} "
-                    "shared in all), and splits must share none; correct the data"
-                )
+def _refuse_shared(found: Found, splits: dict[str, Split]) -> None:
+    for one, other in combinations(splits, 2):
+        classes = [set(splits[s].class_names) for s in (one, other)]
+        shared = sorted(set.intersection(*classes))
+        if shared and len(shared) == min(map(len, classes)):
+            hint = LOOKALIKE if found.name == "mini-imagenet" else OWN_CLASSES
+            raise ValueError(
+                f"{found.folder}: {one} and {other} hold the same {len(shared)} classes: {hint}"
+            )
+        if shared:
+            raise ValueError(
+                f"{found.folder}: class {shared[0]} is in {one} and in {other} ({len(shared)} "
+                "shared in all), and splits must share none; correct the data"
+            )
+        if found.layout.of_files:
+            twice = sorted(set(splits[one].images) & set(splits[other].images))
+            if twice:
+                raise ValueError(f"{twice[0]}: is in {one} and in {other}; correct the data")

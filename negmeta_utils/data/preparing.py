@@ -14,6 +14,7 @@ from filelock import FileLock
 from PIL import Image
 
 from negmeta_utils.data import (
+    accounting,
     archives,
     bounds,
     cache,
@@ -23,6 +24,7 @@ from negmeta_utils.data import (
     scratch,
 )
 from negmeta_utils.data.layouts import SPLITS, Dataset, Found, Split
+from negmeta_utils.data.names import shown
 
 FORMAT = 2  # raise it with any change of what a cache file holds
 LOCK = ".lock"  # in the cache folder
@@ -107,6 +109,7 @@ def fill(wanted: Wanted, split: str) -> None:
     with archives.opened(wanted.source, wanted.folder) as folder:
         found = layouts.find(wanted.name, wanted.dataset.layouts, folder)
         splits = layouts.read_all(found)
+        _say_left_out(wanted.source, found, splits)
         missing = {s: splits[s] for s, path in paths.items() if cache.kept(path) is None}
         del splits
         _refuse_too_large(missing, wanted)
@@ -116,6 +119,13 @@ def fill(wanted: Wanted, split: str) -> None:
             if {s: path_of(wanted, s) for s in SPLITS} != paths:
                 raise ValueError(f"{wanted.source}: changed while it was read; call again")
             _publish(side, wanted.folder)
+
+
+def _say_left_out(source: Path, found: Found, splits: dict[str, Split]) -> None:
+    """A line where files that may be images are not read: a data set may be less than it seems."""
+    listed = [left for left in accounting.left_out(found, splits) if left.is_image]
+    if listed:
+        print(shown(f"{source}: {accounting.in_words(listed)}"), file=sys.stderr)
 
 
 def _write_decoded(side: Path, name: str, content: Split, wanted: Wanted, split: str) -> None:

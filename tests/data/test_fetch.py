@@ -30,6 +30,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         if content is None or server.manner == "gone":
             return self.send_error(404)
+        if server.manner == "circle":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            return self.end_headers()
+        if server.manner == "garbage":
+            return self.wfile.write(b"\0\x1b[31mgarbage\r\n\r\n")
+        if server.manner == "always 416":
+            return self.send_error(416)
+        if server.manner == "length abc":
+            return self.answer(200, b"short", length="abc")
         if server.manner == "html":
             return self.answer(200, b"<html>Please sign in</html>", "text/html; charset=utf-8")
         if server.manner == "html in disguise":
@@ -54,6 +64,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, status, body, kind="application/octet-stream", length=0):
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        if status == 206:
+            asked = self.headers["Range"]
+            self.send_header("Content-Range", f"bytes {asked.removeprefix('bytes=')}/*")
         if length is not None:
             self.send_header("Content-Length", str(length or len(body)))
         self.end_headers()
@@ -129,6 +142,10 @@ def test_a_part_longer_than_the_file_is_begun_again(server, remote, tmp_path):
     ("manner", "size", "message"),
     [
         ("gone", True, "HTTP Error 404: Not Found; try later"),
+        ("circle", True, "the server redirects, and in a circle .*HTTP 302.; try later"),
+        ("garbage", True, "broke off after 0 bytes .*garbage.*check the connection"),
+        ("always 416", True, "HTTP Error 416.*; try later"),
+        ("length abc", None, "what came is not the file of the record"),
         ("html", True, "the server sends an HTML page, not the file"),
         ("html", False, "the server sends an HTML page, not the file"),
         ("html in disguise", False, "an HTML page, not data"),

@@ -124,6 +124,43 @@ def test_rows_out_of_order_in_a_csv_make_no_difference(classes, expected, tmp_pa
     check(tmp_path, expected, tmp_path / "cache")
 
 
+def test_blanks_in_a_csv_make_no_class(classes, expected, tmp_path):
+    make.write_csv(tmp_path / "mini-imagenet", classes)
+    for split in make.SPLITS:
+        table = tmp_path / "mini-imagenet" / f"{split}.csv"
+        header, *rows = table.read_text().splitlines()
+        rows[1::3] = [f" {row}\t" for row in rows[1::3]]
+        rows[2::3] = [row.replace(",", " , ") for row in rows[2::3]]
+        table.write_text("\r\n".join([header.replace(",", ", "), *rows]))
+    check(tmp_path, expected, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("../../secret.jpg,n00000000", "leads out of images/"),
+        ("/etc/secret.jpg,n00000000", "leads out of images/"),
+        ("a.jpg,n00000000\na.jpg,n00000001", "n00000000 and n00000001 names a file twice, a.jpg"),
+    ],
+)
+def test_a_csv_names_files_of_its_images_once(row, words, classes, tmp_path):
+    make.write_csv(tmp_path / "mini-imagenet", classes)
+    with (tmp_path / "mini-imagenet" / "train.csv").open("a") as table:
+        table.write(f"{row}\n")
+    with pytest.raises(ValueError, match=words):
+        datasets.load("mini-imagenet", "train", 16, str(tmp_path), tmp_path / "cache")
+
+
+def test_omniglot_may_lie_in_folders_of_their_own_names(tmp_path):
+    for part, n in (("images_background", 6), ("images_evaluation", 1)):
+        for a in range(n):
+            folder = tmp_path / "omniglot" / part / part / f"{part[7:9]}{a}" / "character01"
+            folder.mkdir(parents=True)
+            Image.new("1", (105, 105)).save(folder / "0.png")
+    images = datasets.load("omniglot", "train", 28, str(tmp_path), tmp_path / "cache")
+    assert images.n_classes == 5
+
+
 def test_parquet_without_any_names_counts_its_classes(classes, tmp_path):
     unnamed = {
         split: {
