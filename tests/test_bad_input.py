@@ -16,7 +16,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from negmeta_utils import runs
-from negmeta_utils.data import datasets
+from negmeta_utils.data import preparing
 from negmeta_utils.studies import cli
 
 CASES = hostile_studies.CASES + hostile_notebooks.CASES + hostile_data.CASES
@@ -28,7 +28,7 @@ def contents(folder):
     return {
         path.relative_to(folder): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
-        if path.name not in ("executed.ipynb", datasets.LOCK)
+        if path.name not in ("executed.ipynb", preparing.LOCK)
     }
 
 

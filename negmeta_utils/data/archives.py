@@ -138,7 +138,8 @@ def _extract_zip(archive: Path, folder: Path) -> None:
         needed = sum(member.file_size for member in members)
         taken.refuse_bomb(needed, length)
         bounds.refuse_beyond_disk(needed, folder, f"the files in {archive}")
-        packed.extractall(folder)
+        for member in members:
+            packed.extract(member, folder)
 
 
 class _Taken:
