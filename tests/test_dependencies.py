@@ -1,7 +1,10 @@
 """What pyproject.toml and constraints.txt say of dependencies, held against what is imported."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -85,3 +88,21 @@ def test_the_lock_has_an_exact_version_of_every_dependency_that_is_allowed():
 def test_releases_of_filelock_that_share_a_lock_are_not_admitted(release):
     (requirement,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "filelock")
     assert Version(release) not in requirement.specifier
+
+
+def test_make_says_what_it_downloads_and_how_to_have_less(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(runs.ROOT / name, tmp_path)
+    said = subprocess.run(
+        ["make", "-n", "study", "INDEX=ADDRESS"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "MAKEFLAGS": "", "MAKELEVEL": "0"},
+    ).stdout  # fmt: skip
+    (install,) = (line for line in said.splitlines() if "pip install" in line)
+    assert "--quiet" not in install
+    assert "--extra-index-url ADDRESS" in install
+    assert "--constraint constraints.txt" in install
+    said = subprocess.run(
+        ["make", "sizes"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert "GB" in said and "make study INDEX=" in said
