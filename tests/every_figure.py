@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from negmeta_utils.evidence.interval_methods import INTERVALS
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
 from negmeta_utils.evidence.quantities import PAPER_CHANGES, accuracies, effect_sizes
 from negmeta_utils.plots import evidence, paper, questions, style, theory
 
@@ -89,6 +90,28 @@ def _over_steps():
     return questions.over_steps({"MAML: on-task change": table}, "inner steps")
 
 
+def _recipes():
+    rows = [
+        (recipe, layer, update, 0.01 - 1e-5 * update * k, 0.001 + 1e-5 * update * k, k / 10)
+        for k, recipe in enumerate(("constant", "plateau"), 1)
+        for layer in style.LAYERS
+        for update in (0, 400, 800)
+    ]
+    columns = ["recipe", "layer", "update", "mean", "std", "share_negative"]
+    return questions.recipes_along(pd.DataFrame(rows, columns=columns), PAPER_TABLE_1)
+
+
+def _distances():
+    rows = [
+        (recipe, group, update, abs(1 - k * update / 800))
+        for k, recipe in enumerate(("constant", "plateau"), 1)
+        for group in ("weights+bias", "both")
+        for update in (0, 400, 800)
+    ]
+    columns = ["recipe", "group", "update", "distance"]
+    return questions.distance_along(pd.DataFrame(rows, columns=columns))
+
+
 def _learned():
     rows = [
         (what, seed, update, goal * update / 10, goal)
@@ -133,6 +156,8 @@ FIGURES = {
     "conditions": _conditions,
     "by_layer": _by_layer,
     "over_steps": _over_steps,
+    "recipes_along": _recipes,
+    "distance_along": _distances,
     "rate_sweeps": _rate_sweeps,
     "learned_rates": lambda: theory.learned_rates(_learned()),
     "intervals_compared": _intervals_compared,

@@ -74,8 +74,8 @@ def test_a_method(clone):
 
 def test_a_notebook(clone):
     follow("A notebook", clone)
-    copy = nbformat.read(clone / "notebooks" / "10_question.ipynb", 4)
-    assert "notebooks/10_question.ipynb" in copy.cells[0].source, "its badge is its own"
+    copy = nbformat.read(clone / "notebooks" / "11_question.ipynb", 4)
+    assert "notebooks/11_question.ipynb" in copy.cells[0].source, "its badge is its own"
     page = (clone / "runs" / "question" / "report.html").read_text()
     assert "Figure 6" in page
 

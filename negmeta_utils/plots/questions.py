@@ -5,9 +5,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.evidence.contrasts import DOWN, UP
-from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, POSITIVE
+from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, PAPER, POSITIVE
 
 VERDICT_COLOURS = {UP: COLOURS["maml"], DOWN: NEGATIVE}
 
@@ -81,3 +82,69 @@ def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
     figure.legend(handles, labels, frameon=False, ncols=4, loc="upper center",
                   bbox_to_anchor=(0.5, 0.02))  # fmt: skip
     return figure
+
+
+def recipes_along(rates: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """Mean, standard deviation and share of negative rates of every layer along training, a line a
+    recipe; dashed, the paper's at the end of its own.
+
+    rates: recipe, layer, update, mean, std, share_negative, of one seed each or averaged. paper:
+    layer, "paper mean", "paper std".
+    """
+    measures = {"mean": "mean", "std": "standard deviation", "share_negative": "share negative"}
+    layers, recipes = list(paper["layer"]), list(dict.fromkeys(rates["recipe"]))
+    size = (2.5 * len(layers), 2.1 * len(measures))
+    figure, axes = plt.subplots(len(measures), len(layers), figsize=size, sharex=True)
+    shades = _shades(recipes)
+    published = paper.set_index("layer")
+    for row, (measure, words) in zip(axes, measures.items(), strict=True):
+        for axis, layer in zip(row, layers, strict=True):
+            for recipe, own in rates[rates["layer"] == layer].groupby("recipe", sort=False):
+                along = own.groupby("update")[measure].mean()
+                axis.plot(along.index, along, color=shades[recipe], label=recipe)
+            if f"paper {measure}" in published:
+                level = published.loc[layer, f"paper {measure}"]
+                axis.axhline(level, color=PAPER, ls="--", lw=1, label="the paper")
+            if measure == "mean":
+                axis.axhline(0, color=PAPER, lw=0.5)
+                axis.set_title(layer)
+            elif measure == "std":
+                axis.set_yscale("log")
+        row[0].set_ylabel(words)
+    for axis in axes[-1]:
+        axis.set_xlabel("meta-update")
+        axis.locator_params(axis="x", nbins=3)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    figure.tight_layout()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    return figure
+
+
+def distance_along(distance: pd.DataFrame) -> Figure:
+    """The distance to table 1 along training, a panel a way of counting and a line a recipe.
+
+    distance: as `questions.recipes.distances` gives.
+    """
+    groups = list(dict.fromkeys(distance["group"]))
+    recipes = list(dict.fromkeys(distance["recipe"]))
+    size = (5 * len(groups), 3.2)
+    figure, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
+    shades = _shades(recipes)
+    finite = distance[np.isfinite(distance["distance"])]
+    for axis, group in zip(axes[0], groups, strict=True):
+        for recipe, own in finite[finite["group"] == group].groupby("recipe", sort=False):
+            along = own.groupby("update")["distance"].mean()
+            axis.plot(along.index, along, color=shades[recipe], label=recipe)
+        axis.set(title=group, xlabel="meta-update", ylim=(0, None))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes[0, 0].set_ylabel("distance to table 1")
+    figure.tight_layout()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.02))
+    return figure
+
+
+def _shades(names: list[str]) -> dict[str, tuple]:
+    """A colour a name, from dark to light."""
+    return dict(zip(names, plt.cm.viridis(np.linspace(0, 0.9, len(names))), strict=True))

@@ -1,0 +1,148 @@
+"""Which of the choices that the paper does not state give its table 1 (notebook 10)."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from negmeta_utils import runs
+from negmeta_utils.adaptation import METHODS
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS, distance_to_paper
+from negmeta_utils.parameters import check_folders
+from negmeta_utils.storage import read_json, read_table
+
+CHOICES = ["lr_schedule", "alpha_init", "alpha_lr"]
+FACTOR = 2  # a standard deviation within this factor of the paper's counts as near
+
+
+def read_recipes(names: list[str]) -> pd.DataFrame:
+    """The rates along several trainings, complete or not, with what each was trained with.
+
+    names: folders of notebook 1, or shipped runs; one that holds no rates yet is left out. Columns:
+    those of `rates.summarise_rates`; `CHOICES`, alpha_lr being outer_lr where it is None; recipe,
+    these in words. Raises ValueError for a method that learns no rates, FileNotFoundError where
+    no folder holds any.
+    """
+    check_folders("runs", names)
+    tables = []
+    for directory in map(runs.directory_of, names):
+        if not (directory / "rates.parquet").is_file():
+            continue
+        given = read_json(directory / "manifest.json")["parameters"]
+        if not METHODS[given["method"]].learns_alpha:
+            raise ValueError(f"{directory}: a run of {given['method']}, which learns no rates")
+        table = read_table(directory / "rates.parquet")
+        tables.append(table.assign(**choices(given), recipe=in_words(given)))
+    if not tables:
+        raise FileNotFoundError(f"runs={names}: no rates.parquet in any; train with notebook 1")
+    return pd.concat(tables, ignore_index=True)
+
+
+def choices(given: dict) -> dict:
+    """`CHOICES` of a training's parameters; those of the notebook's default where not given."""
+    default = {"lr_schedule": "constant", "alpha_init": "constant", "alpha_lr": None}
+    found = {name: given.get(name, default[name]) for name in CHOICES}
+    return found | {"alpha_lr": found["alpha_lr"] or given.get("outer_lr", 0.001)}
+
+
+def in_words(given: dict) -> str:
+    """A recipe such as "plateau, from 0.01, outer rate 0.0001"."""
+    chosen = choices(given)
+    start = "U[0.005, 0.1]" if chosen["alpha_init"] == "uniform" else given.get("inner_lr", 0.01)
+    return f"{chosen['lr_schedule']}, from {start}, outer rate {chosen['alpha_lr']:g}"
+
+
+def distances(rates: pd.DataFrame) -> pd.DataFrame:
+    """`distance_to_paper` along every training; columns recipe, `CHOICES` and its own."""
+    tables = [
+        distance_to_paper(rows).assign(**dict(zip(["recipe", *CHOICES], of, strict=True)))
+        for of, rows in rates.groupby(["recipe", *CHOICES], sort=False)
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def nearest(distance: pd.DataFrame) -> pd.DataFrame:
+    """One row a recipe, seed and group, the nearest recipe first: update, distance and signs as
+    far as training has come; nearest_update, nearest_distance and nearest_signs where it was
+    nearest to the paper, by distance and then by signs."""
+    keys = ["recipe", "seed", "group"]
+    last = distance.loc[distance.groupby(keys)["update"].idxmax()].set_index(keys)
+    by_rule = distance.sort_values(["distance", "signs"], ascending=[True, False])
+    best = by_rule.groupby(keys).first()[["update", "distance", "signs"]].add_prefix("nearest_")
+    table = last[["update", "distance", "signs"]].join(best).reset_index()
+    return table.sort_values(["group", "distance"], ascending=[False, True], ignore_index=True)
+
+
+def one_choice_apart(distance: pd.DataFrame) -> pd.DataFrame:
+    """What one choice changes: a row for every two trainings of one seed that differ in it alone,
+    at the last update that both have reached, weights and biases only.
+
+    Columns: choice, of and to (its two values), others (the choices that both share), seed,
+    update, distance_of, distance_to, signs_of, signs_to.
+    """
+    own = distance[distance["group"] == WEIGHTS]
+    trainings = [(dict(zip([*CHOICES, "seed"], of, strict=True)), rows.set_index("update"))
+                 for of, rows in own.groupby([*CHOICES, "seed"], sort=False)]  # fmt: skip
+    records = []
+    for (a, along_a), (b, along_b) in itertools.combinations(trainings, 2):
+        differ = [name for name in a if a[name] != b[name]]
+        if len(differ) != 1 or differ == ["seed"]:
+            continue
+        update = along_a.index.intersection(along_b.index).max()
+        at = along_a.loc[update], along_b.loc[update]
+        others = ", ".join(f"{name} {a[name]}" for name in CHOICES if name not in differ)
+        (choice,) = differ
+        records.append(
+            (choice, a[choice], b[choice], others, a["seed"], update,
+             *(row["distance"] for row in at), *(row["signs"] for row in at))
+        )  # fmt: skip
+    columns = ["choice", "of", "to", "others", "seed", "update"]
+    return pd.DataFrame(
+        records, columns=[*columns, "distance_of", "distance_to", "signs_of", "signs_to"]
+    )
+
+
+def told(rates: pd.DataFrame, apart: pd.DataFrame, missing: list[str]) -> list[str]:
+    """What the recipes at hand say, in sentences; apart: as `one_choice_apart` gives."""
+    own = rates[rates["group"] == WEIGHTS].merge(PAPER_TABLE_1, on="layer")
+    own["right"] = np.sign(own["mean"]) == np.sign(own["paper mean"])
+    own["near"] = np.abs(np.log(own["std"].clip(lower=1e-12) / own["paper std"])) < np.log(FACTOR)
+    last = own[own["update"] == own.groupby(["recipe", "seed"])["update"].transform("max")]
+    all_right = own.groupby(["recipe", "seed", "update"])["right"].all()
+    trainings = own.groupby(["recipe", "seed"]).ngroups
+    having = all_right[all_right].reset_index().drop_duplicates(["recipe", "seed"])
+    sentences = [
+        f"All five signs of claim (a) are there at some validation of {len(having)} of {trainings} "
+        f"trainings{_listed(having['recipe'])}, and at the last one known of "
+        f"{int(last.groupby(['recipe', 'seed'])['right'].all().sum())}."
+    ]
+    sentences += [_of_choice(choice, apart[apart["choice"] == choice]) for choice in CHOICES]
+    for column, what in (
+        ("right", "the paper's sign of the mean"),
+        ("near", f"a standard deviation within a factor of {FACTOR} of the paper's"),
+    ):
+        by_layer = last.groupby("layer")[column].any()
+        lacking = ", ".join(by_layer.index[~by_layer])
+        sentences.append(f"What no recipe gives at its last validation, {what}: {lacking or '–'}.")
+    if missing:
+        sentences.append(f"Planned, and not there yet: {'; '.join(missing)}.")
+    return sentences
+
+
+def _listed(recipes: pd.Series) -> str:
+    return f" ({'; '.join(recipes)})" if len(recipes) else ""
+
+
+def _of_choice(choice: str, pairs: pd.DataFrame) -> str:
+    if pairs.empty:
+        return f"`{choice}`: no two of these trainings differ in it alone."
+    each = "; ".join(
+        f"{row.of} to {row.to} at {row.update:,} ({row.others}): distance {row.distance_of:.2f} to "
+        f"{row.distance_to:.2f}, right signs {row.signs_of} to {row.signs_to}"
+        for row in pairs.itertuples()
+    )
+    changed = int((pairs["signs_of"] != pairs["signs_to"]).sum())
+    return (
+        f"`{choice}`: it changes how many signs are the paper's in {changed} of {len(pairs)} "
+        f"pairs. {each}."
+    )

@@ -1,0 +1,97 @@
+"""Recipes beside the paper's table 1, on tables whose distance is known."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from negmeta_utils import storage
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS
+from negmeta_utils.questions.recipes import (
+    distances,
+    in_words,
+    nearest,
+    one_choice_apart,
+    read_recipes,
+    told,
+)
+
+
+def training(folder, factors, signs, method="meta-sgd", **given):
+    """A folder with the rates of a training, a factor of the paper's standard deviations and a
+    sign of its means each 400 meta-updates, and only as much of a manifest as is read."""
+    folder.mkdir()
+    parameters = {"method": method, "seed": 0, "outer_lr": 0.001, "inner_lr": 0.01, **given}
+    storage.write_json(folder / "manifest.json", {"status": "running", "parameters": parameters})
+    tables = []
+    for check, (factor, sign) in enumerate(zip(factors, signs, strict=True), 1):
+        rows = PAPER_TABLE_1.rename(columns={"paper mean": "mean", "paper std": "std"})
+        rows = rows.assign(group=WEIGHTS, seed=0, update=400 * check, n=100, share_negative=0.5)
+        rows["std"] *= factor
+        rows["mean"] *= sign
+        tables.append(rows)
+    storage.write_table(folder / "rates.parquet", pd.concat(tables))
+    return str(folder)
+
+
+@pytest.fixture
+def four(tmp_path):
+    """One that comes to the paper's table and goes beyond it, two that differ from it in one
+    choice each, and a folder where nothing is known yet."""
+    (tmp_path / "begun").mkdir()
+    return [
+        training(tmp_path / "a", [0.5, 1, 4], [-1, 1, 1], lr_schedule="plateau", alpha_lr=None),
+        training(tmp_path / "b", [8, 8], [-1, -1], lr_schedule="constant"),
+        training(tmp_path / "c", [2, 2, 2], [1, 1, 1], lr_schedule="plateau", alpha_lr=1e-4),
+        str(tmp_path / "begun"),
+    ]
+
+
+def test_recipes_are_told_apart_by_what_they_were_trained_with(four):
+    rates = read_recipes(four)
+    assert list(dict.fromkeys(rates["recipe"])) == [
+        "plateau, from 0.01, outer rate 0.001",
+        "constant, from 0.01, outer rate 0.001",
+        "plateau, from 0.01, outer rate 0.0001",
+    ]
+    assert in_words({"alpha_init": "uniform"}) == "constant, from U[0.005, 0.1], outer rate 0.001"
+
+
+def test_the_nearest_recipe_comes_first_as_far_as_it_has_come_and_along_the_way(four):
+    table = nearest(distances(read_recipes(four)))
+    table = table[table["group"] == WEIGHTS]
+    assert table["distance"].tolist() == pytest.approx([math.log(2), math.log(4), math.log(8)])
+    passed = table.iloc[1]
+    assert (passed["update"], passed["nearest_update"]) == (1200, 800)
+    assert passed["nearest_distance"] == pytest.approx(0, abs=1e-12)
+    assert table["signs"].tolist() == [5, 5, 0]
+
+
+def test_pairs_differ_in_one_choice_and_meet_where_both_have_been(four):
+    apart = one_choice_apart(distances(read_recipes(four)))
+    assert apart["choice"].tolist() == ["lr_schedule", "alpha_lr"]
+    schedule = apart.iloc[0]
+    assert (schedule["of"], schedule["to"], schedule["update"]) == ("plateau", "constant", 800)
+    assert [schedule["distance_of"], schedule["distance_to"]] == pytest.approx([0, math.log(8)])
+    assert (schedule["signs_of"], schedule["signs_to"]) == (5, 0)
+
+
+def test_what_is_said_follows_the_tables(four):
+    rates = read_recipes(four)
+    said = told(rates, one_choice_apart(distances(rates)), ["constant, from U"])
+    assert "at some validation of 2 of 3 trainings" in said[0]
+    assert said[0].endswith("and at the last one known of 2.")
+    assert said[1].startswith("`lr_schedule`: it changes how many signs are the paper's in 1 of 1")
+    assert "distance 0.00 to 2.08, right signs 5 to 0" in said[1]
+    assert said[2] == "`alpha_init`: no two of these trainings differ in it alone."
+    assert said[4].endswith("the paper's sign of the mean: –.")
+    assert said[5].endswith("of the paper's: conv1, conv2, conv3, conv4, logits.")
+    assert said[6] == "Planned, and not there yet: constant, from U."
+
+
+def test_a_method_without_learned_rates_and_no_training_at_all_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="a run of maml, which learns no rates"):
+        read_recipes([training(tmp_path / "maml", [1], [1], method="maml")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no rates.parquet in any; train with notebook 1"):
+        read_recipes([str(tmp_path / "empty")])
