@@ -15,6 +15,8 @@ Everything else is imported from its module. Begin reading with `model`, `episod
 `evaluation` (on-task and off-task) and `runs` (what a training leaves on disk). Every other subject
 has one folder:
 
+    networks   other networks than the paper's, and your own
+    imports    weights of other libraries
     engine     the same meta-gradient, faster
     data       data sets
     evidence   tables in, verdicts out; no torch
@@ -32,11 +34,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "DATASETS": ("data.datasets", "DATASETS"),
     "METHODS": ("adaptation", "METHODS"),
+    "NETWORKS": ("networks.catalogue", "NETWORKS"),
     "TrainConfig": ("config", "TrainConfig"),
     "adapt": ("adaptation", "adapt"),
     "begin": ("notebook", "begin"),
     "claims": ("evidence.claims", "claims"),
     "draw_episodes": ("episodes", "draw_episodes"),
+    "evaluate": ("evaluation", "evaluate"),
     "evaluate_features": ("evaluation", "evaluate_features"),
     "interventions": ("questions.interventions", "interventions"),
     "list_pretrained": ("runs", "list_pretrained"),
@@ -45,6 +49,7 @@ _PUBLIC = {
     "load_run": ("runs", "load_run"),
     "load_runs": ("runs", "load_runs"),
     "meta_gradient": ("engine.meta_gradient", "meta_gradient"),
+    "network": ("networks.modules", "network"),
     "train": ("training", "train"),
 }
 __all__ = list(_PUBLIC)

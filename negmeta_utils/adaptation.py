@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 
 from negmeta_utils.episodes import Episodes
-from negmeta_utils.model import LAYERS, Params, embed, forward, layer_and_group
+from negmeta_utils.networks.conv4 import CONV4
+from negmeta_utils.networks.network import Network, Params
 
 # Of parameters, inputs and targets: the loss, and the outputs behind it.
 Loss = Callable[[Params, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -32,24 +33,30 @@ BEND = 0.01
 @dataclass(frozen=True)
 class Method:
     """What sets one method apart: whether its rates are learned, and kept positive; whether the
-    meta-gradient sees through the inner gradients; which layers the inner loop moves; and whether
-    classes are prototypes instead of rows of the linear layer."""
+    meta-gradient sees through the inner gradients; which layers the inner loop moves (all, the
+    head, the body or none); and whether classes are prototypes instead of rows of the linear layer.
+    """
 
     learns_alpha: bool = False
     positive: bool = False
     first_order: bool = False
-    adapts: tuple[str, ...] = LAYERS
+    adapts: str = "all"
     prototypes: bool = False
+
+    def layers(self, network: Network) -> tuple[str, ...]:
+        """Those of `network` that the inner loop moves."""
+        groups = {"all": network.layers, "head": (network.head,), "body": network.body, "none": ()}
+        return groups[self.adapts]
 
 
 METHODS = {
     "maml": Method(),  # Finn et al. 2017
     "fomaml": Method(first_order=True),  # Finn et al. 2017, section 5.2
     "meta-sgd": Method(learns_alpha=True),  # Li et al. 2017
-    "anil": Method(adapts=("logits",)),  # Raghu et al. 2020: the head alone
-    "boil": Method(adapts=LAYERS[:-1]),  # Oh et al. 2021: the body alone
+    "anil": Method(adapts="head"),  # Raghu et al. 2020: the head alone
+    "boil": Method(adapts="body"),  # Oh et al. 2021: the body alone
     "meta-sgd-positive": Method(learns_alpha=True, positive=True),  # a control: no negative rates
-    "protonet": Method(adapts=(), prototypes=True),  # Snell et al. 2017
+    "protonet": Method(adapts="none", prototypes=True),  # Snell et al. 2017
 }
 
 
@@ -67,7 +74,12 @@ class MetaGradient(NamedTuple):
 
 
 def init_alpha(
-    method: str, params: Params, inner_lr: float = 0.01, alpha_init: str = "constant", seed: int = 0
+    method: str,
+    params: Params,
+    inner_lr: float = 0.01,
+    alpha_init: str = "constant",
+    seed: int = 0,
+    network: Network = CONV4,
 ) -> Params:
     """Rates before training: full-shaped for a method that learns them, else one number a name.
 
@@ -91,9 +103,9 @@ def init_alpha(
             f"alpha_init={alpha_init!r}: use 'constant', or 'uniform' with a method that learns "
             "its rates"
         )
-    alpha = {}
+    alpha, moved = {}, settings.layers(network)
     for name, value in params.items():
-        rate = inner_lr if layer_and_group(name)[0] in settings.adapts else 0.0
+        rate = inner_lr if network.layer_and_group(name)[0] in moved else 0.0
         shape = value.shape if settings.learns_alpha else ()
         alpha[name] = torch.full(shape, rate, dtype=torch.float32)
     return alpha
@@ -120,12 +132,19 @@ def unconstrained(method: str, alpha: Params) -> Params:
     return {name: value - BEND**2 / 4 / value for name, value in alpha.items()}
 
 
-def cross_entropy(
-    params: Params, images: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of Conv4 on one task's images [n, channels, height, width], and its logits."""
-    logits = forward(params, images)
-    return F.cross_entropy(logits, labels), logits
+def loss_of(network: Network) -> Loss:
+    """Cross-entropy of a network on one task's images [n, channels, height, width], and logits."""
+
+    def cross_entropy(
+        params: Params, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = network.forward(params, images)
+        return F.cross_entropy(logits, labels), logits
+
+    return cross_entropy
+
+
+CONV4_LOSS = loss_of(CONV4)
 
 
 def adapt(
@@ -135,7 +154,7 @@ def adapt(
     support_labels: torch.Tensor,
     n_steps: int,
     first_order: bool = False,
-    loss: Loss = cross_entropy,
+    loss: Loss = CONV4_LOSS,
 ) -> Params:
     """Parameters after `n_steps` inner steps on one task (paper, eqs. 1 and 3).
 
@@ -160,7 +179,7 @@ def task_loss(
     query_labels: torch.Tensor,
     n_steps: int,
     first_order: bool = False,
-    loss: Loss = cross_entropy,
+    loss: Loss = CONV4_LOSS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss of one task's query images after adaptation (the summand of paper eqs. 2 and 4), and
     the query logits [n_query_images, n_way] behind it."""
@@ -169,7 +188,12 @@ def task_loss(
 
 
 def meta_gradient(
-    params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool = False
+    params: Params,
+    alpha: Params,
+    episodes: Episodes,
+    n_steps: int,
+    first_order: bool = False,
+    loss: Loss = CONV4_LOSS,
 ) -> MetaGradient:
     """Gradient of the mean query loss over a batch of tasks (paper, eqs. 2 and 4; the mean where
     the paper writes the sum, which Adam cannot tell apart but for its epsilon)."""
@@ -177,7 +201,7 @@ def meta_gradient(
     total = None
     # One task at a time: vmapped convolutions become grouped ones, slower than this loop.
     for support, query in zip(episodes.support, episodes.query, strict=True):
-        (gradient, alpha_gradient), (loss, logits) = task_gradient(
+        (gradient, alpha_gradient), (query_loss, logits) = task_gradient(
             params,
             alpha,
             support,
@@ -186,9 +210,10 @@ def meta_gradient(
             episodes.query_labels,
             n_steps,
             first_order,
+            loss,
         )
-        accuracy = (logits.argmax(1) == episodes.query_labels).to(loss.dtype).mean()
-        task = MetaGradient(loss, accuracy, gradient, alpha_gradient)
+        accuracy = (logits.argmax(1) == episodes.query_labels).to(query_loss.dtype).mean()
+        task = MetaGradient(query_loss, accuracy, gradient, alpha_gradient)
         total = task if total is None else _add(total, task)
     return _divide(total, len(episodes.support))
 
@@ -230,21 +255,24 @@ def prototype_logits(support: torch.Tensor, query: torch.Tensor, n_way: int) -> 
     return (2 * exact @ centroids.mT - squares).to(query.dtype)
 
 
-def prototype_gradient(params: Params, episodes: Episodes) -> MetaGradient:
+def prototype_gradient(
+    params: Params, episodes: Episodes, network: Network = CONV4
+) -> MetaGradient:
     """Gradient of the mean cross-entropy of `prototype_logits` over a batch of tasks (Snell et al.
     2017). There is no inner loop: the gradients of the rates, and of the linear layer that is not
     used, are zero."""
-    gradient, (loss, accuracy) = torch.func.grad(_prototype_loss, has_aux=True)(params, episodes)
+    objective = torch.func.grad(_prototype_loss, has_aux=True)
+    gradient, (loss, accuracy) = objective(params, episodes, network)
     zeros = {name: torch.zeros((), device=value.device) for name, value in params.items()}
     return MetaGradient(loss, accuracy, gradient, zeros)
 
 
 def _prototype_loss(
-    params: Params, episodes: Episodes
+    params: Params, episodes: Episodes, network: Network
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     # Support and query are batches of their own, as everywhere in this study.
-    support = torch.stack([embed(params, images) for images in episodes.support])
-    query = torch.stack([embed(params, images) for images in episodes.query])
+    support = torch.stack([network.embed(params, images) for images in episodes.support])
+    query = torch.stack([network.embed(params, images) for images in episodes.query])
     n_way = int(episodes.support_labels.max()) + 1
     scores = prototype_logits(support, query, n_way)
     labels = episodes.query_labels.expand(len(scores), -1)

@@ -12,7 +12,7 @@ from negmeta_utils import digests, runs, storage
 from negmeta_utils.adaptation import METHODS, constrained, init_alpha, unconstrained
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.adam import Adam
-from negmeta_utils.model import Params, init_params
+from negmeta_utils.networks.network import Network, Params
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 AGAIN = "restore the files from a copy, or delete {} and train again"
@@ -30,6 +30,7 @@ class State:
     kept: digests of the files of the networks that are kept, by name.
     """
 
+    network: Network
     params: Params
     alpha: Params
     optimizer: torch.optim.Adam
@@ -44,10 +45,14 @@ class State:
     rows: list[dict] = field(default_factory=list)
 
 
-def fresh_state(config: TrainConfig, channels: int, device: torch.device) -> State:
+def fresh_state(
+    config: TrainConfig, network: Network, channels: int, device: torch.device
+) -> State:
     """Where a training begins: update 0."""
-    params = init_params(config.seed, channels, config.image_size, config.n_way, config.n_filters)
-    alpha = init_alpha(config.method, params, config.inner_lr, config.alpha_init, config.seed)
+    params = network.init(config.seed, channels, config.image_size, config.n_way, config.n_filters)
+    alpha = init_alpha(
+        config.method, params, config.inner_lr, config.alpha_init, config.seed, network
+    )
     params = {name: value.to(device) for name, value in params.items()}
     alpha = {n: value.to(device) for n, value in unconstrained(config.method, alpha).items()}
     learned = [{"params": list(params.values())}]
@@ -56,7 +61,7 @@ def fresh_state(config: TrainConfig, channels: int, device: torch.device) -> Sta
         learned.append({"params": list(alpha.values()), "lr": alpha_lr})
     optimizer = Adam(learned, config.outer_lr)
     scheduler = plateau(optimizer) if config.lr_schedule == "plateau" else None
-    return State(params, alpha, optimizer, scheduler)
+    return State(network, params, alpha, optimizer, scheduler)
 
 
 def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:

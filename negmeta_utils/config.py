@@ -6,11 +6,12 @@ from typing import Optional, get_type_hints
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data.splits import CLASSES
 from negmeta_utils.engine.device import resolve_device
+from negmeta_utils.engine.engines import resolve_engine
 from negmeta_utils.episodes import ImageSet, check_episode_fits
-from negmeta_utils.model import n_features
+from negmeta_utils.networks.catalogue import NETWORKS, check_name, find
+from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import check_value
 
-ENGINES = ("auto", "adjoint", "reference")  # auto is the adjoint; the reference is to be read
 MOST_KEPT = 10  # networks along a training, besides the best and the last
 LEAST = {"seed": 0, "test_episodes": 0, "n_way": 2}  # of the others 1
 
@@ -31,6 +32,7 @@ class TrainConfig:
     n_shot: int = 1
     n_query: int = 10
     image_size: Optional[int] = None
+    network: str = "conv4"
     n_filters: int = 64
     n_tasks: int = 3
     inner_steps: int = 5
@@ -57,8 +59,12 @@ class TrainConfig:
                 check_value(name, value, kind, LEAST.get(name, 1))
             if kind is float:  # a rate of 1 must not make tensors of whole numbers
                 object.__setattr__(self, name, float(value))
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine={self.engine!r}: not one of {', '.join(ENGINES)}")
+        check_name(self.network)
+        if self.network in NETWORKS:  # one's own is known once the images are
+            network = find(self.network)
+            resolve_engine(self.engine, network)
+            if self.image_size is not None:
+                network.check_image_size(self.image_size)
         if self.classes not in CLASSES:
             raise ValueError(f"classes={self.classes!r}: not one of {', '.join(CLASSES)}")
         if self.lr_schedule not in ("constant", "plateau"):
@@ -67,8 +73,6 @@ class TrainConfig:
         if self.alpha_lr is not None and not METHODS[self.method].learns_alpha:
             raise ValueError(f"alpha_lr={self.alpha_lr}: {self.method} learns no rates; use None")
         self._check_keep_at()
-        if self.image_size is not None:
-            n_features(self.image_size)
 
     def _check_keep_at(self) -> None:
         if not isinstance(self.keep_at, list) or len(self.keep_at) > MOST_KEPT:
@@ -87,11 +91,21 @@ class TrainConfig:
         with this machine.
         """
         check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
-        n_features(images.image_size)
-        device = resolve_device(self.device)
+        network = self.find_network(images)
+        network.check_image_size(images.image_size)
         return replace(
             self,
             image_size=images.image_size,
-            device=str(device),
-            engine="adjoint" if self.engine == "auto" else self.engine,
+            device=str(resolve_device(self.device)),
+            engine=resolve_engine(self.engine, network),
+        )
+
+    def find_network(self, images: ImageSet) -> Network:
+        """The network that this trains on `images`."""
+        return find(
+            self.network,
+            channels=images.channels,
+            image_size=images.image_size,
+            n_way=self.n_way,
+            n_filters=self.n_filters,
         )

@@ -6,7 +6,6 @@ classes, and a query image belongs to the class whose centroid is most similar b
 """
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,22 +13,24 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils import plain
 from negmeta_utils.adaptation import METHODS, prototype_logits, prototypes
 from negmeta_utils.data.splits import load_split
-from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import (
     Episodes,
     ImageSet,
+    check_episode_fits,
     draw_pairs,
     episodes_at_once,
     shared_classes,
 )
 from negmeta_utils.evidence.quantities import ACCURACIES
-from negmeta_utils.model import Params
+from negmeta_utils.networks.catalogue import network_of
+from negmeta_utils.networks.network import Network, Params
+from negmeta_utils.parameters import check_value
 from negmeta_utils.runs import END, Run
 
-ENGINES = {"auto": adjoint, "adjoint": adjoint, "reference": plain}
+FEW_EPISODES = 60  # a look
 
 # Of shared parameters, the tasks A and their numbers: parameters adapted, a set a task.
 Adaptation = Callable[[Params, Episodes, range], Params]
@@ -57,7 +58,9 @@ def shared_test_images(trained: list[Run], data_dir: str | None, split: str = "t
     first = trained[0].parameters
     images = load_split(first["dataset"], split, first["image_size"], data_dir, first["classes"])
     for run in trained:
-        if run.manifest["data"][split]["fingerprint"] != images.fingerprint:
+        # Of an imported run nobody knows which images it has seen.
+        trained_with = run.manifest.get("data", {}).get(split, {"fingerprint": images.fingerprint})
+        if trained_with["fingerprint"] != images.fingerprint:
             raise ValueError(f"{run.directory}: trained with other images than those found here")
     return images
 
@@ -83,6 +86,70 @@ def prototype_accuracy(
     values in 0..1.
     """
     return (prototype_answers(support, query, n_way) == query_labels).float().mean(-1)
+
+
+def evaluate(
+    network: Network,
+    params: Params,
+    alpha: Params,
+    images: ImageSet,
+    n_episodes: int = FEW_EPISODES,
+    n_way: int = 5,
+    n_shot: int = 1,
+    n_query: int = 10,
+    inner_steps: int = 5,
+    eval_seed: int = 0,
+    method: str = "meta-sgd",
+) -> pd.DataFrame:
+    """On-task and off-task accuracy of any network, one row an episode.
+
+    params, alpha: by the network's names, rates broadcastable to the parameters; `alpha` of zeros
+    keeps a part of the network still. images: of the classes to evaluate on. method: matters for
+    "protonet", whose own accuracy is by prototypes, and for no other.
+    Columns: as `evaluate_features`, without method and seed.
+    Raises ValueError, naming the argument, for what does not fit together.
+    """
+    _check_arguments(network, params, alpha, images, method)
+    for name, value in (("n_episodes", n_episodes), ("inner_steps", inner_steps)):
+        check_value(name, value, int)
+    check_episode_fits(images, n_way, n_shot + n_query)
+    device = images.images.device
+    params = {name: value.detach().to(device) for name, value in params.items()}
+    adaptations = {"as learned": with_rates(network, alpha, inner_steps)}
+    settings = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query, "method": method}
+    engine, batch = engine_of(network), episodes_at_once(images, n_way, n_query)
+    tables = []
+    for start in range(0, n_episodes, batch):
+        indices = range(start, min(start + batch, n_episodes))
+        tables += _evaluate_batch(engine, params, adaptations, images, settings, eval_seed, indices)
+    return pd.concat(tables, ignore_index=True).drop(columns="variant")
+
+
+def _check_arguments(
+    network: Network, params: Params, alpha: Params, images: ImageSet, method: str
+) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: not one of {', '.join(METHODS)}")
+    for argument, given in (("params", params), ("alpha", alpha)):
+        for name, value in given.items():
+            try:
+                network.layer_and_group(name)
+                fits = value.expand(params[name].shape).shape == params[name].shape
+            except (KeyError, RuntimeError, ValueError):
+                fits = False
+            if not fits:
+                raise ValueError(f"{argument}: {name!r} is of no parameter of {network.name}")
+    if missing := sorted(set(params) - set(alpha)):
+        raise ValueError(f"alpha: no rate for {missing[0]!r}; give 0 where nothing adapts")
+    network.check_image_size(images.image_size)
+    try:
+        network.forward(params, images.images[:2].float() / 255)
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"images: {images.channels} channels of {images.image_size}x{images.image_size} do "
+            f"not go through {network.name} with these params ({reason})"
+        ) from error
 
 
 def evaluate_features(
@@ -132,19 +199,20 @@ def evaluate_variants(
 
     variants: rates to adapt with, by the name that stands in the column `variant`.
     """
-    adaptations = {name: with_rates(run, alpha, engine) for name, alpha in variants.items()}
+    network, n_steps = network_of(run), run.parameters["inner_steps"]
+    adaptations = {n: with_rates(network, alpha, n_steps, engine) for n, alpha in variants.items()}
     return evaluate_adaptations(
         run, images, adaptations, n_episodes, eval_seed, batch, report, first, disjoint, engine
     )
 
 
-def with_rates(run: Run, alpha: Params, engine: str = "auto") -> Adaptation:
-    """Adaptation as in training, with other rates."""
+def with_rates(network: Network, alpha: Params, n_steps: int, engine: str = "auto") -> Adaptation:
+    """Adaptation by the rates `alpha`."""
+    functions = engine_of(network, engine)
 
     def adapted(params: Params, task: Episodes, indices: range) -> Params:
         rates = to_device(alpha, task.support.device)
-        n_steps = run.parameters["inner_steps"]
-        return ENGINES[engine].adapt(params, rates, task.support, task.support_labels, n_steps)
+        return functions.adapt(params, rates, task.support, task.support_labels, n_steps)
 
     return adapted
 
@@ -171,12 +239,13 @@ def evaluate_adaptations(
             f"{images.n_classes}; use False, or another eval_split"
         )
     params = to_device(run.params, images.images.device)
+    functions = engine_of(network_of(run), engine)
 
     def of_batch(indices: range) -> list[pd.DataFrame]:
+        settings = run.parameters
         return _evaluate_batch(
-            params, adaptations, images, run.parameters, eval_seed, indices, disjoint,
-            ENGINES[engine],
-        )  # fmt: skip
+            functions, params, adaptations, images, settings, eval_seed, indices, disjoint
+        )
 
     return in_batches(run, images, n_episodes, of_batch, report, batch, first)
 
@@ -219,32 +288,37 @@ class Embedded(NamedTuple):
     query: torch.Tensor
 
 
-def embed_tasks(params: Params, episodes: Episodes, engine: ModuleType = adjoint) -> Embedded:
+def embed_tasks(engine: Engine, params: Params, episodes: Episodes) -> Embedded:
     """By `params`, shared or a set a task."""
     return Embedded(engine.embed(params, episodes.support), engine.embed(params, episodes.query))
 
 
 def own_accuracy(
-    method: str, adapted: Params, embedded: Embedded, n_way: int, query_labels: torch.Tensor
+    engine: Engine,
+    method: str,
+    adapted: Params,
+    embedded: Embedded,
+    n_way: int,
+    query_labels: torch.Tensor,
 ) -> torch.Tensor:
     """Accuracy [n_tasks] of adapted models by their own rule: the linear layer's, or for a
     prototypical network the nearest centroid's."""
     if METHODS[method].prototypes:
         logits = prototype_logits(embedded.support, embedded.query, n_way)
     else:
-        logits = adjoint.head(adapted, embedded.query)
+        logits = engine.head(adapted, embedded.query)
     return (logits.argmax(-1) == query_labels).float().mean(-1)
 
 
 def _evaluate_batch(
+    engine: Engine,
     params: Params,
     adaptations: dict[str, Adaptation],
     images: ImageSet,
     settings: dict,
     eval_seed: int,
     indices: range,
-    disjoint: bool,
-    engine: ModuleType,
+    disjoint: bool = False,
 ) -> list[pd.DataFrame]:
     n_way = settings["n_way"]
     task, other = draw_pairs(images, settings, eval_seed, indices, disjoint)
@@ -254,18 +328,18 @@ def _evaluate_batch(
         return prototype_accuracy(of.support, of.query, n_way, labels)
 
     before = {
-        "same_before": judge(embed_tasks(params, task, engine)),
-        "other_before": judge(embed_tasks(params, other, engine)),
+        "same_before": judge(embed_tasks(engine, params, task)),
+        "other_before": judge(embed_tasks(engine, params, other)),
     }
     n_shared = shared_classes(images, eval_seed, indices, n_way, disjoint)
     tables = []
     for name, adapt in adaptations.items():
         adapted = adapt(params, task, indices)
-        embedded = embed_tasks(adapted, task, engine)
+        embedded = embed_tasks(engine, adapted, task)
         columns = before | {
             "same_after": judge(embedded),
-            "other_after": judge(embed_tasks(adapted, other, engine)),
-            "ordinary": own_accuracy(settings["method"], adapted, embedded, n_way, labels),
+            "other_after": judge(embed_tasks(engine, adapted, other)),
+            "ordinary": own_accuracy(engine, settings["method"], adapted, embedded, n_way, labels),
         }
         values = {column: columns[column].cpu().numpy() for column in ACCURACIES}
         episode = np.arange(indices.start, indices.stop)

@@ -5,7 +5,8 @@ import pandas as pd
 import torch
 
 from negmeta_utils.adaptation import METHODS
-from negmeta_utils.model import Params, layer_and_group
+from negmeta_utils.networks.conv4 import CONV4
+from negmeta_utils.networks.network import Network, Params
 from negmeta_utils.runs import Run
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -20,23 +21,23 @@ def check_learned_rates(run: Run) -> None:
         )
 
 
-def rates_by_row(alpha: Params) -> dict[tuple[str, str], torch.Tensor]:
-    """All rates of each row of table 1, flat, keyed by (layer, group).
+def rates_by_row(alpha: Params, network: Network = CONV4) -> dict[tuple[str, str], torch.Tensor]:
+    """All rates of each row of table 1, flat, keyed by (layer, group), layers in their order.
 
     The paper's table has one row a layer and does not say whether biases are in it; here they are,
     and batch normalisation's rates stand beside them as a group of their own.
     """
-    rows: dict[tuple[str, str], list[torch.Tensor]] = {}
-    for name in sorted(alpha, key=layer_and_group):
-        rows.setdefault(layer_and_group(name), []).append(alpha[name].flatten())
-    return {row: torch.cat(parts) for row, parts in rows.items()}
+    rows = network.rows(list(alpha))
+    return {row: torch.cat([alpha[n].flatten() for n in names]) for row, names in rows.items()}
 
 
-def summarise_rates(alpha: Params, seed: int, update: int) -> pd.DataFrame:
+def summarise_rates(
+    alpha: Params, seed: int, update: int, network: Network = CONV4
+) -> pd.DataFrame:
     """One row a layer and group: seed, update, layer, group, mean, std (of the population of
     rates), share_negative, n, and quantiles q05 to q95."""
     records = []
-    for (layer, group), values in rates_by_row(alpha).items():
+    for (layer, group), values in rates_by_row(alpha, network).items():
         values = values.double().cpu()
         quantiles = values.quantile(torch.tensor(QUANTILES, dtype=values.dtype)).tolist()
         records.append(
@@ -70,12 +71,12 @@ def table_of_rates(alpha: Params, update: int, precision: float) -> pd.DataFrame
     )
 
 
-def rates_long(alpha: Params, seed: int) -> pd.DataFrame:
+def rates_long(alpha: Params, seed: int, network: Network = CONV4) -> pd.DataFrame:
     """One row a rate: seed, layer, group, rate. For histograms."""
     return pd.concat(
         [
             pd.DataFrame({"seed": seed, "layer": layer, "group": group, "rate": values.numpy()})
-            for (layer, group), values in rates_by_row(alpha).items()
+            for (layer, group), values in rates_by_row(alpha, network).items()
         ],
         ignore_index=True,
     )

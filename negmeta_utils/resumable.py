@@ -10,9 +10,9 @@ import torch
 
 from negmeta_utils import runs, storage
 from negmeta_utils.data.layouts import SPLITS
+from negmeta_utils.engine.engines import ENGINES
 from negmeta_utils.episodes import ImageSet, episodes_at_once
 from negmeta_utils.evaluation import (
-    ENGINES,
     check_comparable,
     evaluate_features,
     shared_test_images,

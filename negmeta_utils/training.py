@@ -33,6 +33,7 @@ from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
 from negmeta_utils.engine.device import memory_named
 from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes
+from negmeta_utils.networks.catalogue import fingerprint
 from negmeta_utils.objective import evaluate
 from negmeta_utils.rates import summarise_rates, table_of_rates
 
@@ -59,12 +60,12 @@ def train(
         manifest = _manifest(config, device, splits)
         found = find_run(directory, manifest)
         if found is None or found["status"] != "complete":
-            state = fresh_state(config, splits["train"].channels, device)
+            network = config.find_network(splits["train"])
+            state = fresh_state(config, network, splits["train"].channels, device)
             _record_rates(config, state)
             state = resume(directory, state, manifest)
-            config, note = objective.trusted(
-                config, state.params, state.alpha, _next_episodes(config, state, splits["train"])
-            )
+            episodes = _next_episodes(config, state, splits["train"])
+            config, note = objective.trusted(config, network, state.params, state.alpha, episodes)
             manifest["environment"]["engine"] = note
             manifest = begin(directory, manifest, found)
             with storage.signals_noted() as signals:
@@ -133,7 +134,7 @@ def _stopped(number: int, state: State, directory: Path) -> BaseException:
 def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
     """One step of the outer loop on `n_tasks` fresh episodes (paper, eqs. 2 and 4)."""
     episodes = _next_episodes(config, state, images)
-    gradient = objective.gradient(config, state.params, state.alpha, episodes)
+    gradient = objective.gradient(config, state.network, state.params, state.alpha, episodes)
     for name, value in state.params.items():
         value.grad = gradient.params[name]
         if METHODS[config.method].learns_alpha:
@@ -174,7 +175,7 @@ def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Pa
     check = math.ceil(state.update / config.val_every) - 1 if config.val_fresh else 0
     episodes = range(check * config.val_episodes, (check + 1) * config.val_episodes)
     alpha = constrained(config.method, state.alpha)
-    losses, accuracy = evaluate(config, state.params, alpha, images, "val", episodes)
+    losses, accuracy = evaluate(config, state.network, state.params, alpha, images, "val", episodes)
     loss = float(losses.mean())
     state.rows[-1].update(val_loss=loss, val_accuracy=float(accuracy.mean()))
     if state.scheduler is not None:
@@ -187,7 +188,7 @@ def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Pa
 def _record_rates(config: TrainConfig, state: State) -> None:
     learned = constrained(config.method, state.alpha)
     alpha = {name: learned[name].expand(value.shape) for name, value in state.params.items()}
-    state.rates.append(summarise_rates(alpha, config.seed, state.update))
+    state.rates.append(summarise_rates(alpha, config.seed, state.update, state.network))
     every = config.val_every * math.ceil(config.n_updates / config.val_every / SNAPSHOTS)
     if state.update % every == 0 or state.update == config.n_updates:
         state.every_rate.append(table_of_rates(alpha, state.update, config.inner_lr / 100))
@@ -206,6 +207,8 @@ def _progress(state: State, n_updates: int, seconds_each: float) -> str:
 
 
 def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]) -> dict:
+    own = fingerprint(config.network)
+    channels = splits["train"].channels
     return {
         "status": "running",
         "parameters": asdict(config),
@@ -217,6 +220,7 @@ def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, Image
             }
             for split, images in splits.items()
         },
+        **({"network": {"sha256": own, "channels": channels}} if own else {}),
         "environment": {
             **runs.environment(device),
             "kernels": objective.kernels(config, splits["train"]),
@@ -234,7 +238,13 @@ def _finish(
     alpha = constrained(config.method, state.alpha)
     if config.test_episodes:
         loss, accuracy = evaluate(
-            config, state.params, alpha, images, "final", range(config.test_episodes)
+            config,
+            state.network,
+            state.params,
+            alpha,
+            images,
+            "final",
+            range(config.test_episodes),
         )
         if not np.isfinite(loss).all():
             raise FloatingPointError(

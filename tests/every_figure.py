@@ -9,6 +9,7 @@ import pandas as pd
 from negmeta_utils.evidence.interval_methods import INTERVALS
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
 from negmeta_utils.evidence.quantities import PAPER_CHANGES, accuracies, effect_sizes
+from negmeta_utils.model import LAYERS
 from negmeta_utils.plots import evidence, paper, questions, style, theory
 
 
@@ -42,7 +43,7 @@ def _training_curves():
 
 def _rates_histogram():
     rates = np.random.default_rng(0).normal(-0.01, 0.02, 5000)
-    table = pd.DataFrame({"layer": np.repeat(style.LAYERS, 1000), "rate": rates})
+    table = pd.DataFrame({"layer": np.repeat(LAYERS, 1000), "rate": rates})
     return paper.rates_histogram(table, initial=0.01)
 
 
@@ -51,7 +52,7 @@ def _rates_over_training():
     rows = [
         {"layer": layer, "update": update, "seed": seed}
         | dict(zip(columns, 0.01 + (update + seed) * np.arange(-2, 3) / 1e4, strict=True))
-        for layer in style.LAYERS
+        for layer in LAYERS
         for update in (0, 50, 100)
         for seed in (0, 1)
     ]
@@ -75,7 +76,7 @@ def _by_layer():
         (method, task, layer, seed, 0.9 - block / 10 + seed / 100)
         for method in ("maml", "meta-sgd")
         for task in ("on-task", "off-task")
-        for block, layer in enumerate(style.LAYERS[:4])
+        for block, layer in enumerate(LAYERS[:4])
         for seed in (0, 1)
     ]
     table = pd.DataFrame(rows, columns=["method", "task", "layer", "seed", "cka"])

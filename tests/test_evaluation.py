@@ -11,14 +11,15 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from negmeta_utils import runs
 from negmeta_utils.adaptation import adapt
+from negmeta_utils.engine.engines import ENGINES, engine_of
 from negmeta_utils.episodes import draw_classes, draw_episodes, draw_rows
 from negmeta_utils.evaluation import (
-    ENGINES,
     evaluate_features,
     prototype_accuracy,
     shared_test_images,
 )
 from negmeta_utils.model import embed, forward
+from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.training import train
 
 
@@ -141,11 +142,13 @@ def test_classes_that_do_not_suffice_for_two_tasks_are_refused(run, images):
 def test_plain_autograd_gives_what_the_adjoint_gives(run, images):
     tasks = draw_episodes(images, 0, "test", range(3), 2, 1, 3)
     arguments = (run.params, run.alpha, tasks.support, tasks.support_labels, 2)
-    adapted = {engine: module.adapt(*arguments) for engine, module in ENGINES.items()}
+    adapted = {name: engine_of(CONV4, name).adapt(*arguments) for name in ENGINES}
     for name, value in adapted["reference"].items():
         torch.testing.assert_close(value, adapted["adjoint"][name], rtol=1e-4, atol=1e-5)
     for params in (run.params, adapted["adjoint"]):
-        plainly, fast = (ENGINES[e].embed(params, tasks.query) for e in ("reference", "adjoint"))
+        plainly, fast = (
+            engine_of(CONV4, e).embed(params, tasks.query) for e in ("reference", "adjoint")
+        )
         torch.testing.assert_close(plainly, fast, rtol=1e-4, atol=1e-5)
 
 

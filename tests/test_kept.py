@@ -10,6 +10,7 @@ from negmeta_utils import runs, storage, training
 from negmeta_utils.data import datasets
 from negmeta_utils.evidence.learned_rates import each_network, table_1
 from negmeta_utils.evidence.quantities import by_network, changes
+from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.plots import style
 from negmeta_utils.resumable import features_table
 from negmeta_utils.training import train
@@ -61,7 +62,7 @@ def test_validation_tasks_are_counted(trained):
     for number, update in enumerate(CHECKS):
         first = config.val_episodes * number if config.val_fresh else 0
         kept, episodes = network(run, update), range(first, first + config.val_episodes)
-        loss, _ = training.evaluate(config, kept.params, kept.alpha, images, "val", episodes)
+        loss, _ = training.evaluate(config, CONV4, kept.params, kept.alpha, images, "val", episodes)
         assert losses[update] == pytest.approx(float(loss.mean()), rel=1e-6)
 
 

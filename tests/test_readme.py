@@ -10,11 +10,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from clones import copy_clone, run
 from pandas import read_csv
 
 from negmeta_utils import runs
+from negmeta_utils.model import init_params
 from negmeta_utils.studies import cli, planning
 
 PAGES = {
@@ -159,6 +161,18 @@ def check_dask(command, clone, data):
         assert f"{option} " in known, option
 
 
+def check_import(command, clone, data):
+    """Of weights as few-shot calls them."""
+    params = init_params(0, 3, 32, 5, 4)
+    state = {re.sub(r"^conv(\d)", r"conv\1.0", name): value for name, value in params.items()}
+    state = {re.sub(r"^norm(\d)", r"conv\1.1", name): value for name, value in state.items()}
+    torch.save(state, clone / "theirs.pt")
+    result = run(command, clone)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("few-shot: network conv4")
+    assert (clone / "runs" / "theirs" / "manifest.json").is_file()
+
+
 def check_export(command, clone, data):
     assert re.fullmatch(r"export NEGMETA_DATA=\S+", command)
 
@@ -178,6 +192,7 @@ RUN = {
     ".venv/bin/negmeta data list": check_data,
     ".venv/bin/negmeta data check": check_data,
     ".venv/bin/negmeta data fetch": check_fetch,
+    ".venv/bin/negmeta import": check_import,
     ".venv/bin/negmeta study demo": check_planned,
     ".venv/bin/negmeta report demo": check_report,
     ".venv/bin/negmeta study mini-imagenet": check_study_on_data,

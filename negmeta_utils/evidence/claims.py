@@ -3,8 +3,8 @@
 | claim | statement | quantity | claim holds where it is |
 | --- | --- | --- | --- |
 | a | every convolution's mean learned rate is negative and the linear layer's is positive | mean \
-rate of each of the five layers at the last update, weights and biases | below 0 for conv1 to \
-conv4, above 0 for logits |
+rate of each layer at the last update, weights and biases | below 0 for all but the last (conv1 to \
+conv4 of the paper's network), above 0 for the last (logits) |
 | b | features before adaptation classify about as well as the adapted model | prototype accuracy \
 before adaptation minus ordinary accuracy | above -2 points for both methods |
 | c | Meta-SGD's features before adaptation are better than MAML's | prototype accuracy before \
@@ -27,7 +27,8 @@ episodes. The networks' rates are known exactly: (a) is reproduced if every netw
 signs, contradicted if none has, otherwise undecided.
 
 Column *methods*: what can be said of the algorithms, from intervals over seeds; always undecided
-with fewer than 3 seeds. For (a) a t interval over seeds; for the others also the spread over
+with fewer than 3 seeds. Imported networks of unknown seed (a negative one stands for it) are left
+out. For (a) a t interval over seeds; for the others also the spread over
 episodes enters (`intervals.over_seeds`).
 
 *p*: the smallest error rate at which the rule still gives a definite verdict, so that p is at most
@@ -56,6 +57,7 @@ from negmeta_utils.evidence.intervals import (
     over_episodes,
     over_seeds,
 )
+from negmeta_utils.evidence.learned_rates import layers_of
 from negmeta_utils.evidence.power import MIN_SEEDS
 from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD, grids
 from negmeta_utils.evidence.t_tests import paper_t_test
@@ -68,7 +70,6 @@ ERROR_RATE = 0.05
 MIN_EPISODES = 30
 
 RATES = ["seed", "update", "layer", "group", "mean"]
-RATE_SIGNS = {"conv1": -1, "conv2": -1, "conv3": -1, "conv4": -1, "logits": 1}
 
 # claim: statement and the paper's number
 CLAIMS = {
@@ -214,10 +215,12 @@ def _judge_parts(parts: list[Part], tables: dict[tuple[str, str], pd.DataFrame])
         return Finding(NOT_MEASURED, NO_JUDGEMENT, NO_JUDGEMENT)
     of = [tables[part.method, part.quantity] for part in parts]
     sides = [(part.side, part.bound) for part in parts]
-    n_seeds, n_episodes = min(grid.shape[0] for grid in of), of[0].shape[1]
-    networks, methods = [over_episodes(g) for g in of], [over_seeds(g) for g in of]
+    seeded = [grid[grid.index >= 0] for grid in of]  # an imported network's seed may be unknown
+    n_seeds, n_episodes = min(grid.shape[0] for grid in seeded), of[0].shape[1]
+    networks, methods = [over_episodes(g) for g in of], []
     enough = n_episodes >= MIN_EPISODES
     if n_seeds >= MIN_SEEDS:
+        methods = [over_seeds(grid) for grid in seeded]
         shown, count = methods, f"{n_seeds} seeds"
     else:
         shown, count = networks, f"{n_episodes} episodes"
@@ -228,7 +231,7 @@ def _judge_parts(parts: list[Part], tables: dict[tuple[str, str], pd.DataFrame])
     return Finding(
         f"{', '.join(texts)} points over {count}",
         judge(networks, sides) if enough else NO_JUDGEMENT,
-        judge(methods, sides) if enough and n_seeds >= MIN_SEEDS else NO_JUDGEMENT,
+        judge(methods, sides) if enough and methods else NO_JUDGEMENT,
     )
 
 
@@ -240,32 +243,35 @@ def _judge_rates(rates: pd.DataFrame | None) -> Finding:
     if rates is None or rates.empty:
         return Finding(NOT_MEASURED, NO_JUDGEMENT, NO_JUDGEMENT)
     means = last_mean_rates(rates)
-    shown = (means * pd.Series(RATE_SIGNS) > 0).all(axis=1)
+    signs = [-1] * (means.shape[1] - 1) + [1]  # the last layer is the linear one
+    shown = (means * signs > 0).all(axis=1)
     networks = REPRODUCED if shown.all() else UNDECIDED if shown.any() else CONTRADICTED
     methods = NO_JUDGEMENT
-    if len(means) >= MIN_SEEDS:
-        sides = [(sign, 0.0) for sign in RATE_SIGNS.values()]
-        methods = judge([estimate(means[name]) for name in means], sides)
+    seeded = means[means.index >= 0]
+    if len(seeded) >= MIN_SEEDS:
+        sides = [(sign, 0.0) for sign in signs]
+        methods = judge([estimate(seeded[name]) for name in seeded], sides)
     texts = ", ".join(f"{layer} {mean:+.4f}" for layer, mean in means.mean().items())
     measured = f"{texts}; all signs in {shown.sum()} of {len(means)} networks"
     return Finding(measured, Judgement(networks, np.nan, np.nan), methods)
 
 
 def last_mean_rates(rates: pd.DataFrame) -> pd.DataFrame:
-    """Mean rate of weights and biases at each network's last update: [seeds, 5 layers].
+    """Mean rate of weights and biases at each network's last update: [seeds, layers], from the
+    image to the classes.
 
-    Raises ValueError for missing columns, repeated rows, or a network without one of the layers.
+    Raises ValueError for missing columns, repeated rows, or networks of different layers.
     """
     missing = [column for column in RATES if column not in rates]
     if missing:
         raise ValueError(f"rates: missing column(s) {', '.join(missing)}; see notebook 2")
     last = rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
-    last = last[(last.group == "weights+bias") & last.layer.isin(list(RATE_SIGNS))]
+    last = last[last.group == "weights+bias"]
     if last.duplicated(["seed", "layer"]).any():
         raise ValueError("rates: repeated rows of seed, update, layer; pass each run once")
-    means = last.pivot(index="seed", columns="layer", values="mean").reindex(columns=[*RATE_SIGNS])
+    means = last.pivot(index="seed", columns="layer", values="mean")[layers_of(last)]
     if means.empty or means.isna().to_numpy().any():
-        raise ValueError("rates: a network lacks weights+bias rows for conv1 to conv4 and logits")
+        raise ValueError("rates: networks differ in their layers; judge those of one kind together")
     return means
 
 

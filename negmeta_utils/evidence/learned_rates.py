@@ -43,8 +43,8 @@ def table_1(rates: pd.DataFrame) -> pd.DataFrame:
                 "rates": networks["n"].iloc[0],
             }
         )
-    paper = pd.concat([PAPER_TABLE_1.assign(group=group) for group in (WEIGHTS, BOTH)])
-    return _in_order(pd.DataFrame(rows).merge(paper, how="left", on=["group", "layer"]))
+    paper = pd.concat([_paper(rates).assign(group=group) for group in (WEIGHTS, BOTH)])
+    return _in_order(pd.DataFrame(rows).merge(paper, how="left", on=["group", "layer"]), rates)
 
 
 def with_batchnorm(rates: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def with_batchnorm(rates: pd.DataFrame) -> pd.DataFrame:
         squares=rates["n"] * (rates["std"] ** 2 + rates["mean"] ** 2),
         negative=rates["n"] * rates["share_negative"],
     )
-    sums = rows.groupby(keys)[["n", "total", "squares", "negative"]].sum()
+    sums = rows.groupby(keys, sort=False)[["n", "total", "squares", "negative"]].sum()
     mean = sums["total"] / sums["n"]
     joined = {
         "group": BOTH,
@@ -80,10 +80,10 @@ def distance_to_paper(rates: pd.DataFrame) -> pd.DataFrame:
     square over the five layers of log(std / paper's std), infinite where a standard deviation is
     0; signs, of how many of the five the mean has the paper's sign. The nearer recipe is the one
     of the smaller distance, and of equal ones that of more signs. A distance of 0.69 is a factor
-    of two.
+    of two. Empty for a network of other layers than the paper's.
     """
     both = pd.concat([rates[rates["group"] == WEIGHTS], with_batchnorm(rates)])
-    rows = both.merge(PAPER_TABLE_1, on="layer")
+    rows = both.merge(_paper(rates), on="layer")
     with np.errstate(divide="ignore"):
         rows["square"] = np.log(rows["std"] / rows["paper std"]) ** 2
     rows["right"] = np.sign(rows["mean"]) == np.sign(rows["paper mean"])
@@ -139,16 +139,31 @@ def rates_against_start(rates: pd.DataFrame) -> pd.DataFrame:
                 "p_share": share.p_different(0),
             }
         )
-    return _in_order(pd.DataFrame(rows))
+    return _in_order(pd.DataFrame(rows), rates)
 
 
 def _last(rates: pd.DataFrame) -> pd.DataFrame:
     return rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
 
 
-def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+def layers_of(rates: pd.DataFrame) -> list[str]:
+    """Layers from the image to the classes: the paper's, or those of another network as they come
+    in `rates`."""
+    found, paper = list(rates["layer"].unique()), list(PAPER_TABLE_1["layer"])
+    return paper if set(found) == set(paper) else found
+
+
+def _paper(rates: pd.DataFrame) -> pd.DataFrame:
+    """The paper's table 1; without rows for a network of other layers."""
+    same = layers_of(rates) == list(PAPER_TABLE_1["layer"])
+    return PAPER_TABLE_1 if same else PAPER_TABLE_1.head(0)
+
+
+def _in_order(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     """Weights first, as in the paper, and layers from the image to the classes."""
-    return table.sort_values(["group", "layer"], ascending=[False, True], ignore_index=True)
+    place = {layer: number for number, layer in enumerate(layers_of(rates))}
+    table = table.sort_values("layer", key=lambda layer: layer.map(place))
+    return table.sort_values("group", ascending=False, kind="stable", ignore_index=True)
 
 
 def share_negative(table: pd.DataFrame) -> float:

@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.engine.engines import Engine, engine_of
+from negmeta_utils.engine.meta_gradient import loss_and_accuracy
 from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_pairs
 from negmeta_utils.evaluation import (
     Embedded,
@@ -16,7 +17,8 @@ from negmeta_utils.evaluation import (
     prototype_accuracy,
     prototype_answers,
 )
-from negmeta_utils.model import Params
+from negmeta_utils.networks.catalogue import network_of
+from negmeta_utils.networks.network import WEIGHTS, Params
 from negmeta_utils.runs import Run
 
 CONDITIONS = ("before", "on-task", "off-task")
@@ -27,8 +29,9 @@ class LayerRates(NamedTuple):
 
     updates: meta-updates at which every rate was kept, int [n_kept].
     values: rates of weights and biases, as in table 1, [n_kept, n_rates].
-    filters: rates of the weights alone, [n_kept, n_outputs, n_inputs]; n_outputs is filters, or
-    classes for `logits`; n_inputs runs over input channels and, within them, kernel positions.
+    filters: rates of the weights alone (of the largest, where a layer has several), [n_kept,
+    n_outputs, n_inputs]; n_outputs is filters, or classes for the head; n_inputs runs over input
+    channels and, within them, kernel positions.
     """
 
     updates: np.ndarray
@@ -73,27 +76,29 @@ class Steps(NamedTuple):
 def layer_rates(run: Run, layer: str) -> LayerRates:
     """Every rate of `layer` wherever training kept them."""
     table = run.every_rate()
-    table = table[table["name"].isin([f"{layer}.weight", f"{layer}.bias"])]
+    names = network_of(run).rows(list(run.params))[layer, WEIGHTS]
+    table = table[table["name"].isin(names)]
     updates = table["update"].unique()
     values = table["rate"].to_numpy().reshape(len(updates), -1)
-    weights = table.loc[table["name"] == f"{layer}.weight", "rate"].to_numpy()
-    n_outputs = len(run.params[f"{layer}.weight"])
+    largest = max(names, key=lambda name: run.params[name].numel())
+    weights = table.loc[table["name"] == largest, "rate"].to_numpy()
+    n_outputs = len(run.params[largest])
     return LayerRates(updates, values, weights.reshape(len(updates), n_outputs, -1))
 
 
 def episode_answers(run: Run, images: ImageSet, index: int, eval_seed: int = 0) -> Answers:
     """Task A of pair `index` (as in `features.evaluate_features`), judged before adaptation, after
     adapting to A (on-task) and after adapting to the pair's other task B (off-task)."""
-    settings = run.parameters
+    settings, engine = run.parameters, engine_of(network_of(run))
     n_way = settings["n_way"]
     task, other = draw_pairs(images, settings, eval_seed, range(index, index + 1))
     on, off = (
-        adjoint.adapt(run.params, run.alpha, e.support, e.support_labels, settings["inner_steps"])
+        engine.adapt(run.params, run.alpha, e.support, e.support_labels, settings["inner_steps"])
         for e in (task, other)
     )
     table = pd.DataFrame({"label": task.query_labels.numpy()})
     for condition, params in zip(CONDITIONS, (run.params, on, off), strict=True):
-        table[condition] = prototype_answers(*embed_tasks(params, task), n_way)[0].numpy()
+        table[condition] = prototype_answers(*embed_tasks(engine, params, task), n_way)[0].numpy()
     classes = draw_classes(images.class_sizes, eval_seed, "test", index, n_way)
     return Answers(
         task.support[0].unflatten(0, (n_way, -1)).numpy(),
@@ -138,11 +143,12 @@ def adaptation_steps(
     """Task A of pair `index`, adapted step by step. `n_steps` may exceed those trained with."""
     task, _ = draw_pairs(images, run.parameters, eval_seed, range(index, index + 1))
     params, rows, embedded, answers = run.params, [], [], []
+    engine = engine_of(network_of(run))
     for step in range(n_steps + 1):
         if step:
-            params = adjoint.adapt(params, run.alpha, task.support, task.support_labels, 1)
-        both = embed_tasks(params, task)
-        row, answered = _judge(params, both, task, run.parameters["n_way"])
+            params = engine.adapt(params, run.alpha, task.support, task.support_labels, 1)
+        both = embed_tasks(engine, params, task)
+        row, answered = _judge(engine, params, both, task, run.parameters["n_way"])
         rows.append({"step": step, **row})
         answers.append(answered)
         embedded.append(F.normalize(torch.cat(both, 1)[0], dim=-1).numpy())
@@ -168,14 +174,12 @@ def principal_components(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _judge(
-    params: Params, embedded: Embedded, task: Episodes, n_way: int
+    engine: Engine, params: Params, embedded: Embedded, task: Episodes, n_way: int
 ) -> tuple[dict[str, float], np.ndarray]:
     """Losses and accuracies of one task, and the answers [n_query_images] behind them."""
-    logits = adjoint.head(params, embedded.query)
-    query_loss, accuracy = adjoint.loss_and_accuracy(logits, task.query_labels)
-    support_loss, _ = adjoint.loss_and_accuracy(
-        adjoint.head(params, embedded.support), task.support_labels
-    )
+    logits = engine.head(params, embedded.query)
+    query_loss, accuracy = loss_and_accuracy(logits, task.query_labels)
+    support_loss, _ = loss_and_accuracy(engine.head(params, embedded.support), task.support_labels)
     by_prototypes = prototype_accuracy(*embedded, n_way, task.query_labels)
     row = {
         "support_loss": support_loss.item(),

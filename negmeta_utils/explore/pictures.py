@@ -1,6 +1,7 @@
 """The pictures of notebook 0. Axes stay where they are while a slider moves: every limit comes
 from all positions of the slider together."""
 
+import math
 import textwrap
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from negmeta_utils.explore.measures import CONDITIONS, Answers, LayerRates, Steps, count_flips
-from negmeta_utils.plots.style import LAYERS, NEGATIVE, PALETTE, POSITIVE
+from negmeta_utils.plots.style import NEGATIVE, PALETTE, POSITIVE
 
 # One colour and one mark a class: either alone would do.
 _CLASS_COLOURS = [PALETTE[i] for i in (0, 1, 2, 4, 5, 6, 8, 9)]
@@ -28,21 +29,23 @@ def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int)
     table: as `summarise_rates` gives, of one run. Rows of the heat map are in the order of their
     mean at the end of training, at all updates.
     """
-    figure = Figure(figsize=(WIDTH, 5.5))
+    table = table[table["group"] == "weights+bias"]
+    layers = list(dict.fromkeys(table["layer"]))
+    rows = math.ceil(len(layers) / 5)
+    figure = Figure(figsize=(WIDTH, 3.7 + 1.8 * rows))
     grid = figure.add_gridspec(
-        2, 5, left=0.11, right=0.97, top=0.94, bottom=0.1, hspace=0.5, wspace=0.48,
-        height_ratios=(1, 1.5),
+        rows + 1, 5, left=0.11, right=0.97, top=0.94, bottom=0.1, hspace=0.5, wspace=0.48,
+        height_ratios=(*[1] * rows, 1.5),
     )  # fmt: skip
     update = rates.updates[kept]
-    table = table[table["group"] == "weights+bias"]
-    for column, name in enumerate(LAYERS):
-        axis = figure.add_subplot(grid[0, column])
+    for number, name in enumerate(layers):
+        axis = figure.add_subplot(grid[number // 5, number % 5])
         _band(axis, table[table["layer"] == name], update)
         axis.set_title(name, fontweight="bold" if name == layer else "normal")
     figure.axes[0].set_ylabel("mean, middle\n50 % and 90 %")
-    figure.axes[2].set_xlabel("meta-update")
-    _histogram(figure.add_subplot(grid[1, :2]), rates.values, kept, f"{layer} at {update}")
-    _heat_map(figure.add_subplot(grid[1, 2:]), rates.filters, kept, layer)
+    figure.axes[5 * (rows - 1) + (len(layers) - 1) % 5 // 2].set_xlabel("meta-update")
+    _histogram(figure.add_subplot(grid[rows, :2]), rates.values, kept, f"{layer} at {update}")
+    _heat_map(figure.add_subplot(grid[rows, 2:]), rates.filters, kept, layer, layer == layers[-1])
     return figure
 
 
@@ -71,18 +74,17 @@ def _histogram(axis: Axes, values: np.ndarray, kept: int, title: str) -> None:
     axis.set_title(f"{title}: {np.mean(now < 0):.0%} negative, mean {now.mean():+.4f}")
 
 
-def _heat_map(axis: Axes, filters: np.ndarray, kept: int, layer: str) -> None:
+def _heat_map(axis: Axes, filters: np.ndarray, kept: int, layer: str, is_head: bool) -> None:
     order = filters[-1].mean(1).argsort()[::-1]
     reach = _reach(filters)
     picture = axis.imshow(
         filters[kept][order], cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto",
         interpolation="nearest",
     )  # fmt: skip
-    of_logits = layer == "logits"
     axis.set(
         title=f"{layer}: every weight's rate",
-        xlabel="feature" if of_logits else "input channel × kernel position",
-        ylabel=f"{'class' if of_logits else 'filter'}, by mean at the end",
+        xlabel="feature" if is_head else "input channel × kernel position",
+        ylabel=f"{'class' if is_head else 'filter'}, by mean at the end",
     )
     axis.grid(False)
     axis.figure.colorbar(picture, ax=axis, pad=0.02)

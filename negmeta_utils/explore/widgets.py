@@ -11,13 +11,13 @@ from functools import cache
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from negmeta_utils.episodes import ImageSet
 from negmeta_utils.explore import measures, pictures
-from negmeta_utils.plots.style import LAYERS
 from negmeta_utils.runs import Run
 
 
@@ -28,7 +28,11 @@ def browse_rates(trained: dict[str, Run]) -> None:
     """
     rates = cache(lambda model, layer: measures.layer_rates(trained[model], layer))
     tables = {name: run.rates() for name, run in trained.items()}
-    updates = sorted({int(update) for name in trained for update in rates(name, "conv1").updates})
+    layers = list(dict.fromkeys(pd.concat(tables.values())["layer"]))
+    layers = [name for name in layers if all(name in set(t["layer"]) for t in tables.values())]
+    if not layers:
+        raise ValueError("trained: no layer in common; browse networks of one kind together")
+    updates = sorted({int(u) for name in trained for u in rates(name, layers[0]).updates})
 
     def picture(model: str, layer: str, update: int) -> Figure:
         # A run that kept no rates at this update shows those before it.
@@ -36,7 +40,7 @@ def browse_rates(trained: dict[str, Run]) -> None:
         return pictures.rates_picture(tables[model], rates(model, layer), layer, int(kept))
 
     update = widgets.SelectionSlider(options=updates, value=updates[-1], description="update")
-    layer = widgets.Dropdown(options=LAYERS, value="conv4", description="layer")
+    layer = widgets.Dropdown(options=layers, value=layers[-2:][0], description="layer")
     _show(_follow(picture, model=_choice(trained), layer=layer, update=update))
 
 

@@ -1,5 +1,8 @@
 """The figures of notebooks 1 to 4, the paper's 5 to 7 among them: tables in, figures out."""
 
+import math
+from itertools import zip_longest
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -10,7 +13,6 @@ from negmeta_utils.plots.style import (
     APART,
     COLOURS,
     LABELS,
-    LAYERS,
     NEGATIVE,
     PALETTE,
     PAPER,
@@ -18,6 +20,8 @@ from negmeta_utils.plots.style import (
     colour,
     label,
 )
+
+ACROSS = 5  # layers side by side: as many as the paper's network has
 
 
 def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[str]) -> Figure:
@@ -97,8 +101,13 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
 
     rates: layer, rate (one row a rate). initial: the rate that training started from, if one.
     """
-    figure, axes = plt.subplots(1, len(LAYERS), figsize=(12, 2.7))
-    for axis, layer in zip(axes, LAYERS, strict=True):
+    layers = list(dict.fromkeys(rates["layer"]))
+    rows = math.ceil(len(layers) / ACROSS)
+    figure, axes = plt.subplots(rows, ACROSS, figsize=(12, 2.7 * rows), squeeze=False)
+    for axis, layer in zip_longest(axes.flat, layers):
+        if layer is None:
+            axis.set_visible(False)
+            continue
         values = rates.loc[rates["layer"] == layer, "rate"].to_numpy()
         reach = max(np.quantile(np.abs(values), 0.999), 1e-6)
         bins = np.linspace(-reach, reach, 61)
@@ -111,7 +120,8 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
         axis.set_xlabel("learned rate")
         axis.locator_params(axis="x", nbins=4)
         axis.set_yticks([])
-    axes[0].set_ylabel("parameters")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("parameters")
     key = [plt.Line2D([], [], color="black", label="mean")]
     if initial is not None:
         key.append(plt.Line2D([], [], color="black", ls=":", label="start of training"))
@@ -128,9 +138,15 @@ def rates_over_training(rates: pd.DataFrame) -> Figure:
 
     rates: update, layer, seed, mean, q05 to q95 (the rates table). Seeds are averaged.
     """
-    figure, axes = plt.subplots(2, len(LAYERS), figsize=(12, 4.6), sharex="col")
+    layers = list(dict.fromkeys(rates["layer"]))
+    bands = math.ceil(len(layers) / ACROSS)
+    figure, axes = plt.subplots(2 * bands, ACROSS, figsize=(12, 4.6 * bands), sharex="col")
     table = rates.groupby(["layer", "update"]).mean(numeric_only=True)
-    for axis, below, layer in zip(*axes, LAYERS, strict=True):
+    for axis, below, layer in zip_longest(axes[::2].flat, axes[1::2].flat, layers):
+        if layer is None:
+            axis.set_visible(False)
+            below.set_visible(False)
+            continue
         rows = table.loc[layer]
         axis.fill_between(rows.index, rows["q05"], rows["q95"], color=PALETTE[1], alpha=0.2, lw=0)
         axis.fill_between(rows.index, rows["q25"], rows["q75"], color=PALETTE[1], alpha=0.35, lw=0)
@@ -141,8 +157,9 @@ def rates_over_training(rates: pd.DataFrame) -> Figure:
         below.set(xlabel="meta-update")
         below.locator_params(axis="x", nbins=4)
         below.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes[0, 0].set_ylabel("learned rate: mean,\nmiddle 50 % and 90 %")
-    axes[1, 0].set_ylabel("mean alone")
+    for axis, below in zip(axes[::2, 0], axes[1::2, 0], strict=True):
+        axis.set_ylabel("learned rate: mean,\nmiddle 50 % and 90 %")
+        below.set_ylabel("mean alone")
     figure.tight_layout()
     return figure
 

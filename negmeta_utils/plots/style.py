@@ -33,7 +33,6 @@ LABELS = {
 NETWORKS = {"end": "end of training", "best": "best validation"}  # others: their meta-update
 NEGATIVE, POSITIVE, PAPER = PALETTE[3], PALETTE[7], "black"
 APART = {"episodes": 0.12, "seeds": -0.12}  # of a method's two intervals
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
 
 
 def label(method: str) -> str:

@@ -5,10 +5,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.engine.engines import engine_of
 from negmeta_utils.episodes import ImageSet, draw_pairs
 from negmeta_utils.evaluation import to_device
-from negmeta_utils.model import BLOCKS, activations
+from negmeta_utils.networks.catalogue import network_of
 from negmeta_utils.runs import Run
 
 
@@ -47,28 +47,31 @@ def variance_ratio(features: torch.Tensor, n_way: int) -> torch.Tensor:
 def measure_geometry(
     run: Run, images: ImageSet, n_episodes: int, eval_seed: int = 0
 ) -> pd.DataFrame:
-    """One row an episode, block and task of one trained model.
+    """One row an episode, layer of the body and task of one trained model.
 
-    Episodes are those of `evaluate_features`. Columns: method, seed, episode, layer (conv1 to
-    conv4), task ("on-task": the task adapted to, or "off-task": another); cka, between the query
+    Episodes are those of `evaluate_features`. Columns: method, seed, episode, layer, task
+    ("on-task": the task adapted to, or "off-task": another); cka, between the query
     images' activations before and after adaptation; within_before, within_after, between_before,
     between_after, mean cosines; ratio_before, ratio_after, the variance ratio.
     """
     settings, device = run.parameters, images.images.device
+    network = network_of(run)
+    engine = engine_of(network)
     params, alpha = to_device(run.params, device), to_device(run.alpha, device)
     rows = []
     for episode in range(n_episodes):
         pair = draw_pairs(images, settings, eval_seed, range(episode, episode + 1))
         task = pair[0]
-        adapted = adjoint.adapt(
+        adapted = engine.adapt(
             params, alpha, task.support, task.support_labels, settings["inner_steps"]
         )
         own = {name: value[0] for name, value in adapted.items()}
         for which, drawn in zip(("on-task", "off-task"), pair, strict=True):
-            before, after = activations(params, drawn.query[0]), activations(own, drawn.query[0])
-            for block in BLOCKS:
-                measured = _compare(before[block - 1], after[block - 1], settings["n_way"])
-                rows.append({"episode": episode, "layer": f"conv{block}", "task": which} | measured)
+            before = network.activations(params, drawn.query[0])
+            after = network.activations(own, drawn.query[0])
+            for layer in network.body:
+                measured = _compare(before[layer], after[layer], settings["n_way"])
+                rows.append({"episode": episode, "layer": layer, "task": which} | measured)
     table = pd.DataFrame(rows)
     table.insert(0, "method", settings["method"])
     table.insert(1, "seed", settings["seed"])

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
 from negmeta_utils.evaluation import Adaptation, to_device, with_rates
-from negmeta_utils.model import BLOCKS, LAYERS, Params, layer_and_group
+from negmeta_utils.networks.catalogue import network_of
+from negmeta_utils.networks.conv4 import CONV4
+from negmeta_utils.networks.network import WEIGHTS, Network, Params
 from negmeta_utils.runs import Run
 
 AS_LEARNED = "as learned"
@@ -27,31 +29,34 @@ AS_LONG = ", steps as long"
 ONE_CLASS = "support of one class"
 
 
-def interventions(alpha: Params, seed: int = 0) -> dict[str, Params]:
+def interventions(alpha: Params, seed: int = 0, network: Network = CONV4) -> dict[str, Params]:
     """The interventions on Meta-SGD's rates, by name, the rates as learned first.
 
     seed: of the shuffled signs. A layer is a row of table 1: the weights and biases of one layer,
     or of its batch normalisation.
     """
+    rows = list(network.rows(list(alpha)))
+    body = [row for row in rows if row[0] != network.head]
     return {
         AS_LEARNED: alpha,
         "absolute value": _each(alpha, torch.abs),
         WITHOUT_NEGATIVE: _each(alpha, lambda a: a.clamp(min=0)),
         "positive set to zero": _each(alpha, lambda a: a.clamp(max=0)),
         "signs flipped": _each(alpha, torch.neg),
-        "signs shuffled": shuffle_signs(alpha, seed),
-        "magnitudes averaged": average_magnitudes(alpha),
-        "convolutions only": only(alpha, [(f"conv{b}", "weights+bias") for b in BLOCKS]),
-        "batch norm only": only(alpha, [(f"conv{b}", "batchnorm") for b in BLOCKS]),
-        "linear layer only": only(alpha, [("logits", "weights+bias")]),
+        "signs shuffled": shuffle_signs(alpha, seed, network),
+        "magnitudes averaged": average_magnitudes(alpha, network),
+        "convolutions only": only(alpha, [r for r in body if r[1] == WEIGHTS], network),
+        "batch norm only": only(alpha, [r for r in body if r[1] != WEIGHTS], network),
+        "linear layer only": only(alpha, [r for r in rows if r not in body], network),
     }
 
 
 def adaptations(run: Run, images: ImageSet, eval_seed: int) -> dict[str, Adaptation]:
     """Every intervention on a run's adaptation, by name: `interventions`, those that shorten the
     step also with its length kept, and the support of one class."""
-    changed = interventions(run.alpha)
-    found = {name: with_rates(run, alpha) for name, alpha in changed.items()}
+    network, n_steps = network_of(run), run.parameters["inner_steps"]
+    changed = interventions(run.alpha, network=network)
+    found = {name: with_rates(network, alpha, n_steps) for name, alpha in changed.items()}
     for name in (WITHOUT_NEGATIVE, "positive set to zero"):
         found[name + AS_LONG] = as_long(run, changed[name])
     return found | {ONE_CLASS: one_class(run, images, eval_seed)}
@@ -64,17 +69,20 @@ def as_long(run: Run, alpha: Params) -> Adaptation:
     A layer is a row of table 1: the weights and biases of one layer, or of its batch normalisation.
     """
 
+    network = network_of(run)
+    engine = engine_of(network)
+
     def adapted(params: Params, task: Episodes, indices: range) -> Params:
         device = task.support.device
         own, rates = to_device(run.alpha, device), to_device(alpha, device)
         for _ in range(run.parameters["inner_steps"]):
-            gradient = _gradient(params, task)
+            gradient = _gradient(engine, params, task)
             step = {name: rates[name] * gradient[name] for name in gradient}
-            length = _lengths(step)
-            wanted = _lengths({name: own[name] * gradient[name] for name in gradient})
+            length = _lengths(network, step)
+            wanted = _lengths(network, {name: own[name] * gradient[name] for name in gradient})
             longer = {row: wanted[row] / length[row].clamp(min=1e-30) for row in length}
             params = {
-                name: params[name] - _each_task(longer[layer_and_group(name)], value)
+                name: params[name] - _each_task(longer[network.layer_and_group(name)], value)
                 for name, value in step.items()
             }
         return params
@@ -82,10 +90,10 @@ def as_long(run: Run, alpha: Params) -> Adaptation:
     return adapted
 
 
-def _gradient(params: Params, task: Episodes) -> Params:
+def _gradient(engine: Engine, params: Params, task: Episodes) -> Params:
     """Of the support loss, each tensor [n_tasks, ...]: what one step with rates of 1 takes away."""
     ones = {name: torch.ones((), device=task.support.device) for name in params}
-    moved = adjoint.adapt(params, ones, task.support, task.support_labels, 1)
+    moved = engine.adapt(params, ones, task.support, task.support_labels, 1)
     return {name: params[name] - value for name, value in moved.items()}
 
 
@@ -94,11 +102,11 @@ def _each_task(factors: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return values * factors.view(-1, *[1] * (values.dim() - 1))
 
 
-def _lengths(step: Params) -> dict[tuple[str, str], torch.Tensor]:
+def _lengths(network: Network, step: Params) -> dict[tuple[str, str], torch.Tensor]:
     """Euclidean norm [n_tasks] of each layer's part of a step."""
     squares: dict[tuple[str, str], torch.Tensor] = {}
     for name, value in step.items():
-        row = layer_and_group(name)
+        row = network.layer_and_group(name)
         squares[row] = squares.get(row, 0) + value.flatten(1).square().sum(1)
     return {row: square.sqrt() for row, square in squares.items()}
 
@@ -112,7 +120,7 @@ def one_class(run: Run, images: ImageSet, eval_seed: int) -> Adaptation:
     settings = run.parameters
     n_support = settings["n_way"] * settings["n_shot"]
     check_episode_fits(images, 1, n_support + 1)
-    own = with_rates(run, run.alpha)
+    own = with_rates(network_of(run), run.alpha, settings["inner_steps"])
 
     def adapted(params: Params, task: Episodes, indices: range) -> Params:
         far = 2**50  # beyond the pairs of `evaluate_features` and the others of `test_time`
@@ -123,52 +131,56 @@ def one_class(run: Run, images: ImageSet, eval_seed: int) -> Adaptation:
     return adapted
 
 
-def parts(alpha: Params) -> dict[str, Params]:
-    """The same rates with the head alone, the body alone and one block at a time adapting."""
-    groups = ("weights+bias", "batchnorm")
-    rows = {layer: [(layer, group) for group in groups] for layer in LAYERS}
-    body = [row for layer in LAYERS[:-1] for row in rows[layer]]
+def parts(alpha: Params, network: Network = CONV4) -> dict[str, Params]:
+    """The same rates with the head alone, the body alone and one layer at a time adapting."""
+
+    def of(*layers: str) -> Params:
+        rows = [row for row in network.rows(list(alpha)) if row[0] in layers]
+        return only(alpha, rows, network)
+
     return {
         AS_LEARNED: alpha,
-        "head only": only(alpha, rows["logits"]),
-        "body only": only(alpha, body),
-        **{f"block {b} only": only(alpha, rows[f"conv{b}"]) for b in BLOCKS},
+        "head only": of(network.head),
+        "body only": of(*network.body),
+        **{f"{layer} only": of(layer) for layer in network.body},
     }
 
 
-def only(alpha: Params, rows: Iterable[tuple[str, str]]) -> Params:
+def only(alpha: Params, rows: Iterable[tuple[str, str]], network: Network = CONV4) -> Params:
     """`alpha` with zeros outside `rows`, pairs (layer, group) as `layer_and_group` gives."""
     rows = set(rows)
     return {
-        name: value if layer_and_group(name) in rows else torch.zeros_like(value)
+        name: value if network.layer_and_group(name) in rows else torch.zeros_like(value)
         for name, value in alpha.items()
     }
 
 
-def shuffle_signs(alpha: Params, seed: int) -> Params:
+def shuffle_signs(alpha: Params, seed: int, network: Network = CONV4) -> Params:
     """Every layer keeps its magnitudes in place and its number of negative rates."""
     generator = torch.Generator().manual_seed(seed)
 
     def shuffle(values: torch.Tensor) -> torch.Tensor:
         return values.abs() * values.sign()[torch.randperm(len(values), generator=generator)]
 
-    return _by_layer(alpha, shuffle)
+    return _by_layer(alpha, shuffle, network)
 
 
-def average_magnitudes(alpha: Params) -> Params:
+def average_magnitudes(alpha: Params, network: Network = CONV4) -> Params:
     """Every rate keeps its sign and takes the mean magnitude of its layer."""
-    return _by_layer(alpha, lambda values: values.sign() * values.abs().mean())
+    return _by_layer(alpha, lambda values: values.sign() * values.abs().mean(), network)
 
 
 def _each(alpha: Params, function: Callable[[torch.Tensor], torch.Tensor]) -> Params:
     return {name: function(value) for name, value in alpha.items()}
 
 
-def _by_layer(alpha: Params, function: Callable[[torch.Tensor], torch.Tensor]) -> Params:
+def _by_layer(
+    alpha: Params, function: Callable[[torch.Tensor], torch.Tensor], network: Network
+) -> Params:
     """`function` of all rates of a layer, flat."""
     layers: dict[tuple[str, str], list[str]] = {}
     for name in alpha:
-        layers.setdefault(layer_and_group(name), []).append(name)
+        layers.setdefault(network.layer_and_group(name), []).append(name)
     changed = {}
     for names in layers.values():
         values = function(torch.cat([alpha[name].flatten() for name in names]))

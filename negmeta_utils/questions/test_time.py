@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, draw_pairs
 from negmeta_utils.evaluation import (
     embed_tasks,
@@ -16,7 +16,8 @@ from negmeta_utils.evaluation import (
     to_device,
 )
 from negmeta_utils.evidence.contrasts import change_grids, contrasts
-from negmeta_utils.model import Params
+from negmeta_utils.networks.catalogue import network_of
+from negmeta_utils.networks.network import Params
 from negmeta_utils.parameters import check_numbers
 from negmeta_utils.runs import Run
 
@@ -36,18 +37,18 @@ def evaluate_steps(
     Raises ValueError where `steps` is empty or holds something else.
     """
     check_numbers("steps", steps, "[0, 1, 5]", least=0)
-    device = images.images.device
+    device, engine = images.images.device, engine_of(network_of(run))
     params, alpha = to_device(run.params, device), to_device(run.alpha, device)
 
     def of_batch(indices: range) -> list[pd.DataFrame]:
         task, other = draw_pairs(images, run.parameters, eval_seed, indices)
         adapted, taken, before, tables = params, 0, {}, []
         for n_steps in sorted({0, *steps}):
-            adapted = adjoint.adapt(
+            adapted = engine.adapt(
                 adapted, alpha, task.support, task.support_labels, n_steps - taken
             )
             taken = n_steps
-            after = _judge_pair(run, adapted, task, other)
+            after = _judge_pair(engine, run, adapted, task, other)
             before = before or after
             if n_steps in steps:
                 tables.append(_steps_rows(n_steps, indices, before, after))
@@ -77,13 +78,13 @@ def changes_over_steps(table: pd.DataFrame) -> pd.DataFrame:
     return changes
 
 
-def _judge_pair(run: Run, adapted: Params, task: Episodes, other: Episodes) -> dict:
+def _judge_pair(engine: Engine, run: Run, adapted: Params, task: Episodes, other: Episodes) -> dict:
     n_way, labels = run.parameters["n_way"], task.query_labels
-    same, elsewhere = embed_tasks(adapted, task), embed_tasks(adapted, other)
+    same, elsewhere = embed_tasks(engine, adapted, task), embed_tasks(engine, adapted, other)
     accuracies = {
         "same": prototype_accuracy(*same, n_way, labels),
         "other": prototype_accuracy(*elsewhere, n_way, labels),
-        "ordinary": own_accuracy(run.parameters["method"], adapted, same, n_way, labels),
+        "ordinary": own_accuracy(engine, run.parameters["method"], adapted, same, n_way, labels),
     }
     return {name: value.cpu().numpy() for name, value in accuracies.items()}
 
@@ -119,7 +120,7 @@ def evaluate_uses(
     but whole numbers from 1 on.
     """
     check_numbers("n_others", n_others, "[1, 2, 5]")
-    device = images.images.device
+    device, engine = images.images.device, engine_of(network_of(run))
     params, alpha = to_device(run.params, device), to_device(run.alpha, device)
 
     def of_batch(indices: range) -> list[pd.DataFrame]:
@@ -134,19 +135,19 @@ def evaluate_uses(
             )
 
         def judged(adapted: Params) -> torch.Tensor:
-            return prototype_accuracy(*embed_tasks(adapted, task), n_way, labels)
+            return prototype_accuracy(*embed_tasks(engine, adapted, task), n_way, labels)
 
         tables = [rows("no adaptation", judged(params))]
         adapted = params
         for number in range(max(n_others)):
             drawn = _another(images, settings, eval_seed, indices, number)
-            adapted = adjoint.adapt(adapted, alpha, drawn.support, drawn.support_labels, n_steps)
+            adapted = engine.adapt(adapted, alpha, drawn.support, drawn.support_labels, n_steps)
             if number + 1 in n_others:
                 plural = "s" if number else ""
                 tables.append(rows(f"{number + 1} other task{plural}", judged(adapted)))
-        adapted = adjoint.adapt(params, alpha, task.support, task.support_labels, n_steps)
-        embedded = embed_tasks(adapted, task)
-        own = own_accuracy(settings["method"], adapted, embedded, n_way, labels)
+        adapted = engine.adapt(params, alpha, task.support, task.support_labels, n_steps)
+        embedded = embed_tasks(engine, adapted, task)
+        own = own_accuracy(engine, settings["method"], adapted, embedded, n_way, labels)
         tables.append(rows("the task itself", prototype_accuracy(*embedded, n_way, labels)))
         tables.append(rows("the task itself, own head", own))
         return tables

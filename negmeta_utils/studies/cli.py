@@ -1,5 +1,5 @@
 """The command line: `negmeta study NAME`, `negmeta status NAME`, `negmeta report NAME`,
-`negmeta notebooks FOLDER` and `negmeta data`.
+`negmeta notebooks FOLDER`, `negmeta data` and `negmeta import FILE`.
 
 Each command imports what it needs when it runs, so that `--help` takes no time.
 """
@@ -17,6 +17,13 @@ import negmeta_utils
 
 STUDY = "a study of this project, such as demo, or a path to a YAML file"
 OUT = "folder for the results (runs/NAME)"
+# What may be known of an imported training; the names are those of notebook 1.
+KNOWN = {
+    **dict.fromkeys(("dataset", "classes", "method", "network"), str),
+    **dict.fromkeys(("n_way", "n_shot", "n_query", "image_size", "n_filters"), int),
+    **dict.fromkeys(("inner_steps", "n_updates", "seed"), int),
+    "inner_lr": float,
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,6 +62,7 @@ def _parser() -> Parser:
     _add_report(commands)
     _add_notebooks(commands)
     _add_data(commands)
+    _add_import(commands)
     return parser
 
 
@@ -109,6 +117,21 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_data)
 
 
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("import", help="make a run of another library's weights")
+    command.add_argument("file", help="a .pt, .pth or .safetensors").complete = shtab.FILE
+    out = command.add_argument("--out", required=True, help="folder of the run")
+    out.complete = shtab.DIRECTORY
+    mapping = command.add_argument(
+        "--mapping", help="a YAML file that says where the file has what"
+    )
+    mapping.complete = shtab.FILE
+    for name, kind in KNOWN.items():
+        flag = f"--{name.replace('_', '-')}"
+        command.add_argument(flag, type=kind, help=f"where known: {name}, as in notebook 1")
+    command.set_defaults(run=_import)
+
+
 def _add_name_and_out(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", help=STUDY).complete = shtab.FILE
     command.add_argument("--out", help=OUT).complete = shtab.DIRECTORY
@@ -136,6 +159,15 @@ def _study(options: argparse.Namespace) -> int:
         copy = out_dir / job / notebooks[job]
         print(f"negmeta: {job} failed: {error}\n  its executed copy: {copy}", file=sys.stderr)
     return 1 if outcome.failed else 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from negmeta_utils.imports.importing import import_run, in_words
+
+    given = {name: value for name in KNOWN if (value := getattr(options, name)) is not None}
+    out = Path(options.out).expanduser().absolute()
+    print(in_words(import_run(options.file, out, options.mapping, **given)))
+    return 0
 
 
 def _found(folder: Path) -> str:

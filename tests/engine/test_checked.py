@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import objective
 from negmeta_utils.engine import checked
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.runs import load_run
 from negmeta_utils.training import train
+
+META_GRADIENT = adjoint.meta_gradient
 
 
 @pytest.fixture
@@ -29,19 +30,19 @@ def engine(monkeypatch):
             calls.append(1)
             return function(*arguments)
 
-        monkeypatch.setitem(objective.META_GRADIENT, "adjoint", counted)
+        monkeypatch.setattr(adjoint, "meta_gradient", counted)
         return calls
 
     return put
 
 
 def doubled(*arguments):
-    gradient = adjoint.meta_gradient(*arguments)
+    gradient = META_GRADIENT(*arguments)
     return gradient._replace(params={name: 2 * v for name, v in gradient.params.items()})
 
 
 def not_a_number(*arguments):
-    gradient = adjoint.meta_gradient(*arguments)
+    gradient = META_GRADIENT(*arguments)
     return gradient._replace(alpha={name: v * float("nan") for name, v in gradient.alpha.items()})
 
 

@@ -17,8 +17,7 @@ from negmeta_utils.adaptation import adapt
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.evaluation import evaluate_features
 from negmeta_utils.explore import measures, pictures, widgets
-from negmeta_utils.model import embed, forward
-from negmeta_utils.plots import style
+from negmeta_utils.model import LAYERS, embed, forward
 from negmeta_utils.runs import load_run
 
 INDEX, STEPS = 3, 4
@@ -116,7 +115,7 @@ def test_places_are_one_projection_of_all_steps(run, images, steps):
     assert steps.explained == pytest.approx((s[:2] ** 2).sum() / (s**2).sum(), abs=1e-4)
 
 
-@pytest.mark.parametrize("layer", style.LAYERS)
+@pytest.mark.parametrize("layer", LAYERS)
 def test_a_layers_rates_end_as_the_runs(run, layer):
     rates = measures.layer_rates(run, layer)
     weights = run.alpha[f"{layer}.weight"]

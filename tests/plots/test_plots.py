@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from negmeta_utils.evidence.quantities import PAPER_CHANGES, accuracies, effect_sizes
+from negmeta_utils.model import LAYERS
 from negmeta_utils.plots import evidence, paper, questions, style, theory
 
 
@@ -35,10 +36,10 @@ def features():
 def test_figure_6_colours_exactly_the_negative_rates():
     generator = np.random.default_rng(0)
     rates = pd.DataFrame(
-        {"layer": np.repeat(style.LAYERS, 1000), "rate": generator.normal(-0.01, 0.02, 5000)}
+        {"layer": np.repeat(LAYERS, 1000), "rate": generator.normal(-0.01, 0.02, 5000)}
     )
     figure = paper.rates_histogram(rates, initial=0.01)
-    for axis, layer in zip(figure.axes, style.LAYERS, strict=True):
+    for axis, layer in zip(figure.axes, LAYERS, strict=True):
         values = rates.loc[rates["layer"] == layer, "rate"]
         negative = [
             bar for bar in axis.patches if np.allclose(bar.get_facecolor()[:3], style.NEGATIVE)

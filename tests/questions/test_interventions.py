@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from negmeta_utils.adaptation import cross_entropy, init_alpha
+from negmeta_utils.adaptation import CONV4_LOSS, init_alpha
 from negmeta_utils.episodes import draw_episodes, draw_pairs
 from negmeta_utils.evaluation import evaluate_adaptations, evaluate_variants, with_rates
 from negmeta_utils.model import init_params, layer_and_group
+from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.questions.interventions import (
     AS_LEARNED,
     AS_LONG,
@@ -82,7 +83,7 @@ def test_averaged_magnitudes_keep_signs_and_the_layers_mean(alpha):
         (interventions, "batch norm only", {(f"conv{b}", "batchnorm") for b in range(1, 5)}),
         (interventions, "linear layer only", {("logits", "weights+bias")}),
         (parts, "head only", {("logits", "weights+bias")}),
-        (parts, "block 3 only", {("conv3", "weights+bias"), ("conv3", "batchnorm")}),
+        (parts, "conv3 only", {("conv3", "weights+bias"), ("conv3", "batchnorm")}),
         (
             parts,
             "body only",
@@ -98,7 +99,7 @@ def test_a_part_alone_keeps_its_rates_and_no_other(alpha, table, name, kept):
 
 def test_parts_take_a_single_number_a_parameter():
     params = init_params(0, 1, 16, n_way=3, n_filters=4)
-    alpha = parts(init_alpha("maml", params, 0.01))["block 1 only"]
+    alpha = parts(init_alpha("maml", params, 0.01))["conv1 only"]
     assert float(alpha["conv1.weight"]) == pytest.approx(0.01)
     assert float(alpha["conv2.weight"]) == 0
 
@@ -126,9 +127,13 @@ def one_step(run):
 
 def test_steps_are_as_long_in_every_layer_as_those_as_learned(one_step, images):
     task, _ = draw_pairs(images, one_step.parameters, 0, range(3))
-    own = with_rates(one_step, one_step.alpha)(one_step.params, task, range(3))
+    own = with_rates(CONV4, one_step.alpha, one_step.parameters["inner_steps"])(
+        one_step.params, task, range(3)
+    )
     changed = interventions(one_step.alpha)
-    shorter = with_rates(one_step, changed[WITHOUT_NEGATIVE])(one_step.params, task, range(3))
+    shorter = with_rates(CONV4, changed[WITHOUT_NEGATIVE], one_step.parameters["inner_steps"])(
+        one_step.params, task, range(3)
+    )
     kept = as_long(one_step, changed[WITHOUT_NEGATIVE])(one_step.params, task, range(3))
     for i in range(3):
         wanted = lengths(one_step.params, own, i)
@@ -147,7 +152,9 @@ def test_steps_are_as_long_in_every_layer_as_those_as_learned(one_step, images):
 def test_changed_signs_leave_steps_as_long_as_they_were(one_step, images, name):
     task, _ = draw_pairs(images, one_step.parameters, 0, range(1))
     own, changed = (
-        with_rates(one_step, alpha)(one_step.params, task, range(1))
+        with_rates(CONV4, alpha, one_step.parameters["inner_steps"])(
+            one_step.params, task, range(1)
+        )
         for alpha in (one_step.alpha, interventions(one_step.alpha)[name])
     )
     wanted = lengths(one_step.params, own, 0)
@@ -157,7 +164,7 @@ def test_changed_signs_leave_steps_as_long_as_they_were(one_step, images, name):
 def test_rates_as_learned_kept_as_long_are_the_rates_as_learned(run, images):
     """Over all inner steps; and rates that move nothing still move nothing."""
     task, _ = draw_pairs(images, run.parameters, 0, range(2))
-    own = with_rates(run, run.alpha)(run.params, task, range(2))
+    own = with_rates(CONV4, run.alpha, run.parameters["inner_steps"])(run.params, task, range(2))
     kept = as_long(run, run.alpha)(run.params, task, range(2))
     for name, value in own.items():
         torch.testing.assert_close(kept[name], value, rtol=1e-3, atol=1e-5)
@@ -181,7 +188,7 @@ def test_one_class_adapts_to_images_of_one_class_with_one_label(one_step, images
         index = 2**50 + i
         alone = draw_episodes(images, 3, "other", range(index, index + 1), 1, n_support, 1)
         assert alone.support.shape[1] == n_support and not alone.support_labels.any()
-        gradient, _ = torch.func.grad(cross_entropy, has_aux=True)(
+        gradient, _ = torch.func.grad(CONV4_LOSS, has_aux=True)(
             one_step.params, alone.support[0], alone.support_labels
         )
         for name, value in adapted.items():

@@ -1,0 +1,104 @@
+"""Who computes what of a network: the adjoint for Conv4, the readable reference for any other.
+
+Both take batches of tasks: parameters are shared, or have a leading task dimension, and images are
+[n_tasks, n, channels, height, width].
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from negmeta_utils import adaptation
+from negmeta_utils.adaptation import MetaGradient, loss_of
+from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.episodes import Episodes
+from negmeta_utils.networks.conv4 import CONV4
+from negmeta_utils.networks.network import Network, Params
+
+ENGINES = ("auto", "adjoint", "reference")
+
+
+class Engine(NamedTuple):
+    """The functions of `engine.meta_gradient`, for one network.
+
+    meta_gradient: of params, alpha, episodes, n_steps and first_order.
+    prototype_gradient: of params and episodes.
+    adapt: of params, alpha, support, support_labels and n_steps; parameters of every task.
+    embed: of params and images; embeddings [n_tasks, n, n_features].
+    head: of params and embeddings; logits [n_tasks, n, n_way].
+    logits: of params and images; the same.
+    """
+
+    meta_gradient: Callable[..., MetaGradient]
+    prototype_gradient: Callable[[Params, Episodes], MetaGradient]
+    adapt: Callable[..., Params]
+    embed: Callable[[Params, torch.Tensor], torch.Tensor]
+    head: Callable[[Params, torch.Tensor], torch.Tensor]
+    logits: Callable[[Params, torch.Tensor], torch.Tensor]
+
+
+def resolve_engine(name: str, network: Network) -> str:
+    """ "adjoint" or "reference". Raises ValueError for another, and the adjoint of a network that
+    it is not written for."""
+    if name not in ENGINES:
+        raise ValueError(f"engine={name!r}: not one of {', '.join(ENGINES)}")
+    if name == "adjoint" and network is not CONV4:
+        raise ValueError(f"engine='adjoint': written for conv4, not {network.name}; use 'auto'")
+    return name if name != "auto" else "adjoint" if network is CONV4 else "reference"
+
+
+def engine_of(network: Network, name: str = "auto") -> Engine:
+    """The functions that compute for `network`; name as for `resolve_engine`."""
+    if resolve_engine(name, network) == "adjoint":
+        return Engine(
+            adjoint.meta_gradient,
+            adjoint.prototype_gradient,
+            adjoint.adapt,
+            adjoint.embed,
+            adjoint.head,
+            adjoint.logits,
+        )
+    return Engine(
+        partial(adaptation.meta_gradient, loss=loss_of(network)),
+        partial(adaptation.prototype_gradient, network=network),
+        partial(_adapt, network),
+        partial(_embed, network),
+        network.answer,
+        partial(_logits, network),
+    )
+
+
+def _adapt(
+    network: Network,
+    params: Params,
+    alpha: Params,
+    support: torch.Tensor,
+    support_labels: torch.Tensor,
+    n_steps: int,
+) -> Params:
+    loss = loss_of(network)
+    adapted = [
+        adaptation.adapt(own, alpha, images, support_labels, n_steps, loss=loss)
+        for own, images in zip(_of_tasks(network, params, len(support)), support, strict=True)
+    ]
+    return {name: torch.stack([own[name].detach() for own in adapted]) for name in params}
+
+
+def _embed(network: Network, params: Params, images: torch.Tensor) -> torch.Tensor:
+    of_tasks = zip(_of_tasks(network, params, len(images)), images, strict=True)
+    with torch.no_grad():
+        return torch.stack([network.embed(own, of_task) for own, of_task in of_tasks])
+
+
+def _logits(network: Network, params: Params, images: torch.Tensor) -> torch.Tensor:
+    return network.answer(params, _embed(network, params, images))
+
+
+def _of_tasks(network: Network, params: Params, n_tasks: int) -> list[Params]:
+    """The parameters of each task, which may all be the same."""
+    params = {name: value.detach() for name, value in params.items()}
+    if params[f"{network.head}.weight"].dim() == 2:
+        return [params] * n_tasks
+    return [{name: value[task] for name, value in params.items()} for task in range(n_tasks)]

@@ -1,0 +1,1 @@
+"""Weights that others trained, as runs of this study: `negmeta import`."""

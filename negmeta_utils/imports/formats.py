@@ -1,0 +1,188 @@
+"""How other libraries call the parameters of a network, and how a mapping of one's own does.
+
+Every library's names are those of its own code at the version in `FORMATS`. A file is recognised
+from its keys; running statistics of batch normalisation are left where they are, since this study
+normalises by the batch's own.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from negmeta_utils.networks.catalogue import check_name
+
+# Wrappers of modules, whose names stand before a parameter's.
+PREFIXES = ("", "module.", "model.", "net.", "network.", "module.module.", "model.module.")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class Format(NamedTuple):
+    """One library's network.
+
+    library: in words. network: the name in `NETWORKS`.
+    keys: by our names, in the order of the library's parameters(), which is that of its rates.
+    without_statistics: the network in place of `network` where a file has no running statistics.
+    rates: what the library calls its list of rates, if it has one.
+    twins: how keys begin that name a tensor once more, or what is no parameter.
+    """
+
+    library: str
+    network: str
+    keys: dict[str, str]
+    without_statistics: str | None = None
+    rates: str | None = None
+    twins: tuple[str, ...] = ()
+
+
+class Translation(NamedTuple):
+    """Where a file has what: our names to its keys; `rates` empty where it has none, `keys`
+    without the head's where it has no head. twins: as in `Format`, with its prefix."""
+
+    library: str
+    network: str
+    keys: dict[str, str]
+    rates: dict[str, str]
+    twins: tuple[str, ...] = ()
+
+
+def _four_blocks(conv: str, norm: str, head: str, first: int = 1, norm_first: bool = False) -> dict:
+    """Keys of four blocks; {} in `conv` and `norm` is the number of a block, from `first` on."""
+    keys = {}
+    for block in range(4):
+        parts = [(f"conv{block + 1}", conv), (f"norm{block + 1}", norm)]
+        for ours, theirs in reversed(parts) if norm_first else parts:
+            for kind in ("weight", "bias"):
+                keys[f"{ours}.{kind}"] = f"{theirs.format(block + first)}.{kind}"
+    return keys | {f"logits.{kind}": f"{head}.{kind}" for kind in ("weight", "bias")}
+
+
+def _numbered() -> dict[str, str]:
+    """MAML-Pytorch's list: of each block the convolution's, then batch normalisation's."""
+    names = _four_blocks("conv{}", "norm{}", "logits")
+    return {name: f"vars.{number}" for number, name in enumerate(names)}
+
+
+def _resnet12() -> dict[str, str]:
+    """FEAT's ResNet-12, as easy-few-shot-learning has it."""
+    places = {name: (f"{name}", f"bn{name[-1]}") for name in ("conv1", "conv2", "conv3")}
+    places["shortcut"] = ("downsample.0", "downsample.1")
+    keys = {}
+    for block in range(1, 5):
+        for ours, (conv, norm) in places.items():
+            start = f"layer{block}.0"
+            keys[f"block{block}.{ours}.weight"] = f"{start}.{conv}.weight"
+            for kind in ("weight", "bias"):
+                keys[f"block{block}.{ours}.norm.{kind}"] = f"{start}.{norm}.{kind}"
+    return keys | {f"logits.{kind}": f"fc.{kind}" for kind in ("weight", "bias")}
+
+
+FORMATS = (
+    Format("few-shot", "conv4", _four_blocks("conv{}.0", "conv{}.1", "logits")),
+    Format(
+        "learn2learn",
+        "conv4",
+        _four_blocks(
+            "features.{}.conv", "features.{}.normalize", "classifier", first=0, norm_first=True
+        ),
+        without_statistics="learn2learn-0.1.3",
+        rates="lrs",
+    ),
+    Format(
+        "learn2learn (Omniglot)",
+        "learn2learn-omniglot",
+        _four_blocks("base.{}.conv", "base.{}.normalize", "classifier", first=0, norm_first=True),
+        rates="lrs",
+        twins=("features.1.",),
+    ),
+    Format("MAML-Pytorch", "maml-pytorch", _numbered(), twins=("vars_bn.",)),
+    Format(
+        "LibFewShot",
+        "conv4",
+        _four_blocks("emb_func.layer{}.0", "emb_func.layer{}.1", "classifier.layers.0"),
+    ),
+    Format("LibFewShot", "conv4", _four_blocks("layer{}.0", "layer{}.1", "classifier.layers.0")),
+    Format("easy-few-shot-learning", "resnet12", _resnet12()),
+    Format(
+        "torchmeta",
+        "conv4",
+        _four_blocks("features.{}.0", "features.{}.1", "classifier", first=0),
+    ),
+    Format(
+        "torchmeta",
+        "conv4",
+        _four_blocks("features.layer{}.conv", "features.layer{}.norm", "classifier"),
+    ),
+)
+
+
+def recognise(path: Path, keys: Iterable[str]) -> Translation:
+    """The translation of a file with these keys.
+
+    Raises ValueError, with the key that the most similar format lacks, for one of no known format.
+    """
+    keys = list(keys)
+    best = (-1.0, FORMATS[0], "")
+    for form in FORMATS:
+        for prefix in PREFIXES:
+            wanted = {ours: prefix + theirs for ours, theirs in form.keys.items()}
+            body = {k for ours, k in wanted.items() if not ours.startswith("logits.")}
+            share = len(body & set(keys)) / len(body)
+            if share == 1:
+                return _translation(form, prefix, wanted, keys)
+            best = max(best, (share, form, prefix), key=lambda found: found[0])
+    share, form, prefix = best
+    wanted = [prefix + key for key in form.keys.values()]
+    missing = next(key for key in wanted if key not in keys)
+    left = [key for key in keys if key not in wanted]
+    raise ValueError(
+        f"{path}: of no known format; most like {form.library}, but without {missing!r}"
+        f"{nearest(missing, left)}; name its keys in a file for --mapping"
+    )
+
+
+def _translation(form: Format, prefix: str, wanted: dict[str, str], keys: list[str]) -> Translation:
+    has_statistics = any(key.endswith(STATISTICS) for key in keys)
+    network = form.network if has_statistics else form.without_statistics or form.network
+    found = {ours: key for ours, key in wanted.items() if key in keys}
+    rates = {}
+    if form.rates and any(re.fullmatch(rf"{form.rates}\.\d+", key) for key in keys):
+        rates = {ours: f"{form.rates}.{number}" for number, ours in enumerate(wanted)}
+    twins = tuple(prefix + start for start in form.twins)
+    return Translation(form.library, network, found, rates, twins)
+
+
+def read_mapping(path: Path) -> Translation:
+    """A translation from a YAML file: `network`, `keys` (the network's names to the file's keys)
+    and, where the file has rates, `rates` (the same names to the rates' keys).
+
+    Raises ValueError for anything else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML; it must have network, keys and maybe rates") from error
+    if not isinstance(content, dict) or not {"network", "keys"} <= set(content):
+        raise ValueError(f"{path}: must have network and keys, and may have rates")
+    if unknown := sorted(set(content) - {"network", "keys", "rates"}):
+        raise ValueError(f"{path}: {unknown[0]!r} has no meaning; use network, keys and rates")
+    for name in ("keys", "rates"):
+        given = content.get(name, {})
+        texts = isinstance(given, dict) and all(
+            isinstance(text, str) for pair in given.items() for text in pair
+        )
+        if not texts:
+            raise ValueError(f"{path}: {name} must be lines of NAME: KEY")
+    check_name(content["network"])
+    return Translation("a mapping", content["network"], content["keys"], content.get("rates", {}))
+
+
+def nearest(key: str, keys: Iterable[str]) -> str:
+    """The most similar of `keys` in words, or nothing."""
+    close = difflib.get_close_matches(key, list(keys), 1)
+    return f" (nearest: {close[0]!r})" if close else ""

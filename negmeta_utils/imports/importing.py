@@ -1,0 +1,263 @@
+"""Somebody else's weights as a finished run, which notebooks 0, 2, 3, 5 and 8 take."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import torch
+
+from negmeta_utils import runs, storage
+from negmeta_utils.adaptation import METHODS, init_alpha
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.data.datasets import find_dataset
+from negmeta_utils.imports.formats import (
+    STATISTICS,
+    Translation,
+    nearest,
+    read_mapping,
+    recognise,
+)
+from negmeta_utils.imports.reading import read_tensors_of
+from negmeta_utils.networks import catalogue
+from negmeta_utils.networks.network import Network, Params
+from negmeta_utils.rates import summarise_rates, table_of_rates
+
+# What a run cannot be used without: assumed to be as in `TrainConfig` where nobody says, and the
+# method to be MAML.
+NEEDED = (
+    "dataset", "classes", "method", "n_way", "n_shot", "n_query", "image_size", "n_filters",
+    "inner_steps", "inner_lr", "network",
+)  # fmt: skip
+KNOWN = (*NEEDED, "seed", "n_updates")  # all that may be given
+END = 1  # stands in tables for the meta-update of the file, where nobody says which
+
+
+def import_run(
+    path: str | Path, out: str | Path, mapping: str | Path | None = None, **given: object
+) -> runs.Run:
+    """Write the run folder `out` from the weights in file `path`.
+
+    mapping: a YAML file that says where the file has what, for one of no known format.
+    given: what is known of the training, of `KNOWN`. What is needed and neither given nor to be
+    seen in the file is assumed as in `TrainConfig` and named in the manifest; so is all that stays
+    unknown. Without a seed the run gets a negative one, made from the file's digest: it counts for
+    no verdict on a method.
+    Raises ValueError for a file that cannot be read, is of no known format or does not fit its
+    network, a line for each key at fault; and for a folder that holds something else.
+    """
+    path, out = Path(path).expanduser(), runs.resolve(out)
+    tensors = read_tensors_of(path)
+    found = read_mapping(Path(mapping)) if mapping else recognise(path, tensors)
+    if not mapping:
+        _refuse_leftovers(path, found, tensors)
+    seen = _seen_in(path, found, tensors) | {"network": given.get("network", found.network)}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    config, unknown_seed = _config(seen, given, digest)
+    network, wanted, own = _network(config, found, tensors)
+    params = _params(path, network, wanted, found, tensors, config)
+    alpha = _alpha(path, network, params, found, tensors, config)
+    manifest = _manifest(path, digest, found, tensors, config, {**seen, **given}, unknown_seed, own)
+    _write(out, manifest, network, params, alpha)
+    return runs.load_run(out)
+
+
+def in_words(run: runs.Run) -> str:
+    """What was imported, and what had to be assumed."""
+    imported, parameters = run.manifest["imported"], run.parameters
+    shown = ("network", "method", "n_way", "n_filters", "image_size")
+    lines = [f"{imported['library']}: {', '.join(f'{n} {parameters[n]}' for n in shown)}"]
+    if imported["assumed"]:
+        assumed = ", ".join(f"{name}={parameters[name]}" for name in imported["assumed"])
+        lines.append(f"Assumed, not known: {assumed}")
+    return "\n".join([*lines, f"The run is {run.directory}"])
+
+
+def _refuse_leftovers(path: Path, found: Translation, tensors: Iterable[str]) -> None:
+    """A file with parameters that the network has no place for holds another network."""
+    used = {*found.keys.values(), *found.rates.values()}
+    for key in tensors:
+        if key not in used and not key.endswith(STATISTICS) and not key.startswith(found.twins):
+            raise ValueError(
+                f"{path}: {key} has no place in {found.network}, as which {found.library} is read; "
+                "name the keys to take in a file for --mapping"
+            )
+
+
+def _seen_in(path: Path, found: Translation, tensors: dict[str, torch.Tensor]) -> dict[str, object]:
+    """What the file itself shows of the training."""
+    seen: dict[str, object] = {}
+    if found.rates:
+        seen["method"] = "meta-sgd"
+    head = [tensors[key] for ours, key in found.keys.items() if key in tensors and _is_head(ours)]
+    if head:
+        seen["n_way"] = len(head[0])
+    elif found.network in catalogue.NETWORKS:
+        seen["method"] = "protonet"  # what has no linear layer classifies by features
+    for ours in ("conv1.weight", "block1.conv1.weight"):
+        if ours in found.keys and found.network in catalogue.NETWORKS:
+            value = tensors.get(found.keys[ours])
+            if value is None or value.dim() != 4:
+                raise ValueError(f"{path}: {found.keys[ours]} is no convolution of the file")
+            seen["n_filters"] = len(value)
+    return seen
+
+
+def _is_head(ours: str) -> bool:
+    return ours.startswith("logits.")
+
+
+def _config(
+    seen: dict[str, object], given: dict[str, object], digest: str
+) -> tuple[TrainConfig, int | None]:
+    """The training as far as it is known, held to the rules of `TrainConfig`; and the run's seed
+    where that is unknown."""
+    for name in given:
+        if name not in KNOWN:
+            raise ValueError(f"{name}: not one of {', '.join(KNOWN)}")
+    for name, value in seen.items():
+        if given.get(name, value) != value and name in ("n_way", "n_filters"):
+            raise ValueError(f"{name}={given[name]!r}: the file has {value}; leave it out")
+    config = TrainConfig(**{"method": "maml", **seen, **given})
+    if config.image_size is None:
+        config = replace(config, image_size=find_dataset(config.dataset).image_size)
+    return config, None if "seed" in given else -1 - int(digest[:8], 16)
+
+
+def _network(
+    config: TrainConfig, found: Translation, tensors: dict[str, torch.Tensor]
+) -> tuple[Network, Params, dict | None]:
+    """The network, its parameters' shapes (tensors without memory), and what the manifest says of
+    a network of one's own."""
+    images = [tensors[key] for key in found.keys.values() if key in tensors]
+    channels = next((value.shape[1] for value in images if value.dim() == 4), 3)
+    sizes = (channels, config.image_size, config.n_way, config.n_filters)
+    named = dict(zip(("channels", "image_size", "n_way", "n_filters"), sizes, strict=True))
+    network = catalogue.find(config.network, **named)
+    network.check_image_size(config.image_size)
+    with torch.device("meta"):
+        wanted = network.init(0, *sizes)
+    digest = catalogue.fingerprint(config.network)
+    return network, wanted, {"sha256": digest, "channels": channels} if digest else None
+
+
+def _params(
+    path: Path,
+    network: Network,
+    wanted: Params,
+    found: Translation,
+    tensors: dict[str, torch.Tensor],
+    config: TrainConfig,
+) -> Params:
+    head = [name for name in wanted if name.startswith(f"{network.head}.")]
+    absent = [name for name in head if name not in found.keys]
+    if absent == head and METHODS[config.method].prototypes:  # it plays no part: zeros
+        own = {name: value for name, value in wanted.items() if name not in head}
+        zeros = {name: torch.zeros(wanted[name].shape) for name in head}
+        return _taken(path, own, found.keys, tensors) | zeros
+    if absent == head:
+        raise ValueError(
+            f"{path}: no linear layer in it, which {config.method} adapts; use --method protonet"
+        )
+    return _taken(path, wanted, found.keys, tensors)
+
+
+def _alpha(
+    path: Path,
+    network: Network,
+    params: Params,
+    found: Translation,
+    tensors: dict[str, torch.Tensor],
+    config: TrainConfig,
+) -> Params:
+    if METHODS[config.method].learns_alpha and not found.rates:
+        raise ValueError(
+            f"method={config.method!r}: {path} has no rates that are known to be such; name them "
+            "in a file for --mapping, or use a method that learns none"
+        )
+    if found.rates and not METHODS[config.method].learns_alpha:
+        raise ValueError(f"method={config.method!r}: {path} has rates of its own; use meta-sgd")
+    if found.rates:
+        return _taken(path, params, found.rates, tensors)
+    return init_alpha(config.method, params, config.inner_lr, network=network)
+
+
+def _taken(
+    path: Path, wanted: Params, keys: dict[str, str], tensors: dict[str, torch.Tensor]
+) -> Params:
+    """Tensors of the wanted names and shapes, float32, copied once all is known to fit.
+
+    Raises ValueError with a line for each that is missing, or of another shape.
+    """
+    wrong = []
+    for ours, value in wanted.items():
+        key, shape = keys.get(ours), list(value.shape)
+        if key is None:
+            wrong.append(f"{ours}: nothing is named for it; wanted {shape}")
+        elif key not in tensors:
+            near = nearest(key, tensors)
+            wrong.append(f"{ours}: no key {key!r} in the file{near}; wanted {shape}")
+        elif list(tensors[key].shape) != shape:
+            same = [other for other, it in tensors.items() if list(it.shape) == shape]
+            near = nearest(key, same)
+            wrong.append(f"{ours}: {key!r} is {list(tensors[key].shape)}, wanted {shape}{near}")
+        elif not tensors[key].is_floating_point():
+            wrong.append(f"{ours}: {key!r} holds {tensors[key].dtype}, not numbers with a point")
+    if wrong:
+        raise ValueError("\n".join(f"{path}: {line}" for line in wrong))
+    taken = {ours: tensors[keys[ours]].to(torch.float32, copy=True) for ours in wanted}
+    for ours, value in taken.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{path}: {keys[ours]} holds values that are not finite")
+    return taken
+
+
+def _manifest(
+    path: Path,
+    digest: str,
+    found: Translation,
+    tensors: dict[str, torch.Tensor],
+    config: TrainConfig,
+    known: dict[str, object],
+    unknown_seed: int | None,
+    own: dict | None,
+) -> dict:
+    parameters = {name: value for name, value in asdict(config).items() if name in KNOWN}
+    unknown = [f.name for f in fields(TrainConfig) if f.name not in (*NEEDED, *known, *runs.PLACE)]
+    parameters |= dict.fromkeys(unknown)
+    if unknown_seed is not None:
+        parameters["seed"] = unknown_seed
+    used = {*found.keys.values(), *found.rates.values()}
+    imported = {
+        "file": path.name,
+        "sha256": digest,
+        "library": found.library,
+        "dtype": str(tensors[next(iter(found.keys.values()))].dtype).removeprefix("torch."),
+        "assumed": [name for name in NEEDED if name not in known],
+        "unknown": unknown,
+        "left_out": [key for key in tensors if key not in used],
+    }
+    return {
+        "status": "complete",
+        "imported": imported,
+        "parameters": parameters,
+        **({"network": own} if own else {}),
+        "started": runs.now(),
+    }
+
+
+def _write(out: Path, manifest: dict, network: Network, params: Params, alpha: Params) -> None:
+    with storage.sole_user(out):
+        file = out / "manifest.json"
+        before = storage.read_json(file) if file.exists() else None
+        if before and before.get("imported", {}).get("sha256") != manifest["imported"]["sha256"]:
+            raise ValueError(f"{out}: holds another run; choose another folder")
+        update = manifest["parameters"]["n_updates"] or END
+        full = {name: alpha[name].expand(value.shape) for name, value in params.items()}
+        seed = manifest["parameters"]["seed"]
+        storage.write_table(out / "rates.parquet", summarise_rates(full, seed, update, network))
+        precision = manifest["parameters"]["inner_lr"] / 100
+        storage.write_table(out / "every_rate.parquet", table_of_rates(full, update, precision))
+        groups = {"params": params, "alpha": alpha}
+        storage.write_tensors(out / "model.safetensors", groups, {"update": update})
+        storage.write_json(file, manifest)

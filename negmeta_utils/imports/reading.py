@@ -1,0 +1,80 @@
+"""Somebody else's file of tensors, read without executing anything and without more memory than
+the file is large."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".bin")
+WHOLE = "it may be cut short; fetch it again"
+
+
+def read_tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors, or of a .pt or .pth as `torch.save` writes, by their keys, in
+    the order of the file; of one that holds several dictionaries, those of the largest.
+
+    Tensors of a .pt are views of the file, read when they are looked at. Raises ValueError, in one
+    line, for what is no such file, needs code to be read, or claims more than it holds.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: must end in .safetensors, {', '.join(SUFFIXES)}")
+    return _read_torch(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        # Its header is checked against the file's length before anything else is read.
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not safetensors ({error}); {WHOLE}") from error
+
+
+def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path}: not what torch.save has written since 1.6; {WHOLE}, or load it where it was "
+            "written and save its state_dict() anew"
+        )
+    with zipfile.ZipFile(path) as archive:
+        packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+    if packed:
+        raise ValueError(f"{path}: {packed[0]} is compressed, which torch.save does not do")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: holds more than tensors, and reading it could execute code; save the "
+            "module's state_dict() alone"
+        ) from error
+    except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: cannot be read ({reason}); {WHOLE}") from error
+    tensors = max(_dictionaries(content), key=len, default={})
+    if not tensors:
+        raise ValueError(f"{path}: no dictionary of tensors in it; save a state_dict()")
+    most = path.stat().st_size
+    for key, value in tensors.items():
+        claimed = value.numel() * value.element_size()
+        if (
+            value.layout != torch.strided
+            or claimed > value.untyped_storage().nbytes()
+            or (value.untyped_storage().nbytes() > most)
+        ):
+            raise ValueError(f"{path}: {key} claims {claimed} bytes, more than the file holds")
+    return tensors
+
+
+def _dictionaries(content: object) -> list[dict[str, torch.Tensor]]:
+    """Those of tensors by text keys, in `content` or dictionaries within it."""
+    if not isinstance(content, dict):
+        return []
+    own = {k: v for k, v in content.items() if isinstance(k, str) and torch.is_tensor(v)}
+    return [own, *(found for value in content.values() for found in _dictionaries(value))]

@@ -1,0 +1,90 @@
+"""Networks by name."""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from negmeta_utils.networks.conv4 import CONV4, FOREIGN, four_blocks
+from negmeta_utils.networks.modules import network
+from negmeta_utils.networks.network import Network
+from negmeta_utils.networks.resnet12 import RESNET12
+from negmeta_utils.runs import Run, resolve
+
+# The first two to train with, the others as the weights of other libraries need them.
+NETWORKS: dict[str, Network] = {
+    "conv4": CONV4,
+    "resnet12": RESNET12,
+    **{name: four_blocks(name, kind) for name, kind in FOREIGN.items()},
+}
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that is none of `NETWORKS`, nor FILE.py:CLASS of a file that is
+    there."""
+    if name in NETWORKS:
+        return
+    path, maker = _split(name)
+    if not maker.isidentifier() or path.suffix != ".py":
+        raise ValueError(f"network={name!r}: not one of {', '.join(NETWORKS)}, nor FILE.py:CLASS")
+    if not path.is_file():
+        raise ValueError(f"network={name!r}: no file {path}; give its path from the root")
+
+
+def find(name: str, **sizes: int) -> Network:
+    """The network of that name: one of `NETWORKS`, or FILE.py:CLASS, which executes that file.
+
+    sizes: channels, image_size, n_way and n_filters, as far as known, for a class that takes them.
+    A class of your own may have attributes HEAD, the name of its last linear layer, and LAYERS, the
+    names of the submodules that are rows of tables; see `modules.network`.
+    Raises ValueError for an unknown name, a file without it, and a network that is refused.
+    """
+    check_name(name)
+    if name in NETWORKS:
+        return NETWORKS[name]
+    path, attribute = _split(name)
+    maker = getattr(_execute(path), attribute, None)
+    if not callable(maker):
+        raise ValueError(f"network={name!r}: {path.name} has no class or function {attribute}")
+    head, layers = getattr(maker, "HEAD", None), getattr(maker, "LAYERS", None)
+    return network(maker, head, layers, name, **sizes)
+
+
+def network_of(run: Run) -> Network:
+    """The network of a finished run.
+
+    Raises ValueError as `find`, and for a file that has changed since.
+    """
+    name = run.parameters.get("network", "conv4")
+    own = run.manifest.get("network")
+    if own is None:
+        return find(name)
+    if fingerprint(name) != own["sha256"]:
+        raise ValueError(
+            f"{run.directory}: trained with another {name} than is there now; restore that file"
+        )
+    sizes = {size: run.parameters[size] for size in ("image_size", "n_way", "n_filters")}
+    return find(name, channels=own["channels"], **sizes)
+
+
+def fingerprint(name: str) -> str | None:
+    """SHA-256 of the file that a network of your own is in; None for one of `NETWORKS`."""
+    check_name(name)
+    return None if name in NETWORKS else hashlib.sha256(_split(name)[0].read_bytes()).hexdigest()
+
+
+def _split(name: str) -> tuple[Path, str]:
+    path, _, attribute = str(name).rpartition(":")
+    return resolve(path), attribute
+
+
+def _execute(path: Path) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(f"network_{path.stem}", path)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # as importing does: a dataclass looks it up
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"network: {path} cannot be executed ({error})") from error
+    return module

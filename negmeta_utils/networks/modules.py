@@ -1,0 +1,201 @@
+"""Any `torch.nn.Module` as a `Network`, through `torch.func.functional_call`.
+
+What cannot be measured honestly is refused: running statistics, which the inner loop of one task
+would leave to the next; dropout, with which two looks at one image differ; a head that is missing,
+is no linear layer or is not what answers; layers that are not there or take no part; and
+embeddings that are no vectors.
+"""
+
+import copy
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from negmeta_utils.networks.network import WEIGHTS, Network, Params
+
+OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+# What a network may be made for, where its constructor has arguments of these names.
+SIZES = ("channels", "image_size", "n_way", "n_filters")
+
+
+def network(
+    module: nn.Module | Callable[..., nn.Module],
+    head: str | None = None,
+    layers: Sequence[str] | None = None,
+    name: str | None = None,
+    **sizes: int,
+) -> Network:
+    """A network of your own for the study.
+
+    module: a module, whose own weights `init` gives under every seed; or a class or function that
+    makes one, called under torch's seed with those of channels, image_size, n_way and n_filters
+    that it takes, `sizes` first of all.
+    head: name of the linear layer that answers; None is the last linear layer.
+    layers: names of the submodules that are rows of tables, head not among them; None is one row
+    for each module with parameters of its own. Normalisation outside them joins the layer before.
+    name: as manifests have it; None is the class's.
+    Raises ValueError as this module's docstring says, of what only a forward pass shows when there
+    is one.
+    """
+    if isinstance(module, nn.Module):
+        kept = copy.deepcopy(module)
+
+        def init(*_: int) -> Params:
+            return {key: value.detach().clone() for key, value in kept.named_parameters()}
+
+    else:
+        kept = _make(module, 0, sizes)
+
+        def init(seed: int, *given: int) -> Params:
+            made = _make(module, seed, dict(zip(SIZES, given, strict=False)))
+            return {key: value.detach() for key, value in made.named_parameters()}
+
+    name = name or type(kept).__name__
+    kept.train()  # normalisation by the batch's own statistics
+    _check_modules(name, kept)
+    head = _find_head(name, kept, head)
+    placed, watched = _place(name, kept, head, layers)
+    ordered = (*watched, head)
+
+    def activations(params: Params, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        with _watching(kept, [*watched.values(), head]) as seen:
+            answer = torch.func.functional_call(kept, params, (images,))
+        return _check_pass(name, seen, watched, head, answer)
+
+    return Network(name, ordered, init, activations, placed.__getitem__)
+
+
+def _make(maker: Callable[..., nn.Module], seed: int, sizes: dict[str, int]) -> nn.Module:
+    takes = inspect.signature(maker).parameters
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            made = maker(**{key: value for key, value in sizes.items() if key in takes})
+        except TypeError as error:
+            raise ValueError(
+                f"network: {maker.__name__} cannot be made ({error}); of its arguments only "
+                f"{', '.join(SIZES)} may be without a default"
+            ) from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"network: {maker.__name__} gives a {type(made).__name__}, no nn.Module")
+    return made
+
+
+def _check_modules(name: str, module: nn.Module) -> None:
+    for place, part in module.named_modules():
+        if isinstance(part, _NormBase) and part.running_mean is not None:
+            raise ValueError(
+                f"network: {name}.{place} keeps running statistics, which one task would leave to "
+                f"the next; make it {type(part).__name__}(…, track_running_stats=False)"
+            )
+        if isinstance(part, _DropoutNd) and part.p > 0:
+            raise ValueError(
+                f"network: {name}.{place} is dropout, with which two looks at one image differ; "
+                "take it out, or set p=0"
+            )
+
+
+def _find_head(name: str, module: nn.Module, head: str | None) -> str:
+    linear = [place for place, part in module.named_modules() if isinstance(part, nn.Linear)]
+    if head is None and not linear:
+        raise ValueError(f"head: {name} has no linear layer; give it one that answers")
+    if head is not None and head not in linear:
+        raise ValueError(
+            f"head={head!r}: {name} has no such linear layer{_nearest(head, linear)}; it has "
+            f"{', '.join(linear) or 'none'}"
+        )
+    return head or linear[-1]
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, 1)
+    return f" (nearest: {close[0]!r})" if close else ""
+
+
+def _place(
+    name: str, module: nn.Module, head: str, layers: Sequence[str] | None
+) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
+    """Each parameter's layer and group, and of each layer of the body the submodule whose output
+    is its activation."""
+    parts = dict(module.named_modules())
+    for layer in layers or ():
+        if layer not in parts or layer == head:
+            raise ValueError(
+                f"layers: {name} has no {layer!r} in its body{_nearest(layer, list(parts))}; name "
+                "submodules, the head not among them"
+            )
+    placed: dict[str, tuple[str, str]] = {}
+    watched: dict[str, str] = {layer: layer for layer in layers or ()}
+    before = None
+    for key, _ in module.named_parameters():
+        owner = key.rpartition(".")[0]
+        group = _group(parts[owner])
+        if owner == head:
+            placed[key] = (head, WEIGHTS)
+            continue
+        within = [layer for layer in layers or () if f"{owner}.".startswith(f"{layer}.")]
+        if within:
+            before = max(within, key=len)
+        elif group == WEIGHTS or before is None:
+            if layers is not None:
+                raise ValueError(f"layers: parameter {key!r} of {name} is in none of them; add one")
+            before = owner
+        if layers is None:
+            watched[before] = owner
+        placed[key] = (before, group)
+    if not watched:
+        raise ValueError(f"network: {name} has nothing before its head {head!r} to adapt")
+    return placed, watched
+
+
+def _group(part: nn.Module) -> str:
+    if isinstance(part, _BatchNorm):
+        return "batchnorm"
+    return "norm" if isinstance(part, (_NormBase, *OTHER_NORMS)) else WEIGHTS
+
+
+@contextmanager
+def _watching(module: nn.Module, places: list[str]) -> Iterator[dict[str, tuple]]:
+    """Input and output of the submodules at `places` in what is computed inside."""
+    seen: dict[str, tuple] = {}
+    parts = dict(module.named_modules())
+    handles = [
+        parts[place].register_forward_hook(
+            lambda _, inputs, output, place=place: seen.update({place: (inputs[0], output)})
+        )
+        for place in places
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_pass(
+    name: str, seen: dict[str, tuple], watched: dict[str, str], head: str, answer: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Activations by layer, from what was seen of a forward pass."""
+    for layer, place in {**watched, head: head}.items():
+        if place not in seen:
+            raise ValueError(f"layers: {layer!r} of {name} takes no part in its forward pass")
+    embedding, logits = seen[head]
+    if embedding.dim() != 2:
+        raise ValueError(
+            f"network: what reaches {name}.{head} is {list(embedding.shape)}, not a vector an "
+            "image; flatten it, or take its mean over places"
+        )
+    if answer is not logits:
+        raise ValueError(
+            f"head={head!r}: what {name} returns is not what its head answers; return the logits "
+            "as they are, or name the layer that answers"
+        )
+    outputs = {layer: seen[place][1].flatten(1) for layer, place in watched.items()}
+    outputs[list(watched)[-1]] = embedding
+    return outputs

@@ -1,0 +1,331 @@
+"""Weights of other libraries. The oracle for each is its own network, written down from its
+documentation, with random weights, saved as that library saves them."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from negmeta_utils.imports.importing import import_run
+from negmeta_utils.networks.catalogue import network_of
+from negmeta_utils.studies.cli import main
+
+N_WAY, FILTERS = 5, 6
+
+
+def block(inputs, width, order="conv norm relu pool", **options):
+    """One block in the given order, its modules called so."""
+    slope, eps = options.pop("slope", 0.0), options.pop("eps", 1e-5)
+    track, last = options.pop("track", True), options.pop("last", 2)
+    parts = {
+        "conv": nn.Conv2d(inputs, width, 3, **{"padding": 1, **options}),
+        "norm": nn.BatchNorm2d(width, eps=eps, track_running_stats=track),
+        "relu": nn.LeakyReLU(slope),
+        "pool": nn.MaxPool2d(2, last),
+    }
+    return nn.Sequential(OrderedDict((name, parts[name]) for name in order.split()))
+
+
+def blocks(channels=3, width=FILTERS, **options):
+    made = [block(channels if b == 0 else width, width, **options) for b in range(4)]
+    return nn.Sequential(*made, nn.Flatten())
+
+
+class Oracle(nn.Module):
+    """A body, a linear layer, and how the library calls what is in them."""
+
+    def __init__(self, body, features, keys, n_way=N_WAY):
+        super().__init__()
+        self.body, self.head, self.keys = body, nn.Linear(features, n_way), keys
+        for value in self.parameters():
+            value.data.normal_(0, 0.3)
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+    def state(self):
+        """The state_dict() of the library."""
+        state = {}
+        for name, value in self.state_dict().items():
+            owner, kind = name.rsplit(".", 1)
+            state[f"{self.keys(*owner.split('.'))}.{kind}"] = value
+        return state
+
+
+def named(conv, norm, head, first=1):
+    """Keys of four blocks; {} is a block's number."""
+
+    def keys(part, number=0, what=None):
+        if part == "head":
+            return head
+        return {"conv": conv, "norm": norm}[what].format(int(number) + first)
+
+    return keys
+
+
+def few_shot():
+    return Oracle(blocks(), FILTERS * 4, named("conv{}.0", "conv{}.1", "logits")).double()
+
+
+def learn2learn(**options):
+    keys = named("module.features.{}.conv", "module.features.{}.normalize", "module.classifier", 0)
+    return Oracle(blocks(**options), FILTERS * 4, keys)
+
+
+def learn2learn_omniglot():
+    body = blocks(1, order="conv norm relu", stride=2)[:-1]
+    body = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Oracle(body, FILTERS, named("base.{}.conv", "base.{}.normalize", "classifier", 0))
+
+
+def maml_pytorch():
+    body = [block(3 if b == 0 else FILTERS, FILTERS, "conv relu norm pool", padding=0,
+                  last=1 if b == 3 else 2) for b in range(4)]  # fmt: skip
+    return Oracle(nn.Sequential(*body, nn.Flatten()), FILTERS * 25, None)
+
+
+def maml_pytorch_state(oracle):
+    """Its parameters are a list, in the order of conv, norm of each block, and the head."""
+    state = {}
+    for b in range(4):
+        parts = oracle.body[b].conv, oracle.body[b].norm
+        values = [value for part in parts for value in (part.weight, part.bias)]
+        state |= {f"net.vars.{4 * b + n}": value.data for n, value in enumerate(values)}
+        state[f"net.vars_bn.{2 * b}"] = oracle.body[b].norm.running_mean
+        state[f"net.vars_bn.{2 * b + 1}"] = oracle.body[b].norm.running_var
+    return state | {"net.vars.16": oracle.head.weight.data, "net.vars.17": oracle.head.bias.data}
+
+
+def libfewshot(slope=0.0):
+    keys = named("emb_func.layer{}.0", "emb_func.layer{}.1", "classifier.layers.0")
+    return Oracle(blocks(slope=slope), FILTERS * 4, keys)
+
+
+def torchmeta(conv, norm, first):
+    return Oracle(blocks(track=False), FILTERS * 4, named(conv, norm, "classifier", first))
+
+
+class Feat(nn.Module):
+    """easy-few-shot-learning's feat_resnet12, a block."""
+
+    def __init__(self, inputs, width):
+        super().__init__()
+        for n, before in enumerate((inputs, width, width), 1):
+            setattr(self, f"conv{n}", nn.Conv2d(before, width, 3, padding=1, bias=False))
+            setattr(self, f"bn{n}", nn.BatchNorm2d(width))
+        shortcut = nn.Conv2d(inputs, width, 1, bias=False)
+        self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(width))
+        self.relu, self.maxpool = nn.LeakyReLU(0.1), nn.MaxPool2d(2)
+
+    def forward(self, x):
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(out)))))
+        return self.maxpool(self.relu(out + self.downsample(x)))
+
+
+class FeatResNet12(nn.Module):
+    def __init__(self, n_filters=4):
+        super().__init__()
+        widths = [3, *(n_filters * w // 64 for w in (64, 160, 320, 640))]
+        for n in range(1, 5):
+            setattr(self, f"layer{n}", nn.Sequential(Feat(widths[n - 1], widths[n])))
+
+    def forward(self, x):
+        return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((-2, -1))
+
+
+# library: oracle, its network here, image size, how its state_dict is made
+LIBRARIES = {
+    "few-shot": (few_shot, "conv4", 32, Oracle.state),
+    "learn2learn": (learn2learn, "conv4", 32, Oracle.state),
+    "learn2learn 0.1.3": (
+        lambda: learn2learn(eps=1e-3, track=False), "learn2learn-0.1.3", 32, Oracle.state,
+    ),
+    "learn2learn (Omniglot)": (learn2learn_omniglot, "learn2learn-omniglot", 28, Oracle.state),
+    "MAML-Pytorch": (maml_pytorch, "maml-pytorch", 84, maml_pytorch_state),
+    "LibFewShot": (libfewshot, "conv4", 32, Oracle.state),
+    "torchmeta": (
+        lambda: torchmeta("features.{}.0", "features.{}.1", 0), "conv4", 32, Oracle.state,
+    ),
+    "torchmeta, named": (
+        lambda: torchmeta("features.layer{}.conv", "features.layer{}.norm", 1),
+        "conv4", 32, Oracle.state,
+    ),
+}  # fmt: skip
+
+
+def check_logits(run, oracle, size, channels=3):
+    images = torch.rand(7, channels, size, size)
+    found = network_of(run).forward(run.params, images)
+    oracle.train()
+    expected = oracle.float()(images)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_same_logits_as_in_their_own_library(tmp_path, library):
+    make, name, size, state_of = LIBRARIES[library]
+    oracle = make()
+    torch.save(state_of(oracle), tmp_path / "theirs.pt")
+    dataset = "omniglot" if "Omniglot" in library else "mini-imagenet"
+    run = import_run(tmp_path / "theirs.pt", tmp_path / "run", image_size=size, dataset=dataset)
+    assert run.parameters["network"] == name
+    assert (run.parameters["n_way"], run.parameters["n_filters"]) == (N_WAY, FILTERS)
+    check_logits(run, oracle, size, 1 if dataset == "omniglot" else 3)
+
+
+def test_leaky_blocks_of_libfewshot_when_told(tmp_path):
+    oracle = libfewshot(slope=0.2)
+    torch.save({"model": oracle.state(), "epoch": 3}, tmp_path / "theirs.pth")
+    run = import_run(
+        tmp_path / "theirs.pth", tmp_path / "run", image_size=32, network="conv64f-leaky"
+    )
+    check_logits(run, oracle, 32)
+
+
+def test_a_body_without_head_is_a_prototypical_network(tmp_path):
+    oracle = FeatResNet12().train()
+    torch.save(oracle.state_dict(), tmp_path / "theirs.pth")
+    run = import_run(tmp_path / "theirs.pth", tmp_path / "run", image_size=32)
+    assert (run.parameters["network"], run.parameters["method"]) == ("resnet12", "protonet")
+    images = torch.rand(5, 3, 32, 32)
+    torch.testing.assert_close(network_of(run).embed(run.params, images), oracle(images))
+    assert run.params["logits.weight"].abs().max() == 0
+    with pytest.raises(ValueError, match="no linear layer in it, which maml adapts"):
+        import_run(tmp_path / "theirs.pth", tmp_path / "other", image_size=32, method="maml")
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_meta_sgds_rates_come_along(tmp_path, suffix):
+    """learn2learn lists rates in the order of parameters(), where normalisation comes first."""
+    oracle = learn2learn()
+    state, rates = oracle.state(), {}
+    for number, b in enumerate(range(4)):
+        for place, part in enumerate(("normalize", "conv")):
+            for kind, name in enumerate(("weight", "bias")):
+                value = state[f"module.features.{b}.{part}.{name}"]
+                rates[f"lrs.{4 * number + 2 * place + kind}"] = torch.randn(value.shape)
+    rates["lrs.16"], rates["lrs.17"] = torch.randn(N_WAY, FILTERS * 4), torch.randn(N_WAY)
+    file = tmp_path / f"theirs.{suffix}"
+    (torch.save if suffix == "pt" else save_file)({**state, **rates}, file)
+    run = import_run(file, tmp_path / "run", image_size=32, seed=7)
+    assert run.parameters["method"] == "meta-sgd"
+    torch.testing.assert_close(run.alpha["norm1.bias"], rates["lrs.1"])
+    torch.testing.assert_close(run.alpha["conv2.weight"], rates["lrs.6"])
+    torch.testing.assert_close(run.alpha["logits.bias"], rates["lrs.17"])
+    row = run.rates().set_index(["layer", "group"]).loc["conv2", "weights+bias"]
+    expected = torch.cat([rates["lrs.6"].flatten(), rates["lrs.7"]]).mean()
+    assert row["mean"] == pytest.approx(float(expected))
+    with pytest.raises(ValueError, match="has rates of its own; use meta-sgd"):
+        import_run(file, tmp_path / "other", image_size=32, method="maml")
+
+
+def test_the_manifest_says_what_is_known(tmp_path, capsys):
+    oracle = few_shot()
+    torch.save(oracle.state(), tmp_path / "theirs.pt")
+    arguments = ["import", f"{tmp_path}/theirs.pt", "--out", f"{tmp_path}/run"]
+    assert main([*arguments, "--image-size", "32", "--inner-steps", "3"]) == 0
+    assert "Assumed, not known: dataset=mini-imagenet" in capsys.readouterr().out
+    run = import_run(tmp_path / "theirs.pt", tmp_path / "run", image_size=32, inner_steps=3)
+    imported = run.manifest["imported"]
+    assert imported["file"] == "theirs.pt" and len(imported["sha256"]) == 64
+    assert imported["library"] == "few-shot" and imported["dtype"] == "float64"
+    assert {"method", "inner_lr", "n_query"} <= set(imported["assumed"])
+    assert {"n_way", "n_filters", "network", "inner_steps"}.isdisjoint(imported["assumed"])
+    assert {"seed", "n_updates", "outer_lr"} <= set(imported["unknown"])
+    assert "conv1.1.running_mean" in imported["left_out"]
+    assert run.parameters["seed"] < 0 and run.parameters["n_updates"] is None
+    torch.save(learn2learn().state(), tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="holds another run; choose another folder"):
+        import_run(tmp_path / "other.pt", tmp_path / "run", image_size=32)
+
+
+def test_a_mapping_of_ones_own(tmp_path):
+    oracle = few_shot().float()
+    state = {f"deep.{key}": value for key, value in oracle.state().items()}
+    state["rate"] = torch.rand(N_WAY)
+    torch.save(state, tmp_path / "theirs.pt")
+    lines = ["network: conv4", "keys:"]
+    for b in range(1, 5):
+        for ours, place in ((f"conv{b}", 0), (f"norm{b}", 1)):
+            lines += [f"  {ours}.{k}: deep.conv{b}.{place}.{k}" for k in ("weight", "bias")]
+    lines += [f"  logits.{kind}: deep.logits.{kind}" for kind in ("weight", "bias")]
+    mapping = tmp_path / "keys.yml"
+    mapping.write_text("\n".join(lines))
+    run = import_run(tmp_path / "theirs.pt", tmp_path / "run", mapping, image_size=32)
+    check_logits(run, oracle, 32)
+    mapping.write_text("\n".join([*lines, "rates: {logits.bias: rate}"]))
+    with pytest.raises(ValueError, match="conv1.weight: nothing is named for it; wanted") as told:
+        import_run(tmp_path / "theirs.pt", tmp_path / "other", mapping, image_size=32)
+    assert len(str(told.value).splitlines()) == 17, "a line for each of the others"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("network: conv4", "must have network and keys"),
+        ("network: conv9\nkeys: {}", "network='conv9': not one of"),
+        ("network: conv4\nkeys: {a: 3}", "keys must be lines of NAME: KEY"),
+        ("network: conv4\nkeys: {}\nrate: {}", "'rate' has no meaning"),
+        ("keys: [", "not YAML"),
+    ],
+)
+def test_mappings_that_are_none(tmp_path, text, said):
+    torch.save(few_shot().state(), tmp_path / "theirs.pt")
+    (tmp_path / "keys.yml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        import_run(tmp_path / "theirs.pt", tmp_path / "run", tmp_path / "keys.yml")
+
+
+def without(state, key):
+    return {name: value for name, value in state.items() if name != key}
+
+
+MISFITS = {
+    "another size": (
+        lambda state: state, {"image_size": 84},
+        r"logits.weight: 'logits.weight' is \[5, 24\], wanted \[5, 150\]",
+    ),
+    "renamed": (
+        lambda state: {k.replace("conv3.1.", "conv3.norm."): v for k, v in state.items()}, {},
+        r"most like few-shot, but without 'conv3.1.weight' \(nearest: 'conv3.norm.weight'\)",
+    ),
+    "one lacks": (
+        lambda state: without(state, "logits.bias"), {}, "logits.bias: nothing is named for it",
+    ),
+    "transposed": (
+        lambda state: {**state, "logits.weight": state["logits.weight"].T}, {},
+        r"logits.weight: 'logits.weight' is \[24, 5\], wanted \[24, 24\]",
+    ),
+    "a fifth block": (
+        lambda state: {**state, "conv5.0.weight": state["conv4.0.weight"]}, {},
+        "conv5.0.weight has no place in conv4, as which few-shot is read",
+    ),
+    "whole numbers": (
+        lambda state: {**state, "conv2.0.bias": torch.zeros(FILTERS, dtype=torch.int64)}, {},
+        "'conv2.0.bias' holds torch.int64",
+    ),
+    "not finite": (
+        lambda state: {**state, "conv2.0.bias": torch.full((FILTERS,), float("nan"))}, {},
+        "conv2.0.bias holds values that are not finite",
+    ),
+    "no rates": (lambda state: state, {"method": "meta-sgd"}, "no rates that are known"),
+    "no such parameter": (lambda state: state, {"outer": 3}, "outer: not one of dataset"),
+    "against the file": (lambda state: state, {"n_way": 6}, "n_way=6: the file has 5"),
+    "claims a terabyte": (
+        lambda state: {**state, "conv1.0.weight": torch.zeros(1).expand(10**9, 3, 3, 3)}, {},
+        "conv1.0.weight claims 108000000000 bytes, more than the file holds",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_what_does_not_fit_is_said_in_a_line(tmp_path, case):
+    change, given, said = MISFITS[case]
+    torch.save(change(few_shot().state()), tmp_path / "theirs.pt")
+    with pytest.raises(ValueError, match=said) as told:
+        import_run(tmp_path / "theirs.pt", tmp_path / "run", **{"image_size": 32, **given})
+    assert all(len(line) < 300 for line in str(told.value).splitlines())
+    assert not (tmp_path / "run").exists(), "nothing is written of what is refused"

@@ -1,0 +1,68 @@
+"""Files that are not what they should be."""
+
+import pickle
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from negmeta_utils.imports.reading import read_tensors_of
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def write_bomb(path):
+    """A .pt whose tensors are packed: a thousand times as large as the file."""
+    torch.save({"a": torch.zeros(10**6)}, path.with_suffix(".plain"))
+    plain = zipfile.ZipFile(path.with_suffix(".plain"))
+    with plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+
+
+def cut(path):
+    torch.save({"a": torch.rand(1000)}, path)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def cut_safetensors(path):
+    save_file({"a": torch.rand(1000)}, path)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+BROKEN = {
+    "code.pt": (lambda path: torch.save({"a": Evil()}, path), "reading it could execute code"),
+    "module.pt": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "could execute code"),
+    "pickle.pt": (lambda path: path.write_bytes(pickle.dumps({})), "not what torch.save"),
+    "page.pth": (lambda path: path.write_text("<!doctype html>"), "not what torch.save"),
+    "page.safetensors": (lambda path: path.write_text("<!doctype html>"), "not safetensors"),
+    "cut.pt": (cut, "it may be cut short"),
+    "cut.safetensors": (cut_safetensors, "it may be cut short"),
+    "bomb.pt": (write_bomb, "is compressed"),
+    "numbers.pt": (lambda path: torch.save({"epoch": 3}, path), "no dictionary of tensors"),
+    "list.pt": (lambda path: torch.save([torch.rand(2)], path), "no dictionary of tensors"),
+    "weights.npz": (lambda path: path.touch(), "must end in .safetensors"),
+    "absent.pt": (lambda path: None, "no such file"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_file_of_tensors_is_refused(tmp_path, capsys, name):
+    make, said = BROKEN[name]
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=said) as told:
+        read_tensors_of(tmp_path / name)
+    assert "\n" not in str(told.value)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_the_largest_dictionary_within_is_taken(tmp_path):
+    weights = {"a": torch.rand(2), "b": torch.rand(3)}
+    content = {"epoch": 3, "model": weights, "optimizer": {"state": {0: torch.rand(4)}}}
+    torch.save(content, tmp_path / "all.tar")
+    found = read_tensors_of(tmp_path / "all.tar")
+    assert list(found) == ["a", "b"] and torch.equal(found["b"], weights["b"])

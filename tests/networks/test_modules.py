@@ -1,0 +1,160 @@
+"""Networks of one's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from negmeta_utils.networks.catalogue import find
+from negmeta_utils.networks.modules import network
+
+TINY = """
+from torch import nn
+
+
+class TinyNet(nn.Module):
+    def __init__(self, n_way, channels=1, width=3):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 3)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=False)
+        self.fc = nn.Linear(width, n_way)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
+"""
+
+
+class Tiny(nn.Module):
+    """Two convolutions, the second in a block of its own, and a head without bias."""
+
+    def __init__(self, n_way=3, channels=2, norm=None, end=None):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 4, 3)
+        self.norm = norm or nn.BatchNorm2d(4, track_running_stats=False)
+        self.block = nn.Sequential(nn.Conv2d(4, 5, 3), nn.GroupNorm(1, 5), nn.ReLU())
+        self.fc = nn.Linear(5, n_way, bias=False)
+        self.end = end or nn.Identity()
+
+    def forward(self, x):
+        return self.end(self.fc(self.block(self.norm(self.stem(x)).relu()).mean((2, 3))))
+
+
+def test_a_module_answers_as_it_would_itself():
+    module, images = Tiny(), torch.rand(6, 2, 9, 9)
+    own = network(module, head="fc")
+    params = own.init(0, 2, 9, 3, 4)
+    torch.testing.assert_close(own.forward(params, images), module(images))
+    assert own.layers == ("stem", "block.0", "fc")
+    assert own.layer_and_group("norm.bias") == ("stem", "batchnorm")
+    assert own.layer_and_group("block.1.weight") == ("block.0", "norm")
+    activations = own.activations(params, images)
+    torch.testing.assert_close(activations["stem"], module.norm(module.stem(images)).flatten(1))
+    assert activations["block.0"].shape == (6, 5), "the last are the embeddings"
+    module.fc.weight.data.zero_()
+    assert params["fc.weight"].abs().sum() > 0, "the network keeps weights of its own"
+
+
+def test_layers_may_be_submodules():
+    own = network(Tiny(), layers=["stem", "block"])
+    assert own.layers == ("stem", "block", "fc")
+    assert own.layer_and_group("norm.weight") == ("stem", "batchnorm")
+    assert own.layer_and_group("block.0.bias") == ("block", "weights+bias")
+
+
+def test_gradients_go_through():
+    own = network(Tiny())
+    images, labels = torch.rand(6, 2, 9, 9), torch.tensor([0, 0, 1, 1, 2, 2])
+    module = Tiny()
+    params = {name: value.detach() for name, value in module.named_parameters()}
+
+    def loss(params):
+        return nn.functional.cross_entropy(own.forward(params, images), labels)
+
+    found = torch.func.grad(loss)(params)
+    nn.functional.cross_entropy(module(images), labels).backward()
+    for name, value in module.named_parameters():
+        torch.testing.assert_close(found[name], value.grad)
+
+
+def test_a_class_is_made_under_the_seed():
+    own = network(Tiny, n_way=4)
+    first, again, other = (own.init(seed, 2, 9, 4, 8) for seed in (0, 0, 1))
+    assert first["fc.weight"].shape == (4, 5)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["stem.weight"], other["stem.weight"])
+    state = torch.random.get_rng_state()
+    own.init(3, 2, 9, 4, 8)
+    assert torch.equal(state, torch.random.get_rng_state()), "torch's own seed is left alone"
+
+
+def test_a_file_of_ones_own(tmp_path):
+    (tmp_path / "nets.py").write_text(TINY)
+    own = find(f"{tmp_path}/nets.py:TinyNet", n_way=4, channels=3, image_size=9, n_filters=2)
+    assert own.layers == ("conv", "fc")
+    assert own.init(0, 3, 9, 4, 2)["fc.weight"].shape == (4, 3)
+
+
+class Unflat(Tiny):
+    def forward(self, x):
+        return self.fc(self.block(self.norm(self.stem(x)).relu()).mean(3).mT)
+
+
+class Idle(Tiny):
+    def forward(self, x):
+        return self.fc(torch.cat([self.norm(self.stem(x)).mean((2, 3)), x.mean((2, 3))[:, :1]], 1))
+
+
+REFUSED = {
+    "running statistics": (
+        lambda: network(Tiny(norm=nn.BatchNorm2d(4))),
+        "Tiny.norm keeps running statistics, .*track_running_stats=False",
+    ),
+    "dropout": (lambda: network(Tiny(end=nn.Dropout(0.5))), "Tiny.end is dropout, .*take it out"),
+    "no head": (lambda: network(Tiny(), head="fcc"), r"head='fcc': .*\(nearest: 'fc'\); it has fc"),
+    "no linear": (lambda: network(nn.Conv2d(1, 1, 3)), "head: Conv2d has no linear layer"),
+    "no layer": (lambda: network(Tiny(), layers=["blok"]), r"no 'blok' .*\(nearest: 'block'\)"),
+    "a layer lacks": (
+        lambda: network(Tiny(), layers=["block"]),
+        "'stem.weight' .* is in none",
+    ),
+    "needs more": (lambda: network(lambda depth: Tiny()), "cannot be made .*channels, image_size"),
+    "no module": (lambda: network(lambda: 3), "gives a int, no nn.Module"),
+    "no body": (lambda: network(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))), "nothing before"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_measured_is_refused(case):
+    make, said = REFUSED[case]
+    with pytest.raises(ValueError, match=said) as refused:
+        make()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (Unflat(), "not a vector an image; flatten it"),
+        (Idle(), "'block.0' of Idle takes no part"),
+        (Tiny(end=nn.LogSoftmax(1)), "head='fc': what Tiny returns is not what its head answers"),
+    ],
+)
+def test_what_only_a_forward_pass_shows_is_refused_there(module, said):
+    own = network(module)
+    with pytest.raises(ValueError, match=said):
+        own.activations(own.init(0), torch.rand(4, 2, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("conv5", "network='conv5': not one of conv4, resnet12"),
+        ("nowhere.py:Net", "no file .*nowhere.py"),
+        ("{folder}/nets.py:Net", "nets.py has no class or function Net"),
+        ("{folder}/broken.py:Net", "cannot be executed"),
+    ],
+)
+def test_names_that_lead_nowhere(tmp_path, name, said):
+    (tmp_path / "nets.py").write_text(TINY)
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found")
+    with pytest.raises(ValueError, match=said):
+        find(name.format(folder=tmp_path))
