@@ -69,15 +69,18 @@ class Episodes(NamedTuple):
         return f"Episodes(support {list(self.support.shape)}, query {list(self.query.shape)})"
 
 
-def check_episode_fits(images: ImageSet, n_way: int, n_per_class: int) -> None:
-    """Raise ValueError where `images` cannot fill an episode of n_way x n_per_class images."""
+def check_episode_fits(
+    images: ImageSet, n_way: int, n_per_class: int, split: str = "this split"
+) -> None:
+    """Raise ValueError, which calls them `split`, where `images` cannot fill an episode of
+    n_way x n_per_class images."""
     if n_way > images.n_classes:
-        raise ValueError(f"n_way={n_way}: this split has {images.n_classes} classes; lower n_way")
+        raise ValueError(f"n_way={n_way}: {split} has {images.n_classes} classes; lower n_way")
     smallest = int(images.class_sizes.min())
     if n_per_class > smallest:
         name = images.class_names[int(images.class_sizes.argmin())]
         raise ValueError(
-            f"n_shot + n_query = {n_per_class}: class {name!r} has {smallest} images; "
+            f"n_shot + n_query = {n_per_class}: class {name!r} of {split} has {smallest} images; "
             "lower n_shot or n_query"
         )
 

@@ -32,7 +32,7 @@ from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
 from negmeta_utils.engine.device import memory_named
-from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes
+from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
 from negmeta_utils.networks.catalogue import fingerprint
 from negmeta_utils.objective import evaluate
 from negmeta_utils.rates import summarise_rates, table_of_rates
@@ -83,7 +83,9 @@ def load_splits(config: TrainConfig) -> tuple[TrainConfig, dict[str, ImageSet]]:
         split: load_split(config.dataset, split, config.image_size, config.data_dir, config.classes)
         for split in SPLITS
     }
-    for images in splits.values():
+    for split, images in splits.items():
+        n_per_class = config.n_shot + config.n_query
+        check_episode_fits(images, config.n_way, n_per_class, f"the {split} split")
         config = config.resolved(images)
     return config, splits
 

@@ -64,7 +64,10 @@ def test_every_class_and_image_is_drawn_about_equally_often():
 
 @pytest.mark.parametrize(
     ("n_way", "n_per_class", "message"),
-    [(13, 2, "n_way=13: this split has 12 classes"), (2, 7, "'class 0' has 6 images")],
+    [
+        (13, 2, "n_way=13: this split has 12 classes"),
+        (2, 7, "'class 0' of this split has 6 images"),
+    ],
 )
 def test_an_episode_larger_than_the_split_is_refused(random_images, n_way, n_per_class, message):
     with pytest.raises(ValueError, match=message):

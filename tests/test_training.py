@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
         ({"engine": "fast"}, "engine='fast'"),
         ({"n_updates": 0}, "n_updates=0: must be at least 1"),
         ({"inner_lr": float("nan")}, "inner_lr=nan: must be a positive number"),
-        ({"n_way": 7}, "n_way=7: this split has 6 classes"),
+        ({"n_way": 7}, "n_way=7: the val split has 6 classes"),
         ({"n_query": 8}, r"n_shot \+ n_query = 9: class"),
         ({"device": "cuda:9"}, "device='cuda:9'"),
         ({"image_size": 8}, "image_size=8"),

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from negmeta_utils.data import datasets
+from negmeta_utils.data import bounds, datasets
 from negmeta_utils.episodes import ImageSet, counted_generator
 
 CLASSES = ("64/16/20", "80/20")  # by what they are of Mini-ImageNet's hundred
@@ -41,6 +41,8 @@ def of_classes(parts: list[ImageSet], chosen: np.ndarray) -> ImageSet:
             names.append(part.class_names[c])
             sizes.append(part.class_sizes[c])
         first += part.n_classes
+    n_bytes = sum(image.nbytes for image in images)
+    bounds.refuse_beyond_memory(n_bytes, "images of drawn classes", "choose a smaller image_size")
     made_from = repr(([part.fingerprint for part in parts], names))
     fingerprint = hashlib.sha256(made_from.encode()).hexdigest()[:16]
     class_sizes = np.array(sizes, dtype=np.int64)

@@ -111,7 +111,7 @@ def answers_picture(answers: Answers) -> Figure:
     for row, name in enumerate(answers.class_names):
         short = textwrap.fill(textwrap.shorten(name.lower(), 44, placeholder=" …"), 22)
         y = corners[row, 0, 1] + side / 2
-        axis.text(-0.5 * side, y, short, ha="right", va="center", fontsize=9)
+        axis.text(-0.5 * side, y, short, ha="right", va="center", fontsize=9, parse_math=False)
         axis.text(-0.2 * side, y, row + 1, ha="center", va="center", fontweight="bold")
     for column, text in ((0, "support"), (n_shot, "query")):
         axis.text(corners[0, column, 0], -0.12 * side, text, fontsize=9)

@@ -43,7 +43,8 @@ def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[s
             for spine in axis.spines.values():
                 spine.set(visible=True, color=PALETTE[0] if column < support.shape[1] else "none")
                 spine.set_linewidth(2.5)
-        axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        label = axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        label.set_parse_math(False)  # a folder's name may hold dollars
     axes[0, 0].set_title("support", fontsize=9)
     axes[0, support.shape[1]].set_title("query", fontsize=9, loc="left")
     figure.subplots_adjust(wspace=0.08, hspace=0.08)
