@@ -6,17 +6,18 @@ way of using a model; its values are a grid [seeds, episodes] in percentage poin
 import numpy as np
 import pandas as pd
 
-from negmeta_utils.evidence.intervals import interval_over_seeds
+from negmeta_utils.evidence.intervals import interval_over_seeds, over_episodes, over_seeds
 from negmeta_utils.evidence.power import in_words, seeds_to_decide
 from negmeta_utils.evidence.quantities import grids
 
+MARGIN = 0.1  # points: a change between minus and plus this is none to speak of
 UP, DOWN, UNCHANGED, UNDECIDED = "up", "down", "unchanged", "undecided"
 MINUS = ("minus_base", "minus_low", "minus_high", "verdict_minus", "needed_minus")
 COLUMNS = ["condition", "points", "low", "high", "verdict", "needed", *MINUS, "seeds", "episodes"]
 
 
 def change_grids(features: pd.DataFrame, by: str, quantity: str) -> dict[str, pd.DataFrame]:
-    """One of `statistics.QUANTITIES` for each value of column `by`, in order of appearance.
+    """One of `quantities.QUANTITIES` for each value of column `by`, in order of appearance.
 
     features: a features table with the column `by`, of one method.
     """
@@ -86,6 +87,45 @@ def _paired(grid: pd.DataFrame, base: pd.DataFrame, name: str, base_name: str) -
             "on the same"
         )
     return grid.loc[shared] - base.loc[shared]
+
+
+def equivalence(
+    conditions: dict[str, pd.DataFrame], name: str, base: str, margin: float = MARGIN
+) -> pd.DataFrame:
+    """Whether condition `name` differs from `base`, in pairs, by less than `margin` points.
+
+    Two one-sided tests at 5 % (Schuirmann 1987), so by a 90 % interval. Two rows, over episodes (of
+    these very networks) and over seeds (of the method). Columns: over, n, points, low, high (90 %),
+    p_value (of a difference of at least the margin), verdict: `UNCHANGED` within the margin, `UP`
+    or `DOWN` where the 95 % interval does not hold 0 and the difference is not within it, otherwise
+    `UNDECIDED`. Raises ValueError as `contrasts`.
+    """
+    grid = _paired(conditions[name], conditions[base], name, base)
+    rows = []
+    for over, of, n in (
+        ("episodes", over_episodes(grid), grid.shape[1]),
+        ("seeds", over_seeds(grid), grid.shape[0]),
+    ):
+        p, (_, low, high) = of.p_outside(margin), of.interval(0.95)
+        verdict = UP if low > 0 else DOWN if high < 0 else UNDECIDED
+        verdict = UNCHANGED if p <= 0.05 else verdict
+        rows.append((over, n, *of.interval(0.90), p, verdict))
+    columns = ["over", "n", "points", "low", "high", "p_value", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def equivalence_sentence(row: pd.Series, what: str, margin: float = MARGIN) -> str:
+    """One row of `equivalence` in words."""
+    if np.isnan(row.low):
+        return f"{what}, over {row.over}: {row.points:+.2f} points, one seed, undecided"
+    text = f"{what}, over {row.n} {row.over}: {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}] "
+    means = {
+        UNCHANGED: f"no change of {margin} points or more (p = {row.p_value:.2g})",
+        UP: "better",
+        DOWN: "worse",
+        UNDECIDED: f"undecided whether within ±{margin} points (p = {row.p_value:.2g})",
+    }
+    return f"{text}(90 %): {means[row.verdict]}"
 
 
 def sentence(row: pd.Series, what: str) -> str:

@@ -21,59 +21,101 @@ class Interval(NamedTuple):
     high: float
 
 
-class Estimate(NamedTuple):
-    """A mean and its sources of error: for each a standard error and its degrees of freedom.
+class Source(NamedTuple):
+    """A source of error: a standard error and its degrees of freedom.
 
-    The half-width of an interval is the root of the sum of squares of the sources' t half-widths.
+    skewness: of the estimate, its third central moment over the cube of `error`. Where it is not 0,
+    a bound lies as far out as the further of Student's t and its correction for skewness.
+    """
+
+    error: float
+    df: float
+    skewness: float = 0.0
+
+    def reach(self, tail: float) -> float:
+        """How far below the mean the lower bound lies that `tail` of estimates would miss."""
+        t = -special.stdtrit(self.df, tail)
+        return float(max(t, without_skewness(t, self.skewness)) * self.error)
+
+    def reflected(self) -> "Source":
+        return self._replace(skewness=-self.skewness)
+
+
+def without_skewness(t: float, skewness: float) -> float:
+    """The t statistic whose transformation by Hall (1992), t + A t^2/3 + A^2 t^3/27 + A/6, is `t`;
+    A is the skewness of the mean. The transformed statistic has hardly any skewness."""
+    if abs(skewness) < 1e-9:
+        return t
+    return float(3 / skewness * (special.cbrt(1 + skewness * (t - skewness / 6)) - 1))
+
+
+class Estimate(NamedTuple):
+    """A mean and its sources of error.
+
+    A bound is as far from the mean as the root of the sum of squares of the sources' reaches.
     A standard error of NaN (one value) makes bounds and p-values NaN.
     """
 
     mean: float
-    errors: tuple[tuple[float, float], ...]
+    errors: tuple[Source, ...]
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        half_width = self._half_width((1 - confidence) / 2)
-        return Interval(self.mean, self.mean - half_width, self.mean + half_width)
+        tail = (1 - confidence) / 2
+        low, high = self._reach(tail), self._reflected()._reach(tail)
+        return Interval(self.mean, self.mean - low, self.mean + high)
 
     def p_above(self, bound: float) -> float:
-        """One-sided p-value of "the true mean is at most `bound`"; `p_below` is 1 minus it."""
+        """One-sided p-value of "the true mean is at most `bound`"."""
         distance = self.mean - bound
-        if any(np.isnan(error) for error, _ in self.errors):
+        if any(np.isnan(source.error) for source in self.errors):
             return np.nan
         if distance < 0:
-            return 1 - Estimate(-self.mean, self.errors).p_above(-bound)
+            return 1 - self._reflected().p_above(-bound)
         if distance == 0:
             return 0.5
-        if len(self.errors) == 1:
-            ((error, df),) = self.errors
+        if len(self.errors) == 1 and self.errors[0].skewness == 0:
+            ((error, df, _),) = self.errors
             return float(special.stdtr(df, -distance / error)) if error > 0 else 0.0
         smallest = 1e-200
-        if self._half_width(smallest) <= distance:
+        if self._reach(smallest) <= distance:
             return 0.0
+        if self._reach(0.5) >= distance:  # of skewed values the median is not the mean
+            return 0.5
         # by the logarithm of p: small p-values need their relative precision
         solved = optimize.brentq(
-            lambda log: self._half_width(np.exp(log)) - distance, np.log(smallest), np.log(0.5)
+            lambda log: self._reach(math.exp(log)) - distance, math.log(smallest), math.log(0.5)
         )
         return float(np.exp(solved))
 
     def p_below(self, bound: float) -> float:
         """One-sided p-value of "the true mean is at least `bound`"."""
-        return Estimate(-self.mean, self.errors).p_above(-bound)
+        return self._reflected().p_above(-bound)
 
     def p_different(self, bound: float) -> float:
         """Two-sided p-value of "the true mean is `bound`"."""
         return 2 * min(self.p_above(bound), self.p_below(bound))
 
-    def _half_width(self, tail: float) -> float:
-        return math.hypot(*(special.stdtrit(df, tail) * error for error, df in self.errors))
+    def p_outside(self, margin: float) -> float:
+        """p-value of "the true mean is at least `margin` away from 0": two one-sided tests of
+        equivalence (Schuirmann 1987)."""
+        return max(self.p_above(-margin), self.p_below(margin))
+
+    def _reach(self, tail: float) -> float:
+        return math.hypot(*(source.reach(tail) for source in self.errors if source.error != 0))
+
+    def _reflected(self) -> "Estimate":
+        return Estimate(-self.mean, tuple(source.reflected() for source in self.errors))
 
 
-def estimate(values: ArrayLike) -> Estimate:
-    """Mean of independent values [n]; of one value without interval. Raises ValueError for none."""
+def estimate(values: ArrayLike, skewed: bool = False) -> Estimate:
+    """Mean of independent values [n]; of one value without interval. Raises ValueError for none.
+
+    skewed: with the correction for skewness beside Student's t.
+    """
     values = np.asarray(values, dtype=float).ravel()
     if values.size == 0:
         raise ValueError("estimate: no values; pass at least one")
-    return Estimate(float(values.mean()), (_standard_error(values),))
+    return Estimate(float(values.mean()), (_source(values, skewed=skewed),))
 
 
 def over_episodes(grid: pd.DataFrame) -> Estimate:
@@ -84,25 +126,77 @@ def over_episodes(grid: pd.DataFrame) -> Estimate:
     return estimate(grid.to_numpy().mean(axis=0))
 
 
-def over_seeds(grid: pd.DataFrame) -> Estimate:
+def over_seeds(grid: pd.DataFrame, skewed: bool = False) -> Estimate:
     """Mean of the algorithm, over new seeds and new episodes; one seed has no interval.
 
     grid: [seeds, episodes], crossed. Two sources of error: between per-seed means (n_seeds - 1
-    degrees of freedom) and between per-episode means. In simulation (Gaussian, 2 to 10 seeds, 40
-    episodes, from no variation between seeds to all of it) the 95 % interval misses the truth 0.7
-    to 5.0 % of the time. The interval over seeds alone misses up to 50 %, the wider of the two up
-    to 8 %, Satterthwaite's degrees of freedom up to 12 %, and a percentile bootstrap up to 37 %
-    with 2 seeds and 15 % with 5. Strong skewness between seeds (exponential) still raises the rate
-    to 8 to 10 %.
+    degrees of freedom), and between episodes, from per-episode means less the residual that the
+    per-seed means hold already. In simulation (Gaussian, 2 to 12 seeds, 30 to 300 episodes, from
+    no variation between seeds or episodes to nothing else) the 95 % interval misses the truth 1.3
+    to 5.1 % of the time; with the residual counted twice it was 0.4 to 5.0 %. The interval over
+    seeds alone misses up to 50 %, the wider of the two up to 8 %, Satterthwaite's degrees of
+    freedom up to 12 %, and a percentile bootstrap up to 37 % with 2 seeds and 15 % with 5.
+
+    skewed: with the correction for skewness over seeds beside Student's t.
     """
-    values = grid.to_numpy()
-    errors = (_standard_error(values.mean(axis=1)), _standard_error(values.mean(axis=0)))
-    return Estimate(float(values.mean()), errors)
+    values = grid.to_numpy(float)
+    seeds = _source(values.mean(axis=1), skewed=skewed)
+    episodes = _source(values.mean(axis=0))
+    return Estimate(float(values.mean()), (seeds, _without(episodes, _residual(values))))
 
 
-def _standard_error(values: np.ndarray) -> tuple[float, int]:
-    n = len(values)
-    return (float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan, n - 1)
+def over_unshared_seeds(
+    first: pd.DataFrame, second: pd.DataFrame, skewed: bool = False
+) -> Estimate:
+    """`over_seeds` of first minus second, grids [seeds, episodes] of the same episodes and seeds
+    that are not shared: Welch's degrees of freedom between seeds, episodes in pairs."""
+    x, y = first.to_numpy(float), second.to_numpy(float)
+    seeds = _source(x.mean(axis=1), y.mean(axis=1), skewed=skewed)
+    episodes = _source(x.mean(axis=0) - y.mean(axis=0))
+    mean = float(x.mean() - y.mean())
+    return Estimate(mean, (seeds, _without(episodes, _residual(x) + _residual(y))))
+
+
+def _source(*groups: np.ndarray, skewed: bool = False) -> Source:
+    """Of the mean of one group of values, or of the difference between two groups' means."""
+    n = np.array([len(values) for values in groups])
+    if n.min() < 2:
+        return Source(np.nan, n.min() - 1)
+    squares = np.array([values.var(ddof=1) for values in groups]) / n
+    total = squares.sum()
+    if total == 0:
+        return Source(0.0, (n - 1).sum())
+    df = total**2 / (squares**2 / (n - 1)).sum()
+    thirds = 0.0
+    if skewed and n.min() > 2:
+        # the third moment of a mean of n values is their skewness s^3 / n^2
+        skewness = np.array([_skewness(values) for values in groups]) / np.sqrt(n)
+        thirds = float((np.array([1, -1])[: len(n)] * skewness * squares**1.5).sum() / total**1.5)
+    return Source(float(np.sqrt(total)), float(df), thirds)
+
+
+def _skewness(values: np.ndarray) -> float:
+    """Of a sample, without bias (Joanes and Gill 1998, G1); 0 for equal values."""
+    n, deviations = len(values), values - values.mean()
+    spread = np.sqrt((deviations**2).mean())
+    biased = (deviations**3).mean() / spread**3 if spread > 0 else 0.0
+    return float(np.sqrt(n * (n - 1)) / (n - 2) * biased)
+
+
+def _residual(values: np.ndarray) -> float:
+    """Residual mean square of a grid over its size: its share of the squared error of the mean.
+    0 where it cannot be told apart."""
+    if min(values.shape) < 2:
+        return 0.0
+    by_seed, by_episode = values.mean(axis=1, keepdims=True), values.mean(axis=0)
+    rest = values - by_seed - by_episode + values.mean()
+    df = (values.shape[0] - 1) * (values.shape[1] - 1)
+    return float((rest**2).sum() / df / values.size)
+
+
+def _without(source: Source, square: float) -> Source:
+    """With `square` taken from its squared error, at least 0."""
+    return source._replace(error=float(np.sqrt(np.maximum(0, source.error**2 - square))))
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:

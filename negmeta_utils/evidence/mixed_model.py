@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from negmeta_utils.evidence.intervals import Estimate
+from negmeta_utils.evidence.intervals import Estimate, Source
 from negmeta_utils.evidence.quantities import grids
 
 
@@ -49,7 +49,7 @@ def fit(grid: pd.DataFrame) -> Fit:
     mean, shape = float(values.mean()), values.shape
     if min(shape) < 2:
         one = "one seed" if shape[0] < 2 else "one episode"
-        return Fit(Estimate(mean, ((np.nan, 0),)), Components(*[np.nan] * 3), f"none: {one}")
+        return Fit(Estimate(mean, (Source(np.nan, 0),)), Components(*[np.nan] * 3), f"none: {one}")
     n_seeds, n_episodes = shape
     pools = _pool(_mean_squares(values))
     expected = {name: pool.square for pool in pools for name in pool.names}
@@ -65,7 +65,7 @@ def fit(grid: pd.DataFrame) -> Fit:
     spread = sum(term**2 / df for term, df in terms)
     df = variance**2 / spread if spread > 0 else n_seeds * n_episodes - 1
     error = np.sqrt(variance / (n_seeds * n_episodes))
-    return Fit(Estimate(mean, ((float(error), float(df)),)), components, _outcome(pools))
+    return Fit(Estimate(mean, (Source(float(error), float(df)),)), components, _outcome(pools))
 
 
 class _Pool(NamedTuple):
@@ -120,7 +120,7 @@ def mixed_model(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
     rows = []
     for (method, quantity), grid in grids(features).items():
         mean, components, outcome = fit(grid)
-        ((_, df),) = mean.errors
+        df = mean.errors[0].df
         p_value = mean.p_different(0)
         deviations = np.sqrt(components)
         rows.append(

@@ -12,7 +12,7 @@ SIGNIFICANT = 0.05
 
 def verdicts(folders: list[Path]) -> list[dict]:
     """The rows of every claims.csv, as text, each with `notes`: which of its two verdicts do not
-    survive Holm's correction, by the p_values.csv beside it."""
+    survive Holm's correction, by the p_values.csv beside it, and what else the rules note."""
     rows = []
     for folder in folders:
         if (folder / "claims.csv").is_file():
@@ -40,11 +40,13 @@ def _holm(path: Path) -> dict[str, dict]:
 
 
 def _notes(row: dict, corrected: dict) -> list[str]:
-    return [
+    holm = [
         f"{what}: not significant after Holm's correction for six claims (p = {p:.2g})"
         for what, column in (("these networks", "networks"), ("the methods", "methods"))
         if row[column] != "undecided" and (p := corrected.get(f"Holm {column}", 0)) >= SIGNIFICANT
     ]
+    others = [note for note in row.get("note", "–").split("; ") if note != "–"]
+    return holm + [in_print(note) for note in others if not note.endswith("not by Holm")]
 
 
 def claims_in_lines(rows: list[dict]) -> list[str]:

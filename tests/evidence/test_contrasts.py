@@ -3,12 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from statsmodels.stats.weightstats import ttost_paired
 
 from negmeta_utils.evidence.contrasts import (
     accuracy_grids,
     against_base,
     change_grids,
     contrasts,
+    equivalence,
+    equivalence_sentence,
     sentence,
 )
 from negmeta_utils.evidence.intervals import interval_over_seeds
@@ -87,3 +91,45 @@ def test_grids_of_a_table_by_condition():
     off_task = change_grids(table, "k", "off-task change")["1"]
     assert off_task.loc[1].to_numpy() == pytest.approx(-2)
     assert accuracy_grids(table, "k")["1"].loc[0].tolist() == pytest.approx([0, 10, 20])
+
+
+def test_equivalence_is_two_one_sided_tests_on_paired_differences():
+    conditions = {"base": grid(0.0), "same": grid(0.0, seed=1)}
+    row = equivalence(conditions, "same", "base", margin=0.2).set_index("over").loc["episodes"]
+    x, y = (conditions[name].to_numpy().mean(axis=0) for name in ("same", "base"))
+    assert row.p_value == pytest.approx(ttost_paired(x, y, -0.2, 0.2)[0])
+    interval = stats.ttest_1samp(x - y, 0).confidence_interval(0.9)
+    assert (row.low, row.high) == pytest.approx(tuple(interval))
+
+
+def test_equivalence_verdicts_by_known_truth():
+    cases = {0.0: "unchanged", 0.05: "unchanged", 0.5: "up", -0.5: "down"}
+    for shift, expected in cases.items():
+        conditions = {"base": grid(0.0, noise=0.05), "other": grid(shift, noise=0.05, seed=3)}
+        assert (equivalence(conditions, "other", "base").verdict == expected).all(), shift
+    noisy = {"base": grid(0.0, noise=5), "other": grid(0.0, noise=5, seed=3)}
+    assert (equivalence(noisy, "other", "base").verdict == "undecided").all()
+
+
+def test_a_change_of_the_margin_is_hardly_ever_called_none():
+    n, wrong = 300, 0
+    for seed in range(n):
+        conditions = {
+            "base": grid(0.0, noise=0.1, seed=2 * seed),
+            "other": grid(0.1, noise=0.1, seed=2 * seed + 1),
+        }
+        table = equivalence(conditions, "other", "base").set_index("over")
+        wrong += table.loc["seeds", "verdict"] == "unchanged"
+    assert wrong <= stats.binom.ppf(0.999, n, 0.05)
+
+
+def test_equivalence_in_words():
+    conditions = {"base": grid(0.0, noise=0.05), "same": grid(0.0, noise=0.05, seed=1)}
+    episodes, seeds = equivalence(conditions, "same", "base").iloc
+    text = equivalence_sentence(episodes, "what")
+    assert text.startswith("what, over 40 episodes: ")
+    assert "(90 %): no change of 0.1 points or more (p = " in text
+    assert "over 5 seeds" in equivalence_sentence(seeds, "what")
+    one = {name: values.head(1) for name, values in conditions.items()}
+    lone = equivalence(one, "same", "base").set_index("over", drop=False).loc["seeds"]
+    assert equivalence_sentence(lone, "what").endswith("points, one seed, undecided")

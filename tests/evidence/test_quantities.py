@@ -86,6 +86,8 @@ def test_readings_equal_scipy():
     def relative(column, subtracted):
         return [100 * (r[column] - r[subtracted]) / r.same_before.mean() for r in of.values()]
 
+    alone = [100 * r.other_after / r.same_before.mean() for r in of.values()]
+
     tasks = [relative("other_after", name) for name in ("same_after", "other_before")]
     oracles = [
         stats.ttest_ind(*tasks[0]),
@@ -94,12 +96,14 @@ def test_readings_equal_scipy():
         stats.ttest_ind(*relative("other_after", "same_before")),
         stats.ttest_1samp(tasks[0][0].to_numpy() - tasks[0][1].to_numpy(), 0),
         stats.ttest_1samp(tasks[1][0].to_numpy() - tasks[1][1].to_numpy(), 0),
+        stats.ttest_ind(*alone),
+        stats.ttest_1samp(alone[0].to_numpy() - alone[1].to_numpy(), 0),
     ]
     readings = t_test_readings(features)
     assert list(readings) == ["reading", "statistic", "p_value", "n", "difference"]
     np.testing.assert_allclose(readings.statistic, [oracle.statistic for oracle in oracles])
     np.testing.assert_allclose(readings.p_value, [oracle.pvalue for oracle in oracles])
-    assert list(readings.n) == [240, 240, 240, 240, 120, 120]
+    assert list(readings.n) == [240, 240, 240, 240, 120, 120, 240, 120]
     pd.testing.assert_series_equal(readings.iloc[0], paper_t_test(features), check_names=False)
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 import torch
 
 from negmeta_utils.adaptation import CONV4_LOSS, init_alpha
 from negmeta_utils.episodes import draw_episodes, draw_pairs
 from negmeta_utils.evaluation import evaluate_adaptations, evaluate_variants, with_rates
+from negmeta_utils.evidence.contrasts import change_grids, equivalence
 from negmeta_utils.model import init_params, layer_and_group
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.questions.interventions import (
@@ -22,6 +24,7 @@ from negmeta_utils.questions.interventions import (
     parts,
 )
 from negmeta_utils.rates import rates_by_row
+from negmeta_utils.runs import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +215,16 @@ def test_a_class_with_too_few_images_is_refused(run, images):
     )
     with pytest.raises(ValueError, match="lower n_shot or n_query"):
         one_class(many, images, 0)
+
+
+def test_the_answer_in_the_documentation_is_that_of_the_shipped_table():
+    folder = ROOT / "figures" / "paper-28" / "mechanism"
+    table = pd.read_parquet(folder / "interventions.parquet")
+    grids = change_grids(table, "variant", "off-task change")
+    shipped = pd.read_csv(folder / "equivalence.csv").set_index(["quantity", "rates"])
+    page = (ROOT / "docs" / "results.md").read_text().replace("−", "-")
+    for name in (WITHOUT_NEGATIVE, "signs shuffled"):
+        row = equivalence(grids, name, AS_LEARNED).iloc[0]
+        assert row.points == pytest.approx(shipped.points["off-task change", name], abs=1e-4)
+        assert f"{row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" in page
+    assert f"{table.episode.nunique()} of 10,000 planned pairs" in page

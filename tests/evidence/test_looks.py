@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from negmeta_utils.evidence.looks import constant, levels
+
+
+@pytest.mark.parametrize(
+    ("n_looks", "published"), [(1, 1.960), (2, 1.977), (3, 2.004), (4, 2.024), (5, 2.040)]
+)
+def test_constants_are_the_published_ones(n_looks, published):
+    """Jennison and Turnbull 2000, table 2.3: equal steps, 5 % in all."""
+    shares = np.arange(1, n_looks + 1) / n_looks
+    assert constant(shares) == pytest.approx(published, abs=0.002)
+
+
+def test_levels_are_small_at_first_and_nearly_all_at_the_end():
+    at = levels([4, 8])
+    assert at[4] == pytest.approx(0.0052, abs=2e-4) and at[8] == pytest.approx(0.0480, abs=1e-3)
+    at = levels([8, 12])
+    assert at[8] < 0.02 < 0.04 < at[12] < 0.05
+    assert levels([8]) == {8: pytest.approx(0.05)}
+
+
+def test_two_looks_keep_one_promise_where_looking_twice_at_5_percent_does_not():
+    rng, n = np.random.default_rng(0), 40_000
+    values = rng.standard_normal((n, 12))
+    p = {k: stats.ttest_1samp(values[:, :k], 0, axis=1).pvalue for k in (8, 12)}
+    planned = levels([8, 12])
+    wrong = np.any([p[k] <= planned[k] for k in p], axis=0).mean()
+    naive = np.any([p[k] <= 0.05 for k in p], axis=0).mean()
+    assert wrong <= 0.053 < 0.07 < naive
+
+
+@pytest.mark.parametrize("looks", [[], [0, 3], [8, 8], [12, 8]])
+def test_looks_that_are_no_plan_are_refused(looks):
+    with pytest.raises(ValueError, match="increasing numbers of seeds"):
+        levels(looks)

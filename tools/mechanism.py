@@ -1,0 +1,57 @@
+"""For maintainers: the interventions of notebook 5 on one network, over as many pairs of tasks as
+time allows. Run again, it goes on where it left off.
+
+    python tools/mechanism.py mini-imagenet-meta-sgd-0 figures/mechanism-28 --seconds 1800
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from negmeta_utils.evaluation import evaluate_adaptations, shared_test_images
+from negmeta_utils.questions.interventions import (
+    AS_LEARNED,
+    AS_LONG,
+    ONE_CLASS,
+    WITHOUT_NEGATIVE,
+    adaptations,
+)
+from negmeta_utils.runs import EVAL_SEED, load_run
+from negmeta_utils.storage import read_table, write_table
+
+SHOWN = (
+    AS_LEARNED, WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG, "absolute value", "signs shuffled",
+    ONE_CLASS,
+)  # fmt: skip
+BATCH = 20
+
+
+def measure(name: str, folder: Path, n_episodes: int, seconds: float) -> None:
+    run, path = load_run(name), folder / "interventions.parquet"
+    images = shared_test_images([run], None)
+    of = {n: way for n, way in adaptations(run, images, EVAL_SEED).items() if n in SHOWN}
+    table = read_table(path) if path.exists() else pd.DataFrame()
+    deadline, done = time.monotonic() + seconds, len(table) // len(SHOWN)
+    while done < n_episodes and time.monotonic() < deadline:
+        until = min(done + BATCH, n_episodes)
+        more = evaluate_adaptations(run, images, of, until, EVAL_SEED, BATCH, first=done)
+        table, done = pd.concat([table, more], ignore_index=True), until
+        write_table(path, table)
+        print(f"{done} pairs", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", help="a folder of notebook 1, or a shipped name")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--episodes", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    measure(given.run, given.folder, given.episodes, given.seconds)
