@@ -11,6 +11,7 @@ IN_WORDS = {
     bool: "True or False",
     type(None): "None",
 }
+PAPERMILLS_OWN = "PAPERMILL_"  # how the names begin that its --inject-paths adds
 
 
 def check_value(name: str, value: object, kind: type, least: int = 1) -> None:
@@ -55,7 +56,7 @@ def refuse_unknown(notebook: dict) -> None:
     for cell in notebook["In"]:
         if cell.startswith("# Parameters\n"):  # so begins what papermill injects
             for target in [target for line in ast.parse(cell).body for target in line.targets]:
-                if target.id not in known:
+                if target.id not in known and not target.id.startswith(PAPERMILLS_OWN):
                     raise ValueError(
                         f"{target.id}: the notebook has no such parameter; it has "
                         f"{', '.join(known)}"

@@ -7,13 +7,14 @@ Each command imports what it needs when it runs, so that `--help` takes no time.
 import argparse
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
 import shtab
-import yaml
 
 import negmeta_utils
+from negmeta_utils.studies import study_yaml
 
 STUDY = "a study of this project, such as demo, or a path to a YAML file"
 OUT = "folder for the results (runs/NAME)"
@@ -144,7 +145,10 @@ def _study(options: argparse.Namespace) -> int:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     path = planning.find_study(options.name)
-    steps = planning.read_study(path, dict(parse_override(text) for text in options.overrides))
+    overrides = [parse_override(text) for text in options.overrides]
+    if twice := [t for t, n in Counter(target for target, _ in overrides).items() if n > 1]:
+        raise ValueError(f"--set {twice[0]}: given twice; delete one")
+    steps = planning.read_study(path, dict(overrides))
     out_dir = _out_dir(options, path)
     jobs = planning.plan(steps, out_dir)
     outcome = scheduling.run_study(
@@ -222,10 +226,10 @@ def parse_override(text: str) -> tuple[str, object]:
     if not equals:
         raise ValueError(f"--set {text}: write NAME=VALUE or STEP.NAME=VALUE")
     try:
-        return target, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return target, study_yaml.load(value)
+    except ValueError as error:
         raise ValueError(
-            f"--set {text}: {value!r} is not YAML; close its brackets and quotes"
+            f"--set {text}: {value!r} is not YAML ({error}); close its brackets and quotes"
         ) from error
 
 

@@ -11,7 +11,7 @@ A study file is YAML:
         notebook: 02_alpha_distribution
         parameters:
           runs: {from: train, method: meta-sgd}   # the folders of these jobs, as a list;
-                                                  # or [{from: one}, {from: another}]
+                                                  # or [{from: one}, {from: another}, /a/run]
 
 Each point of a grid is a job. It gets a folder of its own below the study's, as its parameter
 `out_dir`, and leaves there what it makes, its executed notebook and `job.json`. A job is complete,
@@ -19,9 +19,11 @@ and skipped, when `job.json` says so for the same code, the same parameters and 
 it, wherever the folders and the data are.
 """
 
+import copy
 import hashlib
 import itertools
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -32,12 +34,14 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import yaml
 
 from negmeta_utils import storage
+from negmeta_utils.studies import study_yaml
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
 NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").resolve()
+STEP_NAME = r"\w[\w+-]*"  # a part of its jobs' folders' names
+MOST_JOBS = 10_000  # of a step
 FOLDERS = ("out_dir", "data_dir")  # parameters that say where, not what
 
 
@@ -106,7 +110,16 @@ def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
     for target, value in overrides.items():
         _override(steps, known, target, value)
     for name, step in steps.items():
+        if math.prod(len(v) for v in step["grid"].values() if isinstance(v, list)) > MOST_JOBS:
+            raise ValueError(
+                f"{path}: step {name!r}: more than {MOST_JOBS} jobs; shorten a list of its grid"
+            )
         for parameter, values in step["grid"].items():
+            if any(map(_references, _as_list(values))):
+                raise ValueError(
+                    f"{path}: step {name!r}: grid: {parameter}: no place for {{from: STEP}}; move "
+                    "it to parameters"
+                )
             if not isinstance(values, list) or not values:
                 raise ValueError(
                     f"{path}: step {name!r}: grid: {parameter}: {values!r} is no list of values; "
@@ -117,6 +130,11 @@ def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
                 raise ValueError(
                     f"{path}: step {name!r}: {step['notebook']} has no parameter {parameter!r}; "
                     f"it has {', '.join(sorted(known[name]))}"
+                )
+            if parameter == "out_dir":
+                raise ValueError(
+                    f"{path}: step {name!r}: out_dir is each job's own folder; delete it, and say "
+                    "--out for the study's"
                 )
     return {name: steps[name] for name in _in_order(path, steps)}
 
@@ -137,11 +155,13 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
             parameters = {**step["parameters"], **dict(zip(step["grid"], values, strict=True))}
             needs, identity = [], {k: v for k, v in parameters.items() if k not in FOLDERS}
             for key, value in parameters.items():
-                if references := _references(value):
-                    sources = [job for r in references for job in _select(jobs.values(), r)]
-                    needs += [job.name for job in sources]
-                    parameters[key] = [str(out_dir / job.name) for job in sources]
-                    identity[key] = [job.name for job in sources]
+                if _references(value):
+                    taken = [source for one in _as_list(value) for source in _taken(one, jobs)]
+                    needs += [source.name for source in taken if isinstance(source, Job)]
+                    identity[key] = [s.name if isinstance(s, Job) else s for s in taken]
+                    parameters[key] = [
+                        str(out_dir / s.name) if isinstance(s, Job) else s for s in taken
+                    ]
             parameters["out_dir"] = str(out_dir / name)
             content = [step["notebook"], code, identity, [jobs[n].key for n in needs]]
             try:
@@ -180,11 +200,9 @@ def is_complete(job: Job, folder: Path) -> bool:
 def _read_steps(path: Path) -> dict[str, dict]:
     """The steps as they stand in the file, each with a grid and parameters, if empty ones."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: not YAML ({' '.join(str(error).split())}); correct it"
-        ) from error
+        content = study_yaml.load(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not YAML, or not a study ({error}); correct it") from error
     steps = content.get("steps") if isinstance(content, dict) else None
     if not isinstance(steps, dict) or not steps:
         raise ValueError(f"{path}: not a study: it needs `steps:` and at least one step below")
@@ -192,7 +210,13 @@ def _read_steps(path: Path) -> dict[str, dict]:
         raise ValueError(
             f"{path}: unknown key {min(unknown, key=str)!r} beside `steps:`; delete it"
         )
+    steps = {name: copy.deepcopy(step) for name, step in steps.items()}  # aliases share theirs
     for name, step in steps.items():
+        if not isinstance(name, str) or not re.fullmatch(STEP_NAME, name):
+            raise ValueError(
+                f"{path}: step {name!r}: its jobs' folders are called after it; name it with "
+                "letters, digits, - and _"
+            )
         if not isinstance(step, dict):
             raise ValueError(f"{path}: step {name!r}: it needs `notebook:`, but is {step!r}")
         if unknown := set(step) - {"notebook", "grid", "parameters"}:
@@ -210,14 +234,14 @@ def _read_steps(path: Path) -> dict[str, dict]:
 
 def _notebook_parameters(path: Path, name: str, step: dict) -> set[str]:
     folder = notebooks_of(path)
-    notebook = folder / f"{step.get('notebook')}.ipynb"
-    if not notebook.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.ipynb")))
+    notebooks = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
+    if str(step.get("notebook")) not in notebooks:
+        known = ", ".join(notebooks)
         raise ValueError(
             f"{path}: step {name!r}: no notebook {step.get('notebook')!r}; there are {known}"
         )
-    step["path"] = notebook
-    return set(papermill.inspect_notebook(str(notebook)))
+    step["path"] = notebooks[str(step["notebook"])]
+    return set(papermill.inspect_notebook(str(step["path"])))
 
 
 def _code(notebook: Path) -> list[str]:
@@ -252,9 +276,16 @@ def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
         name: [r.get("from") for v in step["parameters"].values() for r in _references(v)]
         for name, step in steps.items()
     }
+    for name, step in steps.items():
+        for parameter, value in step["parameters"].items():
+            if any(isinstance(one, list) and _holds_dict(one) for one in _as_list(value)):
+                raise ValueError(
+                    f"{path}: step {name!r}: {parameter}: {{from: STEP}} in a list within a list; "
+                    "write one list"
+                )
     for name, needed in sources.items():
         for source in needed:
-            if source not in steps:
+            if not isinstance(source, str) or source not in steps:
                 raise ValueError(f"{path}: step {name!r}: no step {source!r} to take from")
     try:
         return list(TopologicalSorter(sources).static_order())
@@ -263,9 +294,23 @@ def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
 
 
 def _references(value: object) -> list[dict]:
-    """The `{from: STEP, ...}` that a parameter's value is, or is a list of."""
-    values = value if isinstance(value, list) else [value]
-    return [one for one in values if isinstance(one, dict)]
+    """The `{from: STEP, ...}` that a parameter's value is, or that are in its list."""
+    return [one for one in _as_list(value) if isinstance(one, dict)]
+
+
+def _holds_dict(value: object) -> bool:
+    if isinstance(value, list):
+        return any(map(_holds_dict, value))
+    return isinstance(value, dict)
+
+
+def _as_list(value: object) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _taken(value: object, jobs: dict[str, Job]) -> list[Job | object]:
+    """The jobs that a `{from: STEP, ...}` means; a folder, or any other value, as it is."""
+    return _select(jobs.values(), value) if isinstance(value, dict) else [value]
 
 
 def _select(jobs: Iterable[Job], reference: dict) -> list[Job]:

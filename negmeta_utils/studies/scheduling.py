@@ -208,7 +208,15 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
 
 
 def _threads(workers: int) -> dict[str, str]:
-    """The cores, divided: more threads than cores are slower than fewer. A number that the user
-    has set stays, since the last digits of a sum may depend on it."""
-    share = max(1, (os.cpu_count() or 1) // workers)
-    return dict.fromkeys(THREADS, os.environ.get("OMP_NUM_THREADS", str(share)))
+    """The cores that this process may use, divided: more threads than cores are slower than fewer.
+    A number that the user has set stays, since the last digits of a sum may depend on it."""
+    share = str(max(1, cores() // workers))
+    default = os.environ.get("OMP_NUM_THREADS", share)
+    return {name: os.environ.get(name, default) for name in THREADS}
+
+
+def cores() -> int:
+    """How many this process may use: `taskset`, SLURM and containers may allow fewer than all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

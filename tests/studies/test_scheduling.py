@@ -237,8 +237,9 @@ def test_a_scheduler_that_is_lost_ends_the_study_in_one_line(tmp_path, monkeypat
 
 
 def test_cores_are_divided_unless_the_user_says_how_many(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(scheduling, "cores", lambda: 8)
+    for name in scheduling.THREADS:
+        monkeypatch.delenv(name, raising=False)
     for workers, threads in ((1, "8"), (3, "2"), (8, "1"), (20, "1")):
         assert set(scheduling._threads(workers).values()) == {threads}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

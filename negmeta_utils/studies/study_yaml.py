@@ -1,0 +1,53 @@
+"""YAML that means what it says: a key that stands twice, and what is endless, are refused."""
+
+import yaml
+
+LARGEST = 10_000  # values, each counted as often as aliases repeat it
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_document(self) -> yaml.Node:
+        node = super().compose_document()
+        _size(node, {})
+        return node
+
+
+def load(text: str) -> object:
+    """Raises ValueError, without the text's place, for what is not YAML, or not to be taken."""
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
+    """Of a node with all below it. Raises YAMLError where it is too large or holds itself or a key
+    twice. sizes: those that are known; None of a node that is being measured."""
+    if node in sizes:
+        if sizes[node] is None:
+            raise yaml.YAMLError(f"a value that holds itself{_line(node)}")
+        return sizes[node]
+    sizes[node] = None
+    if isinstance(node, yaml.MappingNode):
+        _refuse_twice([key for key, _ in node.value])
+        below = [part for pair in node.value for part in pair]
+    else:
+        below = node.value if isinstance(node, yaml.SequenceNode) else []
+    sizes[node] = 1 + sum(_size(part, sizes) for part in below)
+    if sizes[node] > LARGEST:
+        raise yaml.YAMLError(f"more than {LARGEST} values{_line(node)}")
+    return sizes[node]
+
+
+def _refuse_twice(keys: list[yaml.Node]) -> None:
+    seen = set()
+    for key in keys:
+        if (key.tag, str(key.value)) in seen:
+            raise yaml.YAMLError(f"{key.value!r} stands twice{_line(key)}; delete one")
+        seen.add((key.tag, str(key.value)))
+
+
+def _line(node: yaml.Node) -> str:
+    return f" (line {node.start_mark.line + 1})"
