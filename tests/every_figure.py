@@ -91,11 +91,22 @@ def _over_steps():
     return questions.over_steps({"MAML: on-task change": table}, "inner steps")
 
 
+def _curves_of_several():
+    rows = [
+        (method, seed, update, None if update % 20 else 0.2 + update / 100 + seed / 50)
+        for method in ("maml", "meta-sgd")
+        for seed in (0, 1)
+        for update in range(10, 50, 10)
+    ]
+    histories = pd.DataFrame(rows, columns=["method", "seed", "update", "val_accuracy"])
+    return paper.training_curves_of_several(histories)
+
+
 def _recipes():
     rows = [
         (recipe, layer, update, 0.01 - 1e-5 * update * k, 0.001 + 1e-5 * update * k, k / 10)
         for k, recipe in enumerate(("constant", "plateau"), 1)
-        for layer in style.LAYERS
+        for layer in PAPER_TABLE_1["layer"]
         for update in (0, 400, 800)
     ]
     columns = ["recipe", "layer", "update", "mean", "std", "share_negative"]
@@ -157,6 +168,7 @@ FIGURES = {
     "conditions": _conditions,
     "by_layer": _by_layer,
     "over_steps": _over_steps,
+    "training_curves_of_several": _curves_of_several,
     "recipes_along": _recipes,
     "distance_along": _distances,
     "rate_sweeps": _rate_sweeps,
