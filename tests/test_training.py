@@ -134,7 +134,7 @@ def test_a_prototypical_network_learns_without_its_linear_layer(tiny_config, tmp
 def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     lines = []
     run = train(tiny_config, tmp_path / "run", lines.append)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "run").glob("[!.]*")) == [
         "accuracy.parquet", "checkpoint.safetensors", "every_rate.parquet", "history.parquet",
         "kept", "manifest.json", "model.safetensors", "rates.parquet",
     ]  # fmt: skip
