@@ -148,13 +148,13 @@ def test_executing_again_leaves_no_difference_after_the_hook(repository):
     assert git(repository, "diff", "HEAD") == ""
     assert hook(repository).returncode == 0, "the second time there is nothing to do"
     assert committed.cells[-1].outputs[0].text == "kept\n"
-    kinds = [set(output.data) for output in committed.cells[8].outputs]
+    kinds = [set(output.data) for output in committed.cells[7].outputs]
     assert kinds == [{"image/png", "text/plain"}], "figures stay for those who only look"
 
 
 def test_the_hook_names_each_styled_table_differently(repository):
     notebook = nbformat.read(repository / "notebooks" / "noisy.ipynb", 4)
-    tables = [cell.outputs[0].data["text/html"] for cell in notebook.cells[3:5]]
+    tables = [cell.outputs[0].data["text/html"] for cell in notebook.cells[2:4]]
     assert 'id="T_00000"' in tables[0]
     assert 'id="T_00001"' in tables[1]
 
