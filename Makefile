@@ -35,6 +35,7 @@ sizes:
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
 	$(BIN)/negmeta report demo
+	$(BIN)/negmeta verify
 
 test: .venv/made-tests
 	@echo "Versions: $$(cat .venv/made-tests)"

@@ -31,6 +31,7 @@ from negmeta_utils.checkpoints import (
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
+from negmeta_utils.engine import library
 from negmeta_utils.engine.device import memory_named
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
 from negmeta_utils.networks.catalogue import fingerprint
@@ -68,6 +69,8 @@ def train(
             config, note = objective.trusted(config, network, state.params, state.alpha, episodes)
             manifest["environment"]["engine"] = note
             manifest = begin(directory, manifest, found)
+            if manifest["environment"]["vectors"] not in library.VECTORS:
+                report("no AVX2 and FMA here: the last digits, and with them the network, differ")
             with storage.signals_noted() as signals:
                 _run_updates(config, state, splits, directory, manifest, report, signals)
             _finish(config, state, splits["test"], directory, manifest)

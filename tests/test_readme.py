@@ -58,8 +58,11 @@ def test_conda_installs_what_pip_does(clone):
 
 def check_make_study(command, clone, data):
     said = make_says("study", clone).splitlines()
-    assert said == [".venv/bin/negmeta study demo --workers 2", ".venv/bin/negmeta report demo"]
-    result = run(f"{said[0]} {TINY} && {said[1]}", clone)
+    study, report, verify = said
+    assert study == ".venv/bin/negmeta study demo --workers 2"
+    assert report == ".venv/bin/negmeta report demo"
+    assert verify == ".venv/bin/negmeta verify"
+    result = run(f"{study} {TINY} && {report}", clone)
     assert result.returncode == 0, result.stderr
     assert "Look at the executed notebooks and figures in" in result.stdout
     assert (clone / "runs" / "demo" / "statistics" / "claims.csv").is_file()

@@ -1,5 +1,5 @@
 """The command line: `negmeta study NAME`, `negmeta status NAME`, `negmeta report NAME`,
-`negmeta notebooks FOLDER`, `negmeta data` and `negmeta import FILE`.
+`negmeta verify`, `negmeta notebooks FOLDER`, `negmeta data` and `negmeta import FILE`.
 
 Each command imports what it needs when it runs, so that `--help` takes no time.
 """
@@ -61,6 +61,7 @@ def _parser() -> Parser:
     _add_study(commands)
     _add_status(commands)
     _add_report(commands)
+    _add_verify(commands)
     _add_notebooks(commands)
     _add_data(commands)
     _add_import(commands)
@@ -138,6 +139,14 @@ def _add_name_and_out(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", help=OUT).complete = shtab.DIRECTORY
 
 
+def _add_verify(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("verify", help="whether this machine computes the same digits")
+    command.add_argument(
+        "--publish", action="store_true", help="for maintainers: make those computed here the ones"
+    )
+    command.set_defaults(run=_verify)
+
+
 def _study(options: argparse.Namespace) -> int:
     from negmeta_utils.studies import planning, scheduling
 
@@ -213,6 +222,20 @@ def _data(options: argparse.Namespace) -> int:
     from negmeta_utils.data import cli
 
     return cli.run(options)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from negmeta_utils.studies import verify
+
+    if options.publish:
+        verify.publish()
+    same = verify.verify(lambda text: print(text, flush=True))
+    print(
+        "A seed names the same network here as where the digits were published."
+        if same
+        else "A seed names another network here than where the digits were published."
+    )
+    return 0
 
 
 def _out_dir(options: argparse.Namespace, study: Path) -> Path:

@@ -1,0 +1,105 @@
+"""Whether this machine computes the published digits: `negmeta verify`.
+
+A seed names one network wherever the same digits are computed, and another one elsewhere: a
+training is chaotic, and a last digit that differs at its first meta-update is the third after
+eleven. So a few meta-updates and evaluations are made here and compared with those that come with
+the package in `digits.json`.
+"""
+
+import hashlib
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from negmeta_utils import storage
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.engine.device import arithmetic
+from negmeta_utils.evaluation import evaluate_features
+from negmeta_utils.training import load_splits, train
+
+PUBLISHED = Path(__file__).parent / "digits.json"
+UPDATES = PAIRS = 20
+# Engine and method. The reference is torch's own operations, whose sums depend on the processor.
+TRAININGS = {
+    "adjoint, meta-sgd": TrainConfig(method="meta-sgd", engine="adjoint"),
+    "adjoint, protonet": TrainConfig(method="protonet", engine="adjoint"),
+    "reference, maml": TrainConfig(method="maml", engine="reference", n_tasks=1),
+}
+
+
+def verify(report: Callable[[str], None]) -> bool:
+    """Report, line by line, whether the digits here are the published ones; True if those of the
+    adjoint engine, which the results are made with, are."""
+    published = storage.read_json(PUBLISHED)
+    data = data_digests()
+    if data != published["data"]:
+        report("glyphs: another Pillow or matplotlib draws other images than the published ones")
+        return False
+    same = True
+    for name in TRAININGS:
+        report(f"{name}: {UPDATES} meta-updates, {PAIRS} pairs of test tasks")
+        difference = first_difference(digits(name), published["digits"][name])
+        if difference is None:
+            report(f"{name}: the published digits")
+            continue
+        here = ", ".join(str(value) for value in arithmetic().values())
+        report(f"{name}: other digits from {difference} on; here {here}")
+        same = same and name.startswith("reference")
+    return same
+
+
+def first_difference(found: dict, published: dict) -> str | None:
+    """Where two `digits` begin to differ, in words; None where they do not."""
+    pairs = zip(found["losses"], published["losses"], strict=True)
+    for update, (ours, theirs) in enumerate(pairs, 1):
+        if ours != theirs:
+            return f"meta-update {update}"
+    for part in ("network", "evaluation"):
+        if found[part] != published[part]:
+            return f"the {part} after meta-update {UPDATES}"
+    return None
+
+
+def digits(name: str) -> dict:
+    """Of one of `TRAININGS`: the loss of each meta-update, and digests of the network and of the
+    evaluated pairs."""
+    short = {"val_every": UPDATES, "checkpoint_every": UPDATES, "val_episodes": 2}
+    config = replace(
+        TRAININGS[name], dataset="glyphs", device="cpu", n_updates=UPDATES, test_episodes=0, **short
+    )
+    with TemporaryDirectory() as folder:
+        run = train(config, folder)
+        losses = [float(loss).hex() for loss in run.history()["train_loss"]]
+        table = evaluate_features(run, load_splits(config)[1]["test"], PAIRS)
+    numbers = table.select_dtypes("number")
+    return {
+        "losses": losses,
+        "network": _digest(v.numpy() for v in [*run.params.values(), *run.alpha.values()]),
+        "evaluation": _digest(numbers[column].to_numpy() for column in numbers),
+    }
+
+
+def data_digests() -> dict[str, str]:
+    """The fingerprints of the glyphs' splits as they are drawn here."""
+    _, splits = load_splits(TrainConfig(dataset="glyphs"))
+    return {split: images.fingerprint for split, images in splits.items()}
+
+
+def publish() -> None:
+    """Make the digits computed here the published ones. The list of processors that are known to
+    compute them begins again where they are others."""
+    before = storage.read_json(PUBLISHED) if PUBLISHED.exists() else {}
+    made = {"data": data_digests(), "digits": {name: digits(name) for name in TRAININGS}}
+    known = before.get("machines", []) if before.get("digits") == made["digits"] else []
+    here = {**arithmetic(), "platform": platform.platform()}
+    machines = known if here in known else [*known, here]
+    storage.write_json(PUBLISHED, {**made, "machines": machines})
+
+
+def _digest(arrays) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()

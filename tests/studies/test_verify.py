@@ -1,0 +1,55 @@
+"""`negmeta verify` and the digits that come with the package."""
+
+import copy
+
+import pytest
+
+from negmeta_utils import storage
+from negmeta_utils.engine.device import arithmetic
+from negmeta_utils.studies import verify
+from negmeta_utils.studies.cli import main
+
+PUBLISHED = storage.read_json(verify.PUBLISHED)
+NAME = "adjoint, meta-sgd"
+
+
+def test_digits_are_the_published_ones_on_the_processors_that_made_them():
+    found = verify.digits(NAME)
+    difference = verify.first_difference(found, PUBLISHED["digits"][NAME])
+    here = {name: arithmetic()[name] for name in ("processor", "vectors")}
+    if not any(here.items() <= machine.items() for machine in PUBLISHED["machines"]):
+        pytest.skip(f"{here}: {difference or 'the published digits'}")
+    assert difference is None
+
+
+def test_says_where_digits_begin_to_differ():
+    published = PUBLISHED["digits"][NAME]
+    other = copy.deepcopy(published)
+    assert verify.first_difference(other, published) is None
+    other["evaluation"] = "0"
+    assert verify.first_difference(other, published) == "the evaluation after meta-update 20"
+    other["network"] = "0"
+    assert verify.first_difference(other, published) == "the network after meta-update 20"
+    other["losses"][6] = other["losses"][19] = "0x0.0p+0"
+    assert verify.first_difference(other, published) == "meta-update 7"
+
+
+def test_the_command_says_whether_the_readmes_tables_are_the_users(monkeypatch, capsys):
+    monkeypatch.setattr(verify, "data_digests", lambda: PUBLISHED["data"])
+    monkeypatch.setattr(verify, "digits", lambda name: copy.deepcopy(PUBLISHED["digits"][name]))
+    assert main(["verify"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(": the published digits\n") == 3
+    assert said.endswith("the same network here as where the digits were published.\n")
+
+    def others(name):
+        return {**PUBLISHED["digits"][name], "network": "0"}
+
+    monkeypatch.setattr(verify, "digits", others)
+    assert main(["verify"]) == 0
+    said = capsys.readouterr().out
+    assert "adjoint, meta-sgd: other digits from the network after meta-update 20 on; here " in said
+    assert said.endswith("another network here than where the digits were published.\n")
+    monkeypatch.setattr(verify, "data_digests", lambda: {"train": "0"})
+    assert main(["verify"]) == 0
+    assert "glyphs: another Pillow or matplotlib draws other images" in capsys.readouterr().out
