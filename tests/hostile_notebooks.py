@@ -102,7 +102,8 @@ def spoilt_manifest(folder):
 
 def without_columns(folder):
     (folder / "features").mkdir()
-    pd.DataFrame({"method": ["maml"], "seed": [0]}).to_parquet(folder / "features/features.parquet")
+    table = pd.DataFrame({"method": ["maml"], "seed": [0]})
+    storage.write_table(folder / "features/features.parquet", table)
     return [*notebook("04_statistics")(folder), "-y", f"features: ['{folder / 'features'}']"]
 
 

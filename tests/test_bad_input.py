@@ -24,11 +24,11 @@ CASES = hostile_studies.CASES + hostile_notebooks.CASES + hostile_data.CASES
 
 def contents(folder):
     """Every file and folder below `folder`, files with their bytes, but for the executed copy and
-    the cache's lock."""
+    a cache folder with its lock."""
     return {
         path.relative_to(folder): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
-        if path.name not in ("executed.ipynb", preparing.LOCK)
+        if path.name not in ("executed.ipynb", "cache", preparing.LOCK)
     }
 
 
