@@ -4,9 +4,14 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
+import stat
 import subprocess
+import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,34 +31,81 @@ VECTORS = {
 }
 
 
-@functools.cache
+_one_at_a_time = threading.Lock()
+
+
 def library(bits: int = 32) -> ctypes.CDLL | None:
     """The functions of `native/*.c`, whose comments say what they do, on floating-point numbers of
     32 or 64 bits. None where there is no compiler (CC, or `cc`), or it cannot compile them, or
-    nothing can be kept.
+    nothing can be kept; a warning says which, once.
 
-    Compiled once, in some seconds, and kept beside decoded data sets under a name that says from
-    which sources, by which compiler and for which vectors.
+    Compiled once, in some seconds, and kept in a folder of this user's alone, beside decoded data
+    sets, under a name that says from which sources, by which compiler and for which vectors.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        return None
-    command = [compiler, *FLAGS, *VECTORS.get(vectors(), ()), f"-DBITS={bits}"]
-    sources = sorted(SOURCES.glob("*.[ch]"))
+    with _one_at_a_time:
+        return _library(bits)
+
+
+@functools.cache
+def _library(bits: int) -> ctypes.CDLL | None:
     try:
+        command = [*_compiler(), *FLAGS, *VECTORS.get(vectors(), ()), f"-DBITS={bits}"]
+        sources = sorted(SOURCES.glob("*.[ch]"))
         key = hashlib.sha256(_macros(command) + repr(command).encode())
         for source in sources:
             key.update(source.read_bytes())
-        path = storage.cache_folder() / f"native-{key.hexdigest()[:16]}.so"
-        if not path.exists():
-            storage.make_folder(path.parent)
+        path = _private(storage.cache_folder() / f"code-{os.getuid()}") / f"{key.hexdigest()}.so"
+        if not _is_whole(path):
             with storage.replacing(path) as temporary:
                 _compile(command, [s for s in sources if s.suffix == ".c"], temporary)
+                with temporary.open("r+b") as file:
+                    file.write(hashlib.sha256(file.read()).digest())  # after all that is loaded
         loaded = ctypes.CDLL(str(path))
         loaded.keep_memory()
         return loaded
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error).encode()
+        reason = next(iter(said.decode(errors="replace").splitlines()), "no reason given")
+        warnings.warn(
+            f"the C sources of the engine are not used, and PyTorch is slower ({reason}); install "
+            "a C compiler, name one in CC, or set NEGMETA_CACHE to a folder of your own",
+            stacklevel=3,
+        )
         return None
+
+
+def _private(folder: Path) -> Path:
+    """`folder`, made where missing, that nobody but this user can write to or read. What lies in
+    one that others could write to is removed. Raises OSError where it is another user's."""
+    storage.make_folder(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise OSError(f"{folder}: not a folder of this user's, so nothing in it is loaded")
+    if found.st_mode & 0o022:
+        shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+    folder.chmod(0o700)
+    return folder
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether `path` is a library as it was written: with a digest of all before it at its end."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    content = path.read_bytes()
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+
+def _compiler() -> list[str]:
+    """The command of the C compiler: CC, which may hold options or a wrapper, or else `cc`. Raises
+    FileNotFoundError where there is none."""
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    found = shutil.which(command[0])
+    if found is None:
+        raise FileNotFoundError(f"{command[0]}: no such compiler here")
+    return [found, *command[1:]]
 
 
 def vectors() -> str:
@@ -63,10 +115,10 @@ def vectors() -> str:
 
 def compiler_version() -> str | None:
     """What the compiler says of itself; None where there is none."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
+    try:
+        said = subprocess.run([*_compiler(), "--version"], capture_output=True, text=True)
+    except (OSError, ValueError):
         return None
-    said = subprocess.run([compiler, "--version"], capture_output=True, text=True)
     return next(iter(said.stdout.splitlines()), None)
 
 

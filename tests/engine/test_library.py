@@ -1,0 +1,155 @@
+"""How the C sources are compiled and kept, on a source of a line: what is loaded is what this user
+compiled from them."""
+
+import ctypes
+import itertools
+import os
+import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from negmeta_utils.engine import library
+
+if shutil.which("cc") is None:
+    pytest.skip("no C compiler", allow_module_level=True)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache; the sources are one function that the loader calls, and one that says 7."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "small.c").write_text("void keep_memory(void) {}\nint seven(void) { return 7; }\n")
+    monkeypatch.setattr(library, "SOURCES", sources)
+    monkeypatch.setenv("NEGMETA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CC", raising=False)
+    library._library.cache_clear()
+    # A process maps a file of one name once: each load is of a copy, as in a new process.
+    load, copies = ctypes.CDLL, itertools.count()
+    monkeypatch.setattr(
+        ctypes, "CDLL", lambda path: load(shutil.copy(path, tmp_path / f"copy{next(copies)}"))
+    )
+    yield tmp_path / "cache"
+    library._library.cache_clear()
+
+
+def compiled(cache):
+    """The one library there, as a new process would find it, after it was loaded by one."""
+    library._library.cache_clear()
+    assert library.library().seven() == 7
+    (path,) = cache.rglob("*.so")
+    return path
+
+
+def test_it_is_compiled_once_for_this_user_alone(cache):
+    path = compiled(cache)
+    stamp = path.stat().st_mtime_ns
+    assert compiled(cache).stat().st_mtime_ns == stamp
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("compiler", ["cc -O2", "{wrapper} cc", "'{wrapper}' cc -O1"])
+def test_cc_may_hold_a_wrapper_and_options(compiler, cache, tmp_path, monkeypatch):
+    wrapper = tmp_path / "a wrapper" if "'" in compiler else tmp_path / "wrapper"
+    wrapper.write_text('#!/bin/sh\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CC", compiler.format(wrapper=wrapper))
+    compiled(cache)
+    assert library.compiler_version()
+
+
+def test_threads_that_all_need_it_first_compile_it_once(cache, monkeypatch):
+    runs, run = [], library._run
+    monkeypatch.setattr(library, "_run", lambda command: (runs.append(command), run(command)))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(library.library, [32] * 4))
+    assert None not in found
+    assert len(set(map(id, found))) == 1
+    assert len(runs) == 2, "the source, and the library of its object"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def change(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def without_digest(path):
+    path.write_bytes(path.read_bytes()[:-32])
+
+
+def link(path):
+    other = path.with_name("other")
+    path.rename(other)
+    path.symlink_to(other)
+
+
+@pytest.mark.parametrize("damage", [cut, change, empty, without_digest, link])
+def test_what_is_not_as_written_is_made_again(damage, cache):
+    path = compiled(cache)
+    size = path.stat().st_size
+    damage(path)
+    library._library.cache_clear()
+    assert library.library().seven() == 7
+    assert not path.is_symlink()
+    assert path.stat().st_size == size and library._is_whole(path)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+def test_what_lies_where_others_can_write_is_not_loaded(mode, cache):
+    path = compiled(cache)
+    planted = path.with_name("planted.so")
+    planted.write_text("by another")
+    path.parent.chmod(mode)
+    first = path.stat().st_ino, path.stat().st_mtime_ns
+    again = compiled(cache)
+    assert (again.stat().st_ino, again.stat().st_mtime_ns) != first
+    assert not planted.exists()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_another_user_is_not_used_and_that_is_said(cache, monkeypatch):
+    planted = compiled(cache)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    planted.parent.rename(cache / "code-4711")
+    library._library.cache_clear()
+    with pytest.warns(UserWarning, match="code-4711: not a folder of this user's"):
+        assert library.library() is None
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(cache, tmp_path):
+    folder = compiled(cache).parent
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    library._library.cache_clear()
+    with pytest.warns(UserWarning, match="nothing in it is loaded"):
+        assert library.library() is None
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "cc -no-such-option", "'cc"])
+def test_that_it_cannot_be_compiled_is_said_once_in_one_line(compiler, cache, monkeypatch):
+    monkeypatch.setenv("CC", compiler)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert [library.library() for _ in range(3)] == [None] * 3
+    (said,) = (str(warning.message) for warning in caught)
+    assert said.startswith("the C sources of the engine are not used")
+    assert "\n" not in said
+    assert not list(cache.rglob("*.so"))
+
+
+def test_where_nothing_can_be_kept_that_is_said(cache, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NEGMETA_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.warns(UserWarning, match=f"{tmp_path}/file/below: cannot be written to"):
+        assert library.library() is None
