@@ -20,7 +20,7 @@ with open(runs.ROOT / "pyproject.toml", "rb") as file:
 EXTRAS = PROJECT["optional-dependencies"]
 # Used without an import: programs and kernels of their own, and what the study was asked to have.
 NOT_IMPORTED = {
-    "main": {"jupyterlab", "ipykernel", "nbval"},
+    "main": {"jupyterlab", "nbval", "cryptography"},
     "test": {"pytest-xdist", "setuptools", "pre-commit", "ruff"},
 }
 # Imported, and there with what is declared and needs them.

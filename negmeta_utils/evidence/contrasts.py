@@ -3,6 +3,8 @@ in, tables out. A condition is an intervention on the rates, a number of inner s
 way of using a model; its values are a grid [seeds, episodes] in percentage points.
 """
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -129,7 +131,9 @@ def equivalence_sentence(row: pd.Series, what: str, margin: float = MARGIN) -> s
 
 
 def sentence(row: pd.Series, what: str) -> str:
-    """One condition in words: its change, the interval and what it decides."""
+    """One condition in Markdown: its change, the interval and what it decides. what: plain text,
+    which may hold the name of a folder."""
+    what = re.sub(r"[\\`*\[\]<>&]", r"\\\g<0>", what)
     if np.isnan(row.low):
         return f"{what}: {row.points:+.2f} points, one seed, undecided"
     text = f"{what}: {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points, "

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.figure import Figure
 
 from negmeta_utils.storage import replacing
@@ -49,7 +50,12 @@ def colour(method: str) -> str:
 
 
 def set_style() -> None:
-    """One style for every figure."""
+    """One style for every figure, whatever matplotlibrc and MPLBACKEND say; in a kernel, figures
+    appear in the notebook."""
+    matplotlib.rcdefaults()
+    shell = get_ipython()
+    if hasattr(shell, "kernel"):
+        shell.run_line_magic("matplotlib", "inline")
     sns.set_theme("notebook", "ticks", font_scale=0.9)
     matplotlib.rcParams.update(
         {

@@ -21,12 +21,11 @@ from pathlib import Path
 import papermill
 import psutil
 from distributed import Worker
-from jupyter_client import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
-from traitlets import Integer
 from traitlets.config import Config
 
 from negmeta_utils import runs, storage
+from negmeta_utils.studies.kernels import StudyKernelManager
 from negmeta_utils.studies.planning import Job, is_complete
 
 LOCK = ".job.lock"
@@ -42,19 +41,6 @@ class Result:
     state: str
     seconds: float = 0.0
     error: str = ""
-
-
-class LockedKernelManager(AsyncKernelManager):
-    """Starts a kernel that inherits a file descriptor, and does not tell the terminal that it was
-    interrupted, which is how Jupyter ends every kernel."""
-
-    lock = Integer(config=True)
-
-    async def start_kernel(self, **settings: object) -> None:
-        settings["extra_arguments"] = [
-            *settings.get("extra_arguments", ()), "--IPKernelApp.log_level=50"
-        ]  # fmt: skip
-        await super().start_kernel(pass_fds=(self.lock,), **settings)
 
 
 def execute(job: Job, folder: Path) -> Result:
@@ -138,8 +124,9 @@ def _papermill(job: Job, folder: Path, lock: int) -> str:
         # Kernels that start at once could pick the same TCP port; these addresses are unique.
         config.KernelManager.transport = "ipc"
         config.KernelManager.ip = f"{sockets}/kernel"
-        config.NotebookClient.kernel_manager_class = LockedKernelManager
-        config.LockedKernelManager.lock = lock
+        config.NotebookClient.kernel_manager_class = StudyKernelManager
+        config.StudyKernelManager.lock = lock
+        config.StudyKernelManager.profiles = f"{sockets}/ipython"
         try:
             papermill.execute_notebook(
                 str(job.notebook),

@@ -19,11 +19,10 @@ import pandas as pd
 import pyarrow.parquet
 from jinja2 import Environment
 from markupsafe import Markup
-from nbconvert import HTMLExporter
 
 from negmeta_utils import runs, storage
 from negmeta_utils.plots import paper, style
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import harmless_html, planning
 from negmeta_utils.studies.report_figures import drawn, from_markdown, plots
 from negmeta_utils.studies.report_scope import scope
 from negmeta_utils.studies.report_tables import readable, title_of
@@ -244,7 +243,7 @@ def notebook_title(job: Job) -> str:
 
 def notebook_page(job: Job) -> str:
     name = f"{job.name}: {notebook_title(job)}"
-    page, _ = HTMLExporter().from_notebook_node(
+    page, _ = harmless_html.exporter().from_notebook_node(
         job.notebook, resources={"metadata": {"name": name}}
     )
     return page

@@ -14,6 +14,7 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from negmeta_utils.plots.style import describe
+from negmeta_utils.studies import harmless_html
 
 LARGEST_SVG = 1_000_000  # bytes; a larger drawing is shown as pixels
 DPI = 150 / 96  # pixels of a saved figure to one on the page
@@ -94,6 +95,7 @@ def drawn(figure: Figure, title: str) -> dict:
 
 
 def from_markdown(text: str) -> Markup:
-    """HTML of a piece of Markdown that stands below a heading of the third level."""
+    """HTML of a piece of Markdown that stands below a heading of the third level, cleaned."""
     below = re.sub(r"^#+ ", "#### ", text, flags=re.M)
-    return Markup(re.sub(r"<th(?=[\s>])", '<th scope="col"', markdown2html(below)))
+    html = harmless_html.clean(markdown2html(below))
+    return Markup(re.sub(r"<th(?=[\s>])", '<th scope="col"', html))

@@ -37,6 +37,9 @@ LOCAL = {  # settings of a cluster on this machine
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "5s",
     "distributed.admin.system-monitor.interval": "10s",
+    # No pages for other users of this machine.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -198,6 +201,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
             plugins=[IgnoreInterrupt()],
             memory_limit=0,  # a kernel's memory is not its worker's
             resources={"GPU": 1} if torch.cuda.is_available() else None,
+            security=True,  # or other users of this machine could run code as this one
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,

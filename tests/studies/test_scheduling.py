@@ -14,7 +14,8 @@ import psutil
 import pytest
 import small_studies
 import torch
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
+from distributed.security import Security
 
 from negmeta_utils import storage
 from negmeta_utils.config import TrainConfig
@@ -246,10 +247,23 @@ def test_cores_are_divided_unless_the_user_says_how_many(monkeypatch):
     assert scheduling._threads(2)["OMP_NUM_THREADS"] == "3"
 
 
-def test_dask_leaves_the_cores_to_the_jobs():
+def test_a_studys_own_cluster_leaves_the_cores_to_the_jobs_and_lets_nobody_in():
     def settings() -> list:
         names = ("worker.profile.enabled", "admin.tick.interval")
         return [dask.config.get(f"distributed.{name}") for name in names]
 
     with scheduling._cluster(1, None) as client:
         assert list(client.run(settings).values()) == [[False, "5s"]]
+        no_one_else_comes_in(client.scheduler.address)
+
+
+def no_one_else_comes_in(address):
+    """Neither from another machine, nor another user of this one who has another certificate."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    opened = [c.laddr for p in processes for c in p.net_connections("inet") if c.status == "LISTEN"]
+    assert len(opened) > 2
+    assert {place.ip for place in opened} == {"127.0.0.1"}
+    plain = address.replace("tls://", "tcp://")
+    for tried, security in ((address, Security.temporary()), (plain, None)):
+        with pytest.raises(OSError):
+            Client(tried, security=security, timeout="1s", set_as_default=False)

@@ -1,0 +1,90 @@
+"""What a study's kernels take from the user's surroundings, and what they do not."""
+
+import json
+import os
+import sys
+
+import nbformat
+import pytest
+import small_studies
+
+from negmeta_utils import parameters, runs
+from negmeta_utils.studies import execute, kernels, planning, scheduling
+
+SEEN = """
+import json, os, sys, yaml, matplotlib.pyplot as plt, negmeta_utils
+from negmeta_utils.plots.style import set_style
+at_first = plt.rcParams["backend"]
+set_style()
+plt.plot([1, 2])
+print(json.dumps({
+    "python": sys.executable, "package": negmeta_utils.__file__, "yaml": yaml.__file__,
+    "backend": at_first, "usetex": plt.rcParams["text.usetex"],
+    "threads": os.environ["OMP_NUM_THREADS"],
+}))
+"""
+
+
+def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch):
+    """One kernel, in surroundings that would each break it or change what it shows."""
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    here = tmp_path / "here"
+    for folder in (spec, startup, here):
+        folder.mkdir(parents=True)
+    kernel = {"argv": ["/bin/false", "{connection_file}"], "display_name": "", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(kernel))
+    for file in (startup / "00.py", here / "yaml.py", here / "start.py"):
+        file.write_text("raise SystemExit('not to be run')")
+    (here / "matplotlibrc").write_text("text.usetex: True")
+    for name, value in {
+        "JUPYTER_PATH": tmp_path / "jupyter", "IPYTHONDIR": tmp_path / "ipython",
+        "PYTHONSTARTUP": here / "start.py", "MATPLOTLIBRC": here / "matplotlibrc",
+        "MPLBACKEND": "Agg", "JUPYTER_CONFIG_DIR": here, "LC_ALL": "C", "OMP_NUM_THREADS": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(here)
+    small_studies.small_notebook(tmp_path / "notebooks", SEEN)
+    notebook = tmp_path / "notebooks" / "small.ipynb"
+    job = planning.Job("n", "n", notebook, {"out_dir": str(tmp_path)}, (), "key")
+    result = execute.execute(job, tmp_path / "out")
+    assert result.state == "done", result.error
+    outputs = nbformat.read(tmp_path / "out" / "small.ipynb", 4).cells[-1].outputs
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    (said,) = (json.loads(output.text) for output in outputs if output.output_type == "stream")
+    assert said["python"] == sys.executable
+    assert said["package"].startswith(str(runs.ROOT))
+    assert not said["yaml"].startswith(str(here))
+    assert "inline" in said["backend"]
+    assert said["usetex"] is False
+    assert said["threads"] == "1"
+
+
+def test_this_package_comes_before_another_on_the_users_path():
+    given = {"PYTHONPATH": "/other", "PYTHONSTARTUP": "/start.py", "OMP_NUM_THREADS": "3"}
+    kept = kernels.environment(given, "/profiles")
+    assert kept["PYTHONPATH"] == os.pathsep.join([str(runs.ROOT), "/other"])
+    assert kept["OMP_NUM_THREADS"] == "3"
+    assert "PYTHONSTARTUP" not in kept
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    for name in scheduling.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert set(scheduling._threads(1).values()) == {"1"}
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    assert scheduling._threads(1)["MKL_NUM_THREADS"] == "5"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert scheduling.cores() == 64
+
+
+@pytest.mark.parametrize("name", ["PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"])
+def test_what_papermill_adds_is_no_mistyped_parameter(name):
+    def notebook(code):
+        return {"__annotations__": {"seed": int}, "In": ["", f"# Parameters\n{code} = 1\n"]}
+
+    parameters.refuse_unknown(notebook(name))
+    with pytest.raises(ValueError, match="sed: the notebook has no such parameter"):
+        parameters.refuse_unknown(notebook("sed"))
