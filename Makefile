@@ -31,7 +31,7 @@ export SIZES
 sizes:
 	@echo "$$SIZES"
 
-.PHONY: study sizes test quick lab latest lock bench scaling soak publish
+.PHONY: study sizes test quick types lab latest lock bench scaling soak publish
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
 	$(BIN)/negmeta report demo
@@ -44,6 +44,9 @@ test: .venv/made-tests
 # The core without kernels, studies and pages.
 quick: .venv/made-tests
 	$(BIN)/python -m pytest -q -n auto $(QUICK)
+
+types: .venv/made-tests
+	$(BIN)/mypy
 
 lab: .venv/made
 	$(BIN)/jupyter lab notebooks

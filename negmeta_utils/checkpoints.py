@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
@@ -55,7 +55,7 @@ def fresh_state(
     )
     params = {name: value.to(device) for name, value in params.items()}
     alpha = {n: value.to(device) for n, value in unconstrained(config.method, alpha).items()}
-    learned = [{"params": list(params.values())}]
+    learned: list[dict[str, Any]] = [{"params": list(params.values())}]
     if METHODS[config.method].learns_alpha:
         alpha_lr = config.alpha_lr or config.outer_lr
         learned.append({"params": list(alpha.values()), "lr": alpha_lr})

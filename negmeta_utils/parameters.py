@@ -2,7 +2,7 @@
 
 import ast
 import math
-from typing import get_args
+from typing import Any, get_args
 
 IN_WORDS = {
     int: "a whole number",
@@ -14,7 +14,7 @@ IN_WORDS = {
 PAPERMILLS_OWN = "PAPERMILL_"  # how the names begin that its --inject-paths adds
 
 
-def check_value(name: str, value: object, kind: type, least: int = 1) -> None:
+def check_value(name: str, value: Any, kind: Any, least: int = 1) -> None:
     """Raise ValueError where parameter `name` cannot have that value.
 
     kind: int, from `least` on; float, positive and finite, which an int may be too; str; bool; or

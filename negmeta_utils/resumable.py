@@ -44,9 +44,9 @@ def features_table(
     of them, or few. eval_split: whose classes the tasks are of; the others as for
     `evaluate_features`. Raises ValueError as it and as `evaluation.shared_test_images`.
     """
-    for name, value, known in (("eval_split", eval_split, SPLITS), ("engine", engine, ENGINES)):
-        if value not in known:
-            raise ValueError(f"{name}={value!r}: not one of {', '.join(known)}")
+    for name, value, among in (("eval_split", eval_split, SPLITS), ("engine", engine, ENGINES)):
+        if value not in among:
+            raise ValueError(f"{name}={value!r}: not one of {', '.join(among)}")
     check_comparable(trained)
     as_shipped = not disjoint and eval_split == "test" and engine != "reference"
     known = [shipped_features(run, eval_seed) if as_shipped else None for run in trained]

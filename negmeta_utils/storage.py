@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow.parquet
@@ -167,7 +167,7 @@ def signals_noted() -> Iterator[list[int]]:
         yield noted
         return
     both = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in both}
+    before: dict[int, Any] = {number: signal.getsignal(number) or signal.SIG_DFL for number in both}
 
     def note(number: int, frame: object) -> None:
         noted.append(number)

@@ -21,7 +21,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 # Used without an import: programs and kernels of their own, and what the study was asked to have.
 NOT_IMPORTED = {
     "main": {"jupyterlab", "nbval", "cryptography"},
-    "test": {"pytest-xdist", "setuptools", "pre-commit", "ruff"},
+    "test": {"pytest-xdist", "setuptools", "mypy", "pre-commit", "ruff"},
 }
 # Imported, and there with what is declared and needs them.
 BROUGHT = {

@@ -26,7 +26,7 @@ def left_out(found: Found, splits: dict[str, Split]) -> list[LeftOut]:
     """What lies in the folder of a data set and is not read, most files first."""
     used = {os.path.normpath(path) for paths in found.parts.values() for path in paths}
     if found.layout.of_files:
-        used.update(os.path.normpath(i) for split in splits.values() for i in split.images)
+        used.update(os.path.normpath(str(i)) for split in splits.values() for i in split.images)
     reasons: dict[str, list[str]] = {}
     for number, (path, reason) in enumerate(_entries(str(found.folder))):
         if number == MOST:

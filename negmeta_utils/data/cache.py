@@ -69,11 +69,11 @@ def kept(path: Path) -> ImageSet | None:
 def fingerprint(images: np.ndarray, names: tuple[str, ...]) -> str:
     """Short digest of pixels and class names."""
     digest = hashlib.sha256(json.dumps([images.shape, names]).encode())
-    digest.update(images)
+    digest.update(images.data)
     return digest.hexdigest()[:16]
 
 
 def _digest(about: dict, images: np.ndarray) -> str:
     digest = hashlib.sha256(json.dumps([about, images.shape, str(images.dtype)]).encode())
-    digest.update(images)
+    digest.update(images.data)
     return digest.hexdigest()

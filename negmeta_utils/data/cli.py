@@ -98,7 +98,7 @@ def _recognised(folder: Path) -> dict[str, layouts.Found]:
         with suppress(layouts.UnknownLayout):
             found[name] = layouts.find(name, candidates, folder)
     if not found:
-        candidates = [*chain(*known.values()), image_trees.ANY_FOLDERS]
+        candidates = (*chain(*known.values()), image_trees.ANY_FOLDERS)
         found[datasets.FOLDER] = layouts.find("data set", candidates, folder)
     return found
 

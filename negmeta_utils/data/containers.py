@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def _distinct_texts(path: Path, names: Iterable[object]) -> dict[object, str]:
     return texts
 
 
-def _text(path: Path, value: object) -> str:
+def _text(path: Path, value: Any) -> str:
     try:
         return pickles.text(value)
     except ValueError as error:
@@ -121,7 +122,7 @@ def _read_cifar(parts: list[Path], split: str) -> Split:
     return split_of({c: [of[f] for f in sorted(of)] for c, of in rows.items()}, parts[0].parent)
 
 
-def _dictionary(path: Path, **kinds: type) -> dict:
+def _dictionary(path: Path, **kinds: Any) -> dict:
     """The pickled dictionary at `path`. Raises ValueError where it lacks one of these keys, or
     holds something else there."""
     content = pickles.load(path)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,7 +31,7 @@ OWN_CLASSES = (
 
 # A file, a file's content, or pixels: uint8 [height, width, 3]. Files are texts, because tens of
 # thousands of them are listed whenever a data set is loaded, and paths take seconds.
-Image = str | bytes | np.ndarray
+Image: TypeAlias = str | bytes | np.ndarray
 
 
 class Split(NamedTuple):
@@ -222,4 +222,4 @@ def _refuse_shared(found: Found, splits: dict[str, Split]) -> None:
         if found.layout.of_files:
             twice = sorted(set(splits[one].images) & set(splits[other].images))
             if twice:
-                raise ValueError(f"{twice[0]}: is in {one} and in {other}; correct the data")
+                raise ValueError(f"{twice[0]!s}: is in {one} and in {other}; correct the data")

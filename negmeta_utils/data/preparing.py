@@ -61,7 +61,9 @@ def _source_key(found: Found, split: str) -> str:
     if not found.layout.of_files:
         return _stamps(map(str, found.parts[split]))
     content = found.read(split)
-    return f"{content.class_names} {content.class_sizes.tolist()} {_stamps(content.images)}"
+    return (
+        f"{content.class_names} {content.class_sizes.tolist()} {_stamps(map(str, content.images))}"
+    )
 
 
 def _stamps(files: Iterable[str]) -> str:

@@ -85,16 +85,16 @@ def normalise(images: Images, weight: torch.Tensor, gamma: torch.Tensor) -> laye
     sign = layers.sign_of(gamma)
     oriented = weight * sign.movedim(4, 1)
     parts = [layers.pool(convolve(x, oriented)) for x in images.x.split(images.chunk, 1)]
-    pooled, index = zip(*parts, strict=True)
+    pooled, places = zip(*parts, strict=True)
     size = images.x[0, ..., 0].numel()
     pooled = layers.join(pooled, 1).mul_(sign).sub_(mean).mul_(r)
-    return layers.Normalised(images, weight, size, product.to(weight.dtype), r, index, pooled)
+    return layers.Normalised(images, weight, size, product.to(weight.dtype), r, places, pooled)
 
 
 def normalise_tangent(s: layers.Normalised, weight_t: torch.Tensor) -> layers.Tangent:
     product, mean = _patch_product(s.x, weight_t)
     m2 = layers.per_channel((s.centred * weight_t.flatten(2)).sum(2)) * s.r
-    chunks = zip(s.x.x.split(s.x.chunk, 1), s.index, strict=True)
+    chunks = zip(s.x.x.split(s.x.chunk, 1), s.places, strict=True)
     z = layers.join([layers.at(convolve(x, weight_t), index) for x, index in chunks], 1)
     return layers.Tangent(product.to(z.dtype), mean, m2, layers.pooled_tangent(s, z, mean, m2))
 
@@ -130,7 +130,7 @@ def _patch_product(images: Images, weight: torch.Tensor) -> tuple[torch.Tensor, 
 def _unpooled_weight_gradient(s: layers.Normalised, u: torch.Tensor) -> torch.Tensor:
     """The sum of X unpool(u) in block 1: [n_tasks, filters, 9 * channels]."""
     total, chunk = 0, s.x.chunk
-    for x, part, index in zip(s.x.x.split(chunk, 1), u.split(chunk, 1), s.index, strict=True):
+    for x, part, index in zip(s.x.x.split(chunk, 1), u.split(chunk, 1), s.places, strict=True):
         planes = x.new_zeros(*x.shape[:4], u.shape[4])
         planes = layers.add_unpooled(planes, part, index)
         total = total + convolutions.weight_gradient(x, planes).flatten(2)

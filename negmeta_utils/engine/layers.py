@@ -11,7 +11,8 @@ largest z in a window is the largest output too, and where it is negative the sm
 of exactly 0 counts as positive.)
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +26,12 @@ SPACE = (1, 2, 3)  # the dimensions a channel's statistics go over
 class Normalised(NamedTuple):
     """n = (z - mean z) r at the pooled places, and what later passes read again."""
 
-    x: torch.Tensor | tuple  # in block 1 `first_block.Images`
+    x: Any  # [n_tasks, n, height, width, channels]; in block 1 `first_block.Images`
     weight: torch.Tensor
     size: int  # M, the number of values a channel's statistics go over
     centred: torch.Tensor  # c = z - mean z; in block 1, C w [n_tasks, filters, 9 * channels]
     r: torch.Tensor
-    # The pooled places in their planes, in block 1 in chunks.
-    index: torch.Tensor | tuple[torch.Tensor, ...]
+    places: Any  # the pooled places in their planes; in block 1 a tuple, one a chunk
     pooled: torch.Tensor  # n at these places
 
 
@@ -79,13 +79,13 @@ def normalise_tangent(s: Normalised, x_t: torch.Tensor, weight_t: torch.Tensor) 
     z = convolutions.convolve(s.x, weight_t, x_t, s.weight)
     mean = z.mean(SPACE, keepdim=True)
     m2 = (s.centred * z).mean(SPACE, keepdim=True).mul_(s.r)
-    return Tangent(z, mean, m2, pooled_tangent(s, at(z, s.index), mean, m2))
+    return Tangent(z, mean, m2, pooled_tangent(s, at(z, s.places), mean, m2))
 
 
 def spread(s: Normalised, scale, u, dbeta, dgamma) -> Spread:
     slope = s.r * dgamma / s.size
     constant, factor = scale * dbeta / -s.size, -scale * slope
-    dz = add_unpooled(torch.addcmul(constant, s.centred, factor), scale * u, s.index)
+    dz = add_unpooled(torch.addcmul(constant, s.centred, factor), scale * u, s.places)
     return Spread(scale, u, dbeta, slope, dz)
 
 
@@ -97,7 +97,7 @@ def spread_tangent(
     constant = b.scale * (b.slope * s_t.mean - dbeta_t / s.size) - scale_t * b.dbeta / s.size
     factor, factor_t = -(b.scale * slope_t + scale_t * b.slope), -b.scale * b.slope
     dz = torch.addcmul(constant, s.centred, factor).addcmul_(s_t.z, factor_t)
-    return add_unpooled(dz, (b.scale * u_t).addcmul_(scale_t, b.u), s.index)
+    return add_unpooled(dz, (b.scale * u_t).addcmul_(scale_t, b.u), s.places)
 
 
 def activate(s: Normalised, gamma, beta) -> torch.Tensor:
@@ -164,5 +164,5 @@ def per_channel(values: torch.Tensor) -> torch.Tensor:
     return values[:, None, None, None]
 
 
-def join(parts: list[torch.Tensor], dim: int) -> torch.Tensor:
+def join(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -28,7 +28,7 @@ Backward, a block, with u = da [p > 0], nonzero at the pooled places alone:
 Shapes are those of `engine.meta_gradient`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,8 @@ class Backward(NamedTuple):
 
 
 def forward(params: Params, images: first_block.Images) -> Forward:
-    a, blocks, outputs = images, {}, {}
+    a: Any = images
+    blocks, outputs = {}, {}
     for block in BLOCKS:
         normalise = first_block.normalise if block == 1 else layers.normalise
         gamma = _gamma(params, block)

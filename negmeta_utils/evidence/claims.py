@@ -1,7 +1,7 @@
 """Verdicts on the paper's claims (a) to (f), by the rules of `rules`: tables in, tables out."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -104,7 +104,7 @@ def p_values(
     where there is nothing to test.
     """
     found = _findings(features, rates, looks)
-    table = {"claim": list(found)}
+    table: dict[str, Any] = {"claim": list(found)}
     for column in COLUMNS:
         judged = [getattr(finding, column) for finding in found.values()]
         table[column] = [j.verdict for j in judged]

@@ -59,7 +59,7 @@ def intervals(
         Interval(mean, *map(float, pooled.confidence_interval(0.95))),
         over_episodes(difference).interval(),
         estimate(difference.mean(axis=1)).interval(),
-        bootstrap_interval(difference, n_resamples, rng.integers(2**32)),
+        bootstrap_interval(difference, n_resamples, int(rng.integers(2**32))),
         fit(difference).mean.interval(),
         over_seeds(difference).interval(),
     ]

@@ -3,6 +3,7 @@ from all positions of the slider together."""
 
 import math
 import textwrap
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int)
         rows + 1, 5, left=0.11, right=0.97, top=0.94, bottom=0.1, hspace=0.5, wspace=0.48,
         height_ratios=(*[1] * rows, 1.5),
     )  # fmt: skip
-    update = rates.updates[kept]
+    update = int(rates.updates[kept])
     for number, name in enumerate(layers):
         axis = figure.add_subplot(grid[number // 5, number % 5])
         _band(axis, table[table["layer"] == name], update)
@@ -112,7 +113,7 @@ def answers_picture(answers: Answers) -> Figure:
         short = textwrap.fill(textwrap.shorten(name.lower(), 44, placeholder=" …"), 22)
         y = corners[row, 0, 1] + side / 2
         axis.text(-0.5 * side, y, short, ha="right", va="center", fontsize=9, parse_math=False)
-        axis.text(-0.2 * side, y, row + 1, ha="center", va="center", fontweight="bold")
+        axis.text(-0.2 * side, y, str(row + 1), ha="center", va="center", fontweight="bold")
     for column, text in ((0, "support"), (n_shot, "query")):
         axis.text(corners[0, column, 0], -0.12 * side, text, fontsize=9)
     figure.text(0.01, 1 - 0.3 / (inches + 1.2), _score(answers.table), fontsize=10)
@@ -225,7 +226,7 @@ def _places(axis: Axes, steps: Steps, step: int) -> None:
         colour, mark = _CLASS_COLOURS[label % 8], _CLASS_MARKS[label % 8]
         of_class = steps.labels == label
         ways = steps.places[: step + 1, of_class].swapaxes(0, 1)
-        axis.add_collection(LineCollection(ways, color=colour, lw=0.9, alpha=0.6))
+        axis.add_collection(LineCollection(list(ways), color=colour, lw=0.9, alpha=0.6))
         for group, size, face in (
             (of_class & is_support, 13, colour),
             (of_class & ~is_support & right, 6, colour),
@@ -241,7 +242,7 @@ def _places(axis: Axes, steps: Steps, step: int) -> None:
     axis.set(ylim=(low[1] - margin[1], high[1] + margin[1]))
     axis.set(title=f"embeddings after step {step} (plane shows {steps.explained:.0%} of variance)")
     axis.set(xlabel="first principal component", ylabel="second")
-    grey = {"color": "grey", "marker": "o", "ls": ""}
+    grey: dict[str, Any] = {"color": "grey", "marker": "o", "ls": ""}
     key = [
         Line2D([], [], **grey, ms=11, mec="black", label="support"),
         Line2D([], [], **grey, ms=6, label="query, right"),

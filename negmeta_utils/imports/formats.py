@@ -135,9 +135,9 @@ def recognise(path: Path, keys: Iterable[str]) -> Translation:
                 return _translation(form, prefix, wanted, keys)
             best = max(best, (share, form, prefix), key=lambda found: found[0])
     share, form, prefix = best
-    wanted = [prefix + key for key in form.keys.values()]
-    missing = next(key for key in wanted if key not in keys)
-    left = [key for key in keys if key not in wanted]
+    theirs = [prefix + key for key in form.keys.values()]
+    missing = next(key for key in theirs if key not in keys)
+    left = [key for key in keys if key not in theirs]
     raise ValueError(
         f"{path}: of no known format; most like {form.library}, but without {missing!r}"
         f"{nearest(missing, left)}; name its keys in a file for --mapping"

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -108,7 +109,7 @@ def _is_head(ours: str) -> bool:
 
 
 def _config(
-    seen: dict[str, object], given: dict[str, object], digest: str
+    seen: dict[str, Any], given: dict[str, Any], digest: str
 ) -> tuple[TrainConfig, int | None]:
     """The training as far as it is known, held to the rules of `TrainConfig`; and the run's seed
     where that is unknown."""
@@ -118,7 +119,7 @@ def _config(
     for name, value in seen.items():
         if given.get(name, value) != value and name in ("n_way", "n_filters"):
             raise ValueError(f"{name}={given[name]!r}: the file has {value}; leave it out")
-    config = TrainConfig(**{"method": "maml", **seen, **given})
+    config = TrainConfig(**dict({"method": "maml"}, **seen, **given))
     if config.image_size is None:
         config = replace(config, image_size=find_dataset(config.dataset).image_size)
     return config, None if "seed" in given else -1 - int(digest[:8], 16)

@@ -46,8 +46,8 @@ def init_params(
             params[f"{layer}.norm.weight"] = torch.ones(width)
             params[f"{layer}.norm.bias"] = torch.zeros(width)
         before = width
-    for name, shape in (("weight", (n_way, before)), ("bias", (n_way,))):
-        drawn = torch.rand(shape, generator=generator) * 2 - 1
+    for name, sizes in {"weight": [n_way, before], "bias": [n_way]}.items():
+        drawn = torch.rand(sizes, generator=generator) * 2 - 1
         params[f"logits.{name}"] = drawn / math.sqrt(before)
     return params
 

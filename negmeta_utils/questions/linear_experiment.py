@@ -221,8 +221,8 @@ def shared_and_own_rates(
     tables = []
     for seed in seeds:
         path = learn_meta_sgd(problem, 0.0, n_updates, seed, correlation, n_shared)
-        tables.append(_path(OWN, seed, path[:, :n_own], best[0]))
-        tables.append(_path(SHARED, seed, path[:, n_own:], best[-1]))
+        tables.append(_path(OWN, seed, path[:, :n_own], float(best[0])))
+        tables.append(_path(SHARED, seed, path[:, n_own:], float(best[-1])))
     return pd.concat(tables, ignore_index=True)
 
 

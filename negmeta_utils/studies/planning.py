@@ -31,6 +31,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
@@ -203,7 +204,8 @@ def _read_steps(path: Path) -> dict[str, dict]:
         content = study_yaml.load(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not YAML, or not a study ({error}); correct it") from error
-    steps = content.get("steps") if isinstance(content, dict) else None
+    content = content if isinstance(content, dict) else {}
+    steps = content.get("steps")
     if not isinstance(steps, dict) or not steps:
         raise ValueError(f"{path}: not a study: it needs `steps:` and at least one step below")
     if unknown := set(content) - {"steps"}:
@@ -308,7 +310,7 @@ def _as_list(value: object) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def _taken(value: object, jobs: dict[str, Job]) -> list[Job | object]:
+def _taken(value: object, jobs: dict[str, Job]) -> list[Any]:
     """The jobs that a `{from: STEP, ...}` means; a folder, or any other value, as it is."""
     return _select(jobs.values(), value) if isinstance(value, dict) else [value]
 

@@ -1,6 +1,13 @@
 """What a study can show, in a sentence that stands before its verdicts, from its manifests."""
 
-PAPER = {"dataset": "mini-imagenet", "image_size": 84, "n_filters": 64, "n_updates": 60_000}
+from typing import Any
+
+PAPER: dict[str, Any] = {
+    "dataset": "mini-imagenet",
+    "image_size": 84,
+    "n_filters": 64,
+    "n_updates": 60_000,
+}
 SHORT = 0.1  # below this share of the paper's updates, a training is a check and no test
 IN_WORDS = {"mini-imagenet": "Mini-ImageNet", "glyphs": "drawn characters", "omniglot": "Omniglot"}
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from negmeta_utils import storage
 from negmeta_utils.config import TrainConfig
@@ -65,7 +66,7 @@ def first_difference(found: dict, published: dict) -> str | None:
 def digits(name: str) -> dict:
     """Of one of `TRAININGS`: the loss of each meta-update, and digests of the network and of the
     evaluated pairs."""
-    short = {"val_every": UPDATES, "checkpoint_every": UPDATES, "val_episodes": 2}
+    short: dict[str, Any] = {"val_every": UPDATES, "checkpoint_every": UPDATES, "val_episodes": 2}
     config = replace(
         TRAININGS[name], dataset="glyphs", device="cpu", n_updates=UPDATES, test_episodes=0, **short
     )
