@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import torch
-from test_crash import kill_at_random
-from test_notebooks import NOTEBOOKS, nbval
+from checking_notebooks import NOTEBOOKS, nbval
+from killing import kill_at_random
 
 from negmeta_utils.config import TrainConfig
 

@@ -74,3 +74,8 @@ def test_a_room_at_the_top_of_the_house_is_not_imported_from_below(name):
     for module, others in OWN.items():
         if room(module) not in doors:
             assert name not in {room(other) for other in others}, module
+
+
+def test_no_file_of_the_tests_imports_a_test():
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not [name for name in imported(path) if name.startswith("test_")], path

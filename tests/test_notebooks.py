@@ -7,24 +7,15 @@ import sys
 import nbformat
 import papermill
 import pytest
+from checking_notebooks import NOTEBOOKS, nbval
 
 from negmeta_utils import runs
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.studies import planning
 
-NOTEBOOKS = sorted(planning.NOTEBOOKS.glob("*.ipynb"))
 TRAIN = planning.NOTEBOOKS / "01_train.ipynb"
 CHECKED = "nbval-check-output"  # the tag of a cell
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-
-
-def nbval(*paths):
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax",
-         "--nbval-cell-timeout=600", "--nbval-kernel-startup-timeout=600",
-         "--rootdir", str(paths[0].parent), *map(str, paths)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
 
 
 def checked_cells(notebook):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_meta_gradient import assert_same, random_setting
+from random_settings import assert_same, random_setting
 
 from benchmarks.peers import Work
 from negmeta_utils import adaptation, model, objective
@@ -311,7 +311,7 @@ def test_no_memory_is_touched_but_its_own(tmp_path):
     compiler.chmod(0o755)
     program = """
 from negmeta_utils.engine import library, meta_gradient as adjoint
-from test_meta_gradient import random_setting
+from random_settings import random_setting
 for size, channels in ((19, 3), (30, 1)):
     setting = dict(image_size=size, channels=channels, n_tasks=1, n_filters=32)
     params, alpha, episodes = random_setting("meta-sgd", **setting)

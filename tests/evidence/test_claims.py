@@ -2,6 +2,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from random_tables import NONE, RATE_SIGNS, SIGNS, rates_table, synthetic
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -30,11 +31,6 @@ from negmeta_utils.evidence.rules import (
 from negmeta_utils.evidence.t_tests import OFF_TASK_ALONE, paper_t_test, t_test
 from negmeta_utils.studies.planning import NOTEBOOKS
 
-# What is true, in percentage points (MAML, Meta-SGD), head being before adaptation minus ordinary;
-# and of the layers' mean rates, in the spread between seeds.
-RATE_SIGNS = {"conv1": -1, "conv2": -1, "conv3": -1, "conv4": -1, "logits": 1}
-SIGNS = np.array(list(RATE_SIGNS.values()))
-NONE = {"head": (-2, -2), "skill": (0, 0), "on": (0, 0), "off": (0, 0), "rates": 0 * SIGNS}
 AS_THE_PAPER = {
     "head": (0, 0), "skill": (0, 5), "on": (-4, -4), "off": (-4, 4), "rates": 6 * SIGNS
 }  # fmt: skip
@@ -59,53 +55,6 @@ TRUTHS = {
     "reversed": (REVERSED, dict.fromkeys("abcdef", CONTRADICTED), 20),
     "half of it": (HALF, dict.fromkeys("abcde") | {"f": REPRODUCED}, 60),
 }
-
-
-def synthetic(rng, truth, n_seeds=5, n_episodes=30, between_seeds=0.6, centred=False, spread=1.0):
-    """Features whose effects are known; seeds crossed with episodes, episodes shared by methods.
-
-    Every quantity varies between seeds (of each method), between episodes (in part alike for both
-    methods) and by a residual, in percentage points. centred: what varies between seeds adds up to
-    nothing, so that the truth holds for these very networks and not only for the methods. spread:
-    of seeds, episodes and residual, as a multiple.
-    """
-    shape = (2, n_seeds, n_episodes)
-    between_seeds *= spread
-
-    def vary(truth, scale):
-        scale *= spread
-        values = np.asarray(truth, dtype=float)[:, None, None] + np.zeros(shape)
-        seeds = between_seeds * rng.standard_normal((2, n_seeds, 1))
-        values += seeds - seeds.mean(axis=1, keepdims=True) * centred
-        values += scale * rng.standard_normal((1, 1, n_episodes))
-        values += 0.5 * scale * rng.standard_normal((2, 1, n_episodes))
-        return values + scale * rng.standard_normal(shape)
-
-    same, other = 60 + vary(truth["skill"], 2), 60 + vary((0, 0), 2)
-    method, seed, episode = np.indices(shape)
-    columns = {
-        "method": np.where(method == 0, MAML, META_SGD),
-        "seed": seed,
-        "episode": episode,
-        "same_before": same / 100,
-        "same_after": (same + vary(truth["on"], 1.5)) / 100,
-        "other_before": other / 100,
-        "other_after": (other + vary(truth["off"], 1.5)) / 100,
-        "ordinary": (same - vary(truth["head"], 1.5)) / 100,
-    }
-    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
-
-
-def rates_table(means, updates=(0, 10)):
-    """means: [seeds, 5 layers] at the last update; zero before, and rows of another group."""
-    rows = [
-        (seed, update, layer, group, mean * (update == updates[-1]) * (group != "batchnorm"))
-        for seed, layers in enumerate(means)
-        for update in updates
-        for layer, mean in zip(RATE_SIGNS, layers, strict=True)
-        for group in ("weights+bias", "batchnorm")
-    ]
-    return pd.DataFrame(rows, columns=["seed", "update", "layer", "group", "mean"])
 
 
 def tables(truth, n, seed=0, **settings):

@@ -1,9 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from random_tables import NONE, synthetic, table
 from scipy import stats
-from test_claims import NONE, synthetic
-from test_quantities import table
 
 from negmeta_utils.evidence.interval_methods import INTERVALS, compared
 from negmeta_utils.evidence.mixed_model import mixed_model

@@ -3,9 +3,9 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from random_tables import crossed, table
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
-from test_quantities import crossed, table
 
 from negmeta_utils.evidence.intervals import over_episodes
 from negmeta_utils.evidence.mixed_model import fit, mixed_model

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from random_tables import crossed, table
 from scipy import stats
-from test_quantities import crossed, table
 
 from negmeta_utils.evidence.interval_methods import draw
 from negmeta_utils.evidence.intervals import over_seeds

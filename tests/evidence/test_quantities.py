@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from random_tables import crossed, table
 from scipy import stats
 
 from negmeta_utils.evidence.intervals import (
@@ -19,26 +20,6 @@ from negmeta_utils.evidence.quantities import (
     hierarchical_bootstrap,
 )
 from negmeta_utils.evidence.t_tests import paper_t_test, t_test_readings
-
-
-def table(n_seeds=3, n_episodes=60, methods=(MAML, META_SGD), seed=0):
-    """Random features of 50 query images; an episode's difficulty is shared by all the models."""
-    rng = np.random.default_rng(seed)
-    difficulty = rng.uniform(0.3, 0.9, n_episodes)
-    models = [(method, s) for method in methods for s in range(n_seeds)]
-    frames = []
-    for method, s in models:
-        counts = rng.binomial(50, difficulty[:, None], (n_episodes, len(ACCURACIES)))
-        frame = pd.DataFrame(counts / 50, columns=ACCURACIES)
-        frames.append(frame.assign(method=method, seed=s, episode=range(n_episodes)))
-    return pd.concat(frames, ignore_index=True)
-
-
-def crossed(rng, n_seeds, n_episodes, between_seeds, between_episodes, residual=1.0):
-    """A grid [seeds, episodes] whose true mean is zero."""
-    values = residual * rng.standard_normal((n_seeds, n_episodes))
-    values += between_seeds * rng.standard_normal((n_seeds, 1))
-    return pd.DataFrame(values + between_episodes * rng.standard_normal((1, n_episodes)))
 
 
 def misses(interval):

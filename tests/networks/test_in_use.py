@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_modules import TINY
+from tiny_network import TINY
 
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.config import TrainConfig

@@ -1,0 +1,18 @@
+"""nbval over the study's notebooks."""
+
+import os
+import subprocess
+import sys
+
+from negmeta_utils.studies import planning
+
+NOTEBOOKS = sorted(planning.NOTEBOOKS.glob("*.ipynb"))
+
+
+def nbval(*paths):
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax",
+         "--nbval-cell-timeout=600", "--nbval-kernel-startup-timeout=600",
+         "--rootdir", str(paths[0].parent), *map(str, paths)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
