@@ -78,11 +78,6 @@ def test_a_notebook(clone):
     assert "Figure 6" in page
 
 
-def test_the_page_is_short():
-    words = len(re.sub(r"```.*?```", "", TEXT, flags=re.S).split())
-    assert words < 250, "half a screen"
-
-
 def test_the_citation_is_of_the_paper_and_of_this_version():
     citation = yaml.safe_load((runs.ROOT / "CITATION.cff").read_text())
     project = (runs.ROOT / "pyproject.toml").read_text()

@@ -3,6 +3,7 @@ states."""
 
 import re
 import shlex
+import socket
 import subprocess
 import time
 import urllib.error
@@ -57,11 +58,8 @@ def test_conda_installs_what_pip_does(clone):
 
 
 def check_make_study(command, clone, data):
-    said = make_says("study", clone).splitlines()
-    study, report, verify = said
-    assert study == ".venv/bin/negmeta study demo --workers 2"
-    assert report == ".venv/bin/negmeta report demo"
-    assert verify == ".venv/bin/negmeta verify"
+    study, report, verify = make_says("study", clone).splitlines()
+    assert shlex.split(verify)[1:] == ["verify"]
     result = run(f"{study} {TINY} && {report}", clone)
     assert result.returncode == 0, result.stderr
     assert "Look at the executed notebooks and figures in" in result.stdout
@@ -81,7 +79,8 @@ def check_make_test(command, clone, data):
 
 def check_make_lab(command, clone, data):
     said = make_says("lab", clone).strip()
-    port = 18931
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     server = subprocess.Popen(
         [*shlex.split(said), "--no-browser", "--allow-root", f"--port={port}",
          "--IdentityProvider.token=", "--ServerApp.port_retries=0"],
