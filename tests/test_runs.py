@@ -81,6 +81,18 @@ def test_a_broken_table_is_named(tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
+def test_a_folder_without_a_name_goes_when_python_ends(monkeypatch):
+    at_the_end = []
+    monkeypatch.setattr(
+        runs.atexit, "register", lambda f, *a, **k: at_the_end.append(lambda: f(*a, **k))
+    )
+    folder = runs.output_folder(None)
+    (folder / "table.csv").write_text("of a notebook")
+    (remove,) = at_the_end
+    remove()
+    assert not folder.exists()
+
+
 def test_relative_paths_are_relative_to_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert runs.resolve("figures/demo") == tmp_path / "figures" / "demo"

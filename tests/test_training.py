@@ -151,6 +151,14 @@ def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     assert "12 meta-updates in" in lines[-1]
 
 
+def test_the_last_line_on_progress_tells_the_accuracy_of_the_last_update(tiny_config, tmp_path):
+    lines = []
+    run = train(replace(tiny_config, n_updates=4), tmp_path, lines.append)
+    accuracy = run.history()["train_accuracy"].iloc[-1]
+    assert lines[-2].startswith("meta-update 4 of 4, 0.0 min left")
+    assert lines[-2].endswith(f"training accuracy {accuracy:.2f}")
+
+
 def test_a_model_learns_to_tell_the_colours_apart(tiny_config, tmp_path):
     run = train(replace(tiny_config, n_updates=40, n_filters=8, test_episodes=60), tmp_path / "run")
     assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
