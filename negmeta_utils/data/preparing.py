@@ -1,5 +1,6 @@
 """From a data set as it lies on disk to cache files, one a split, whole or not there at all."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -87,11 +88,20 @@ def locked(folder: Path) -> Iterator[None]:
     """The cache folder is filled by one process at a time; the others wait here."""
     lock = FileLock(folder / LOCK)
     with _writing(folder):
+        _make(folder / LOCK)
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def _make(lock: Path) -> None:
+    """filelock would wait for ever where a file cannot be made although its folder is there."""
+    try:
+        lock.touch()
+    except FileNotFoundError as error:
+        raise PermissionError(errno.EACCES, "no file can be made there") from error
 
 
 def fill(wanted: Wanted, split: str) -> None:
