@@ -33,7 +33,7 @@ class StudyKernelManager(AsyncKernelManager):
         """Of this Python, in place of what the user or the site calls python3."""
         return KernelSpec(**get_kernel_dict())
 
-    async def start_kernel(self, **settings: object) -> None:
+    async def start_kernel(self, **settings: Any) -> None:
         settings["extra_arguments"] = [*settings.get("extra_arguments", ()), *OPTIONS]
         settings["env"] = environment(settings.get("env") or dict(os.environ), self.profiles)
         await super().start_kernel(pass_fds=(self.lock,), **settings)
