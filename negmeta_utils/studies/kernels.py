@@ -2,6 +2,7 @@
 
 import os
 import sysconfig
+from typing import Any
 
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
