@@ -176,34 +176,17 @@ def evaluate_features(
     model's own accuracy on A;
     shared_classes, how many classes A and B have in common, which the paper leaves to chance.
     """
-    own = {"as learned": run.alpha}
-    table = evaluate_variants(
+    own = by_rates(run, {"as learned": run.alpha}, engine)
+    table = evaluate_adaptations(
         run, images, own, n_episodes, eval_seed, batch, report, first, disjoint, engine
     )
     return table.drop(columns="variant")
 
 
-def evaluate_variants(
-    run: Run,
-    images: ImageSet,
-    variants: dict[str, Params],
-    n_episodes: int,
-    eval_seed: int = 0,
-    batch: int | None = None,
-    report: Callable[[str], None] = lambda text: None,
-    first: int = 0,
-    disjoint: bool = False,
-    engine: str = "auto",
-) -> pd.DataFrame:
-    """What `evaluate_features` gives, once with each of several sets of inner rates.
-
-    variants: rates to adapt with, by the name that stands in the column `variant`.
-    """
+def by_rates(run: Run, variants: dict[str, Params], engine: str = "auto") -> dict[str, Adaptation]:
+    """Adaptation as the run's, by name, with each of several sets of inner rates."""
     network, n_steps = network_of(run), run.parameters["inner_steps"]
-    adaptations = {n: with_rates(network, alpha, n_steps, engine) for n, alpha in variants.items()}
-    return evaluate_adaptations(
-        run, images, adaptations, n_episodes, eval_seed, batch, report, first, disjoint, engine
-    )
+    return {name: with_rates(network, alpha, n_steps, engine) for name, alpha in variants.items()}
 
 
 def with_rates(network: Network, alpha: Params, n_steps: int, engine: str = "auto") -> Adaptation:

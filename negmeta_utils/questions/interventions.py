@@ -17,7 +17,7 @@ import torch
 
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
-from negmeta_utils.evaluation import Adaptation, to_device, with_rates
+from negmeta_utils.evaluation import Adaptation, by_rates, to_device, with_rates
 from negmeta_utils.networks.catalogue import network_of
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import WEIGHTS, Network, Params
@@ -54,9 +54,8 @@ def interventions(alpha: Params, seed: int = 0, network: Network = CONV4) -> dic
 def adaptations(run: Run, images: ImageSet, eval_seed: int) -> dict[str, Adaptation]:
     """Every intervention on a run's adaptation, by name: `interventions`, those that shorten the
     step also with its length kept, and the support of one class."""
-    network, n_steps = network_of(run), run.parameters["inner_steps"]
-    changed = interventions(run.alpha, network=network)
-    found = {name: with_rates(network, alpha, n_steps) for name, alpha in changed.items()}
+    changed = interventions(run.alpha, network=network_of(run))
+    found = by_rates(run, changed)
     for name in (WITHOUT_NEGATIVE, "positive set to zero"):
         found[name + AS_LONG] = as_long(run, changed[name])
     return found | {ONE_CLASS: one_class(run, images, eval_seed)}

@@ -8,7 +8,7 @@ import torch
 
 from negmeta_utils.adaptation import CONV4_LOSS, init_alpha
 from negmeta_utils.episodes import draw_episodes, draw_pairs
-from negmeta_utils.evaluation import evaluate_adaptations, evaluate_variants, with_rates
+from negmeta_utils.evaluation import by_rates, evaluate_adaptations, with_rates
 from negmeta_utils.evidence.contrasts import change_grids, equivalence
 from negmeta_utils.model import init_params, layer_and_group
 from negmeta_utils.networks.conv4 import CONV4
@@ -204,9 +204,10 @@ def test_every_way_to_adapt_is_measured_on_the_same_pairs(run, images):
     names = [*interventions(run.alpha), WITHOUT_NEGATIVE + AS_LONG]
     names += ["positive set to zero" + AS_LONG, ONE_CLASS]
     assert list(table["variant"].unique()) == names
-    by_rates = evaluate_variants(run, images, interventions(run.alpha), 4, eval_seed=2)
-    same = table[table["variant"].isin(by_rates["variant"])]
-    assert same.reset_index(drop=True).equals(by_rates)
+    alone = by_rates(run, interventions(run.alpha))
+    expected = evaluate_adaptations(run, images, alone, 4, eval_seed=2)
+    same = table[table["variant"].isin(alone)]
+    assert same.reset_index(drop=True).equals(expected)
 
 
 def test_a_class_with_too_few_images_is_refused(run, images):

@@ -7,7 +7,12 @@ import torch
 
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import draw_episodes
-from negmeta_utils.evaluation import evaluate_features, evaluate_variants, prototype_accuracy
+from negmeta_utils.evaluation import (
+    by_rates,
+    evaluate_adaptations,
+    evaluate_features,
+    prototype_accuracy,
+)
 from negmeta_utils.questions.interventions import AS_LEARNED, interventions
 from negmeta_utils.questions.test_time import changes_over_steps, evaluate_steps, evaluate_uses
 
@@ -20,7 +25,8 @@ def features(run, images):
 
 
 def test_variants_hold_the_rates_as_learned_and_the_same_features_before(run, images, features):
-    table = evaluate_variants(run, images, interventions(run.alpha), N, eval_seed=2, batch=4)
+    changed = by_rates(run, interventions(run.alpha))
+    table = evaluate_adaptations(run, images, changed, N, eval_seed=2, batch=4)
     own = table[table["variant"] == AS_LEARNED].drop(columns="variant").reset_index(drop=True)
     pd.testing.assert_frame_equal(own, features)
     assert table["variant"].nunique() == 10
