@@ -292,6 +292,23 @@ def test_fewer_than_five_seeds_say_nothing_of_methods():
     assert "over 30 episodes" in table.measured.iloc[1]
 
 
+def test_networks_of_unknown_seeds_say_nothing_of_methods():
+    """An imported network's unknown seed is a negative number."""
+    rng = np.random.default_rng(5)
+    features = synthetic(rng, AS_THE_PAPER, n_seeds=8)
+    rates = rates_table(0.01 * AS_THE_PAPER["rates"] + 0.001 * rng.standard_normal((8, 5)))
+    known = claims(features[features["seed"] < 5], rates[rates["seed"] < 5])
+    imported = [table.assign(seed=table["seed"].where(table["seed"] < 5, -table["seed"]))
+                for table in (features, rates)]  # fmt: skip
+    found = claims(*imported)
+    assert list(found["methods"]) == list(known["methods"]) and REPRODUCED in set(known["methods"])
+    assert found["measured"][0].endswith("all signs in 8 of 8 networks"), "they are networks"
+    assert "over 5 seeds" in found["measured"][2]
+    few = [table.assign(seed=table["seed"].where(table["seed"] < 4, -table["seed"]))
+           for table in (features, rates)]  # fmt: skip
+    assert (claims(*few)["methods"] == UNDECIDED).all()
+
+
 def test_a_handful_of_episodes_says_nothing():
     features = synthetic(np.random.default_rng(5), AS_THE_PAPER, n_episodes=29)
     table = claims(features, None)

@@ -1,0 +1,84 @@
+"""Imported runs in the notebooks that take them, and in verdicts. Notebooks are parameterised by
+papermill and executed in this process, which spares five kernels."""
+
+import matplotlib.pyplot as plt
+import papermill.iorw
+import papermill.parameterize
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from test_importing import Oracle, blocks, named
+
+from negmeta_utils.imports.importing import import_run
+from negmeta_utils.storage import read_table
+from negmeta_utils.studies.planning import NOTEBOOKS
+
+WIDTH = 4
+SETTINGS = {"dataset": "glyphs", "image_size": 16, "n_query": 2, "inner_steps": 1}
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    """As in a kernel: what cells define is seen by `In` and `globals()`."""
+    monkeypatch.setattr(plt, "show", plt.close)
+    shell = InteractiveShell.instance()
+    yield shell
+    InteractiveShell.clear_instance()
+    plt.close("all")
+
+
+def execute(shell, name, parameters):
+    notebook = papermill.iorw.load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb"))
+    notebook = papermill.parameterize.parameterize_notebook(notebook, parameters)
+    shell.reset()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            shell.run_cell(cell.source, store_history=True).raise_error()
+
+
+def imported(folder, conv, norm, head, rates):
+    """Two runs need two files, since a run's seed is made from its file's digest."""
+    oracle = Oracle(blocks(1, WIDTH), WIDTH, named(conv, norm, head, 0 if rates else 1))
+    state = oracle.state()
+    if rates:  # in the order of parameters(), where normalisation comes first
+        order = [f"features.{b}.{part}" for b in range(4) for part in ("normalize", "conv")]
+        keys = [f"{part}.{kind}" for part in [*order, "classifier"] for kind in ("weight", "bias")]
+        state |= {f"lrs.{n}": 0.01 * torch.randn(state[k].shape) for n, k in enumerate(keys)}
+    torch.save(state, folder / "theirs.pt")
+    return import_run(folder / "theirs.pt", folder / "run", **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def meta_sgd(tmp_path_factory):
+    keys = "features.{}.conv", "features.{}.normalize", "classifier"
+    return imported(tmp_path_factory.mktemp("learn2learn"), *keys, rates=True)
+
+
+@pytest.fixture(scope="module")
+def maml(tmp_path_factory):
+    keys = "conv{}.0", "conv{}.1", "logits"
+    return imported(tmp_path_factory.mktemp("few-shot"), *keys, rates=False)
+
+
+def test_notebooks_0_2_3_5_and_8_take_imported_runs(shell, meta_sgd, maml, tmp_path):
+    theirs, other = str(meta_sgd.directory), str(maml.directory)
+    of_each = {
+        "00_explore": {"runs": [theirs, other], "n_episodes": 2, "n_steps": 1},
+        "02_alpha_distribution": {"runs": [theirs]},
+        "03_feature_adaptation": {"runs": [theirs, other], "n_episodes": 2},
+        "05_mechanism": {
+            "runs": [theirs], "maml_runs": [other], "n_episodes": 2, "n_geometry": 1,
+        },
+        "08_test_time": {"runs": [theirs, other], "n_episodes": 2, "n_others": [1]},
+    }  # fmt: skip
+    for name, parameters in of_each.items():
+        execute(shell, name, {**parameters, "out_dir": str(tmp_path / name)})
+    features = read_table(tmp_path / "03_feature_adaptation" / "features.parquet")
+    seeds = {run.parameters["seed"] for run in (meta_sgd, maml)}
+    assert set(features["seed"]) == seeds and all(seed < 0 for seed in seeds)
+    rates = read_table(tmp_path / "02_alpha_distribution" / "rates.parquet")
+    (row,) = rates[(rates["layer"] == "conv2") & (rates["group"] == "weights+bias")].itertuples()
+    own = torch.cat([meta_sgd.alpha[f"conv2.{kind}"].flatten() for kind in ("weight", "bias")])
+    assert row.mean == pytest.approx(float(own.mean()), rel=1e-5)
+    answers = tmp_path / "05_mechanism" / "summary.md"
+    assert "primary contrast" in answers.read_text()
