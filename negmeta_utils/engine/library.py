@@ -60,9 +60,7 @@ def _library(bits: int) -> ctypes.CDLL | None:
                 _compile(command, [s for s in sources if s.suffix == ".c"], temporary)
                 with temporary.open("r+b") as file:
                     file.write(hashlib.sha256(file.read()).digest())  # after all that is loaded
-        loaded = ctypes.CDLL(str(path))
-        loaded.keep_memory()
-        return loaded
+        return ctypes.CDLL(str(path))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error).encode()
         reason = next(iter(said.decode(errors="replace").splitlines()), "no reason given")

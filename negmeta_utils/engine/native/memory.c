@@ -1,13 +1,19 @@
 /* A stack of memory for one call: large blocks are asked for, and cut into arrays. */
 #include "common.h"
+#include <pthread.h>
 #include <setjmp.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #define CHUNK (1L << 24)
 #define LINE 64 /* of a cache: arrays begin with one, so that no vector lies across two */
 #define MOST 4096
+
+/* Blocks that the last calls gave back, for the next ones, of any thread. The system would have to
+ * clear them page by page each time, which takes longer than some of the work that they are for. */
+#define SPARE 32
+#define SPARE_BYTES (1L << 28)
+static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+static char *spare[SPARE];
+static long spare_size[SPARE], spare_bytes;
 
 struct Memory {
     Mark top; /* used: of the last chunk */
@@ -16,11 +22,38 @@ struct Memory {
     jmp_buf failed;
 };
 
+static char *block(long *size) {
+    char *found = NULL;
+    pthread_mutex_lock(&guard);
+    for (int i = 0; i < SPARE && !found; i++)
+        if (spare[i] && spare_size[i] >= *size) {
+            found = spare[i];
+            *size = spare_size[i];
+            spare_bytes -= *size;
+            spare[i] = NULL;
+        }
+    pthread_mutex_unlock(&guard);
+    return found ? found : aligned_alloc(LINE, *size);
+}
+
+static void give_back(char *chunk, long size) {
+    pthread_mutex_lock(&guard);
+    for (int i = 0; i < SPARE && chunk && spare_bytes + size <= SPARE_BYTES; i++)
+        if (!spare[i]) {
+            spare[i] = chunk;
+            spare_size[i] = size;
+            spare_bytes += size;
+            chunk = NULL;
+        }
+    pthread_mutex_unlock(&guard);
+    free(chunk);
+}
+
 void *take(Memory *m, long bytes) {
     bytes = (bytes + LINE - 1) / LINE * LINE;
     if (m->top.chunks == 0 || m->top.used + bytes > m->sizes[m->top.chunks - 1]) {
         long size = bytes > CHUNK ? bytes : CHUNK;
-        char *chunk = m->top.chunks < MOST ? aligned_alloc(LINE, size) : NULL;
+        char *chunk = m->top.chunks < MOST ? block(&size) : NULL;
         if (!chunk)
             longjmp(m->failed, 1);
         m->chunks[m->top.chunks] = chunk;
@@ -34,8 +67,10 @@ void *take(Memory *m, long bytes) {
 Mark mark(const Memory *m) { return m->top; }
 
 void release(Memory *m, Mark mark) {
-    while (m->top.chunks > mark.chunks)
-        free(m->chunks[--m->top.chunks]);
+    while (m->top.chunks > mark.chunks) {
+        m->top.chunks--;
+        give_back(m->chunks[m->top.chunks], m->sizes[m->top.chunks]);
+    }
     m->top.used = mark.used;
 }
 
@@ -56,13 +91,4 @@ int attempt(void (*work)(Memory *memory, void *arguments), void *arguments) {
     _mm_setcsr(before);
 #endif
     return failed;
-}
-
-/* glibc gives large blocks back to the system as soon as they are free, and every new one then
- * costs a page fault a page: more time than some of the work that they are for. */
-void keep_memory(void) {
-#ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 1 << 25);
-    mallopt(M_TRIM_THRESHOLD, 1 << 28);
-#endif
 }
