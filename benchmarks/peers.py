@@ -6,7 +6,6 @@ imported where it is used, for none is a dependency.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from negmeta_utils.episodes import (
     rows_of_episodes,
 )
 from negmeta_utils.model import BATCH_NORM_EPS, Params, init_params, n_features
+from negmeta_utils.networks.conv4 import CONV4
 
 INNER_LR, OUTER_LR = 0.01, 0.001
 OURS = ("adjoint", "reference")
@@ -207,14 +207,11 @@ def our_evaluation(work: Work) -> Callable[[int], None]:
     """Iterations of notebook 3, batched: returns a function of their number."""
     params = work.params()
     alpha = init_alpha(work.method, params, INNER_LR)
-    settings = {name: getattr(work, name) for name in ("n_way", "n_shot", "n_query", "inner_steps")}
-    run = SimpleNamespace(
-        params=params,
-        alpha={name: value.to(work.device) for name, value in alpha.items()},
-        parameters={"method": work.method, "seed": 0, **settings},
-    )
+    alpha = {name: value.to(work.device) for name, value in alpha.items()}
     images = work.images()
-    return lambda n: evaluation.evaluate_features(run, images, n)
+    return lambda n: evaluation.evaluate(
+        CONV4, params, alpha, images, n, work.n_way, work.n_shot, work.n_query, work.inner_steps
+    )
 
 
 def higher_evaluation(work: Work) -> Callable[[int], None]:

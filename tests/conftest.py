@@ -1,6 +1,7 @@
 """What several test files use: a data set of random images on disk, small enough for any test."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ TINY_IMAGES = 8
 def one_thread():
     """Tests run side by side on the cores there are."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heeds_interrupts():
+    """A shell lets what it starts in the background ignore SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
