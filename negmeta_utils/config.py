@@ -8,7 +8,7 @@ from negmeta_utils.data.splits import CLASSES
 from negmeta_utils.engine.device import resolve_device
 from negmeta_utils.engine.engines import resolve_engine
 from negmeta_utils.episodes import ImageSet, check_episode_fits
-from negmeta_utils.networks.catalogue import NETWORKS, check_name, find
+from negmeta_utils.networks.catalogue import NETWORKS, check_name, checked, find
 from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import check_value
 
@@ -92,7 +92,6 @@ class TrainConfig:
         """
         check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
         network = self.find_network(images)
-        network.check_image_size(images.image_size)
         return replace(
             self,
             image_size=images.image_size,
@@ -101,8 +100,8 @@ class TrainConfig:
         )
 
     def find_network(self, images: ImageSet) -> Network:
-        """The network that this trains on `images`."""
-        return find(
+        """The network that this trains on `images`. Raises ValueError as `catalogue.checked`."""
+        return checked(
             self.network,
             channels=images.channels,
             image_size=images.image_size,

@@ -26,6 +26,7 @@ from negmeta_utils.episodes import (
 )
 from negmeta_utils.evidence.quantities import ACCURACIES
 from negmeta_utils.networks.catalogue import network_of
+from negmeta_utils.networks.modules import check_pass
 from negmeta_utils.networks.network import Network, Params
 from negmeta_utils.parameters import check_value
 from negmeta_utils.runs import END, Run
@@ -109,10 +110,10 @@ def evaluate(
     Columns: as `evaluate_features`, without method and seed.
     Raises ValueError, naming the argument, for what does not fit together.
     """
-    _check_arguments(network, params, alpha, images, method)
+    check_episode_fits(images, n_way, n_shot + n_query)
+    _check_arguments(network, params, alpha, images, method, n_way)
     for name, value in (("n_episodes", n_episodes), ("inner_steps", inner_steps)):
         check_value(name, value, int)
-    check_episode_fits(images, n_way, n_shot + n_query)
     device = images.images.device
     params = {name: value.detach().to(device) for name, value in params.items()}
     adaptations = {"as learned": with_rates(network, alpha, inner_steps)}
@@ -126,30 +127,39 @@ def evaluate(
 
 
 def _check_arguments(
-    network: Network, params: Params, alpha: Params, images: ImageSet, method: str
+    network: Network, params: Params, alpha: Params, images: ImageSet, method: str, n_way: int
 ) -> None:
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"network: a {type(network).__name__}; make a network of it by negmeta_utils.network"
+        )
     if method not in METHODS:
         raise ValueError(f"method={method!r}: not one of {', '.join(METHODS)}")
     for argument, given in (("params", params), ("alpha", alpha)):
-        for name, value in given.items():
+        if not isinstance(given, dict) or not all(map(torch.is_tensor, given.values())):
+            raise ValueError(f"{argument}: must be tensors by the names of parameters")
+        for name in given:
             try:
-                network.layer_and_group(name)
-                fits = value.expand(params[name].shape).shape == params[name].shape
-            except (KeyError, RuntimeError, ValueError):
-                fits = False
-            if not fits:
-                raise ValueError(f"{argument}: {name!r} is of no parameter of {network.name}")
-    if missing := sorted(set(params) - set(alpha)):
-        raise ValueError(f"alpha: no rate for {missing[0]!r}; give 0 where nothing adapts")
+                layer = network.layer_and_group(name)[0]
+            except (KeyError, ValueError):
+                layer = None
+            if layer not in network.layers:
+                raise ValueError(
+                    f"{argument}: {name!r} is no parameter of {network.name}; buffers do not count"
+                )
+    if missing := alpha.keys() - params.keys():
+        raise ValueError(f"params: {min(missing)!r} is missing")
+    if missing := params.keys() - alpha.keys():
+        raise ValueError(f"alpha: no rate for {min(missing)!r}; give 0 where nothing adapts")
+    for name, rate in alpha.items():
+        wanted = list(params[name].shape)
+        try:
+            rate.expand(wanted)
+        except RuntimeError as error:
+            raise ValueError(f"alpha: {name!r} is {list(rate.shape)}, wanted {wanted}") from error
     network.check_image_size(images.image_size)
-    try:
-        network.forward(params, images.images[:2].float() / 255)
-    except (KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"images: {images.channels} channels of {images.image_size}x{images.image_size} do "
-            f"not go through {network.name} with these params ({reason})"
-        ) from error
+    least = 1 if METHODS[method].prototypes else n_way
+    check_pass(network, params, images.images[:2].float() / 255, least)
 
 
 def evaluate_features(

@@ -140,7 +140,8 @@ def recognise(path: Path, keys: Iterable[str]) -> Translation:
     left = [key for key in keys if key not in theirs]
     raise ValueError(
         f"{path}: of no known format; most like {form.library}, but without {missing!r}"
-        f"{nearest(missing, left)}; name its keys in a file for --mapping"
+        f"{nearest(missing, left)}; name its keys in a file for --mapping, or a module of your own "
+        "with --network FILE.py:CLASS"
     )
 
 
@@ -153,6 +154,15 @@ def _translation(form: Format, prefix: str, wanted: dict[str, str], keys: list[s
         rates = {ours: f"{form.rates}.{number}" for number, ours in enumerate(wanted)}
     twins = tuple(prefix + start for start in form.twins)
     return Translation(form.library, network, found, rates, twins)
+
+
+def own_names(network: str, keys: Iterable[str]) -> Translation:
+    """The translation of the state_dict() of a module of one's own, which DataParallel may have
+    wrapped. Raises ValueError for a network that is not there."""
+    check_name(network)
+    names = [key for key in keys if not key.endswith(STATISTICS)]
+    wrapped = "module." if all(name.startswith("module.") for name in names) else ""
+    return Translation(network, network, {key.removeprefix(wrapped): key for key in names}, {})
 
 
 def read_mapping(path: Path) -> Translation:

@@ -16,6 +16,7 @@ from negmeta_utils.imports.formats import (
     STATISTICS,
     Translation,
     nearest,
+    own_names,
     read_mapping,
     recognise,
 )
@@ -49,9 +50,7 @@ def import_run(
     """
     path, out = Path(path).expanduser(), runs.resolve(out)
     tensors = read_tensors_of(path)
-    found = read_mapping(Path(mapping)) if mapping else recognise(path, tensors)
-    if not mapping:
-        _refuse_leftovers(path, found, tensors)
+    found = _translation(path, mapping, given.get("network"), tensors)
     seen = _seen_in(path, found, tensors) | {"network": given.get("network", found.network)}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     config, unknown_seed = _config(seen, given, digest)
@@ -61,6 +60,18 @@ def import_run(
     manifest = _manifest(path, digest, found, tensors, config, {**seen, **given}, unknown_seed, own)
     _write(out, manifest, network, params, alpha)
     return runs.load_run(out)
+
+
+def _translation(
+    path: Path, mapping: str | Path | None, network: object, tensors: dict[str, torch.Tensor]
+) -> Translation:
+    if mapping:
+        return read_mapping(Path(mapping))
+    if network is not None and network not in catalogue.NETWORKS:
+        return own_names(str(network), tensors)
+    found = recognise(path, tensors)
+    _refuse_leftovers(path, found, tensors)
+    return found
 
 
 def in_words(run: runs.Run) -> str:
@@ -119,7 +130,8 @@ def _config(
     for name, value in seen.items():
         if given.get(name, value) != value and name in ("n_way", "n_filters"):
             raise ValueError(f"{name}={given[name]!r}: the file has {value}; leave it out")
-    config = TrainConfig(**dict({"method": "maml"}, **seen, **given))
+    known: dict[str, Any] = {"method": "maml", **seen, **given}
+    config = TrainConfig(**known)
     if config.image_size is None:
         config = replace(config, image_size=find_dataset(config.dataset).image_size)
     return config, None if "seed" in given else -1 - int(digest[:8], 16)
@@ -134,8 +146,7 @@ def _network(
     channels = next((value.shape[1] for value in images if value.dim() == 4), 3)
     sizes = (channels, config.image_size, config.n_way, config.n_filters)
     named = dict(zip(("channels", "image_size", "n_way", "n_filters"), sizes, strict=True))
-    network = catalogue.find(config.network, **named)
-    network.check_image_size(config.image_size)
+    network = catalogue.checked(config.network, **named)
     with torch.device("meta"):
         wanted = network.init(0, *sizes)
     digest = catalogue.fingerprint(config.network)
@@ -188,9 +199,10 @@ def _taken(
 ) -> Params:
     """Tensors of the wanted names and shapes, float32, copied once all is known to fit.
 
-    Raises ValueError with a line for each that is missing, or of another shape.
+    Raises ValueError with a line for each that is missing, of another shape, or not wanted.
     """
-    wrong = []
+    strange = [ours for ours in keys if ours not in wanted]
+    wrong = [f"{ours}: no parameter of the network{nearest(ours, wanted)}" for ours in strange]
     for ours, value in wanted.items():
         key, shape = keys.get(ours), list(value.shape)
         if key is None:

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 from negmeta_utils.networks.conv4 import CONV4, FOREIGN, four_blocks
-from negmeta_utils.networks.modules import network
+from negmeta_utils.networks.modules import check_pass, network
 from negmeta_utils.networks.network import Network
 from negmeta_utils.networks.resnet12 import RESNET12
 from negmeta_utils.runs import Run, resolve
@@ -49,6 +51,20 @@ def find(name: str, **sizes: int) -> Network:
         raise ValueError(f"network={name!r}: {path.name} has no class or function {attribute}")
     head, layers = getattr(maker, "HEAD", None), getattr(maker, "LAYERS", None)
     return network(maker, head, layers, name, **sizes)
+
+
+def checked(name: str, channels: int, image_size: int, n_way: int, n_filters: int) -> Network:
+    """`find`; and one's own has looked at random images of that size.
+
+    Raises ValueError as `find` and `modules.check_pass`.
+    """
+    sizes = {"channels": channels, "image_size": image_size, "n_way": n_way, "n_filters": n_filters}
+    found = find(name, **sizes)
+    found.check_image_size(image_size)
+    if name not in NETWORKS:
+        images = torch.rand(4, channels, image_size, image_size)
+        check_pass(found, found.init(0, *sizes.values()), images, n_way)
+    return found
 
 
 def network_of(run: Run) -> Network:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -38,7 +39,8 @@ def network(
     that it takes, `sizes` first of all.
     head: name of the linear layer that answers; None is the last linear layer.
     layers: names of the submodules that are rows of tables, head not among them; None is one row
-    for each module with parameters of its own. Normalisation outside them joins the layer before.
+    for each module with parameters of its own. Normalisation outside them joins the layer before,
+    and what belongs to no submodule, such as a class token, the first.
     name: as manifests have it; None is the class's.
     Raises ValueError as this module's docstring says, of what only a forward pass shows when there
     is one.
@@ -64,11 +66,36 @@ def network(
     ordered = (*watched, head)
 
     def activations(params: Params, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        with _watching(kept, [*watched.values(), head]) as seen:
+        if missing := placed.keys() - params.keys():  # else the module's own would step in
+            raise ValueError(f"params: {min(missing)!r} of {name} is missing")
+        # of the faster ways to compute attention torch has no second derivative
+        whole = sdpa_kernel(SDPBackend.MATH)
+        with whole, _watching(kept, [*watched.values(), head]) as seen:
             answer = torch.func.functional_call(kept, params, (images,))
         return _check_pass(name, seen, watched, head, answer)
 
     return Network(name, ordered, init, activations, placed.__getitem__)
+
+
+def check_pass(network: Network, params: Params, images: torch.Tensor, n_way: int) -> None:
+    """Raise ValueError for a network that does not take these images [n, channels, height, width],
+    values 0 to 1, gives one image two answers, or answers fewer than `n_way` classes."""
+    shape = "x".join(map(str, images.shape[1:]))
+    try:
+        logits, again = (network.forward(params, images) for _ in range(2))
+    except (IndexError, KeyError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"network: {network.name} with these params takes no images of {shape} ({reason})"
+        ) from error
+    if not torch.allclose(logits, again, equal_nan=True):
+        raise ValueError(
+            f"network: two looks of {network.name} at one image differ; take its dropout out"
+        )
+    if logits.shape[1] < n_way:
+        raise ValueError(
+            f"n_way={n_way}: the head of {network.name} answers {logits.shape[1]} classes"
+        )
 
 
 def _make(maker: Callable[..., nn.Module], seed: int, sizes: dict[str, int]) -> nn.Module:
@@ -90,14 +117,18 @@ def _make(maker: Callable[..., nn.Module], seed: int, sizes: dict[str, int]) -> 
 def _check_modules(name: str, module: nn.Module) -> None:
     for place, part in module.named_modules():
         if isinstance(part, _NormBase) and part.running_mean is not None:
+            instead = f"make it {type(part).__name__}(…, track_running_stats=False)"
+            if isinstance(part, _BatchNorm):
+                instead = "call torch.func.replace_all_batch_norm_modules_(module) before"
             raise ValueError(
                 f"network: {name}.{place} keeps running statistics, which one task would leave to "
-                f"the next; make it {type(part).__name__}(…, track_running_stats=False)"
+                f"the next; {instead}"
             )
-        if isinstance(part, _DropoutNd) and part.p > 0:
+        rate = part.p if isinstance(part, _DropoutNd) else getattr(part, "dropout", 0)
+        if isinstance(rate, float) and rate > 0:
             raise ValueError(
-                f"network: {name}.{place} is dropout, with which two looks at one image differ; "
-                "take it out, or set p=0"
+                f"network: {name}.{place} has dropout, with which two looks at one image differ; "
+                "take it out, or set it to 0"
             )
 
 
@@ -134,7 +165,9 @@ def _place(
     watched: dict[str, str] = {layer: layer for layer in layers or ()}
     before = None
     for key, _ in module.named_parameters():
-        owner = key.rpartition(".")[0]
+        owner = _owner(key, parts)
+        if not owner:
+            continue
         group = _group(parts[owner])
         if owner == head:
             placed[key] = (head, WEIGHTS)
@@ -151,13 +184,28 @@ def _place(
         placed[key] = (before, group)
     if not watched:
         raise ValueError(f"network: {name} has nothing before its head {head!r} to adapt")
-    return placed, watched
+    first = (next(iter(watched)), WEIGHTS)
+    alone = {key: first for key, _ in module.named_parameters(recurse=False)}
+    return placed | alone, watched
+
+
+def _owner(key: str, parts: dict[str, nn.Module]) -> str:
+    """The submodule that a parameter belongs to. Attention computes with the weights of its last
+    linear layer without calling it, so they are its own."""
+    owner = key.rpartition(".")[0]
+    above = owner.rpartition(".")[0]
+    return above if isinstance(parts[above], nn.MultiheadAttention) else owner
 
 
 def _group(part: nn.Module) -> str:
     if isinstance(part, _BatchNorm):
         return "batchnorm"
     return "norm" if isinstance(part, (_NormBase, *OTHER_NORMS)) else WEIGHTS
+
+
+def _first(output: torch.Tensor | tuple) -> torch.Tensor:
+    """What attention and recurrent layers give is a tuple; the first is the activation."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 @contextmanager
@@ -184,7 +232,10 @@ def _check_pass(
     """Activations by layer, from what was seen of a forward pass."""
     for layer, place in {**watched, head: head}.items():
         if place not in seen:
-            raise ValueError(f"layers: {layer!r} of {name} takes no part in its forward pass")
+            raise ValueError(
+                f"layers: {layer!r} of {name} takes no part in its forward pass, or is not called "
+                "there; name with layers=[…] the submodules that are"
+            )
     embedding, logits = seen[head]
     if embedding.dim() != 2:
         raise ValueError(
@@ -196,6 +247,6 @@ def _check_pass(
             f"head={head!r}: what {name} returns is not what its head answers; return the logits "
             "as they are, or name the layer that answers"
         )
-    outputs = {layer: seen[place][1].flatten(1) for layer, place in watched.items()}
+    outputs = {layer: _first(seen[place][1]).flatten(1) for layer, place in watched.items()}
     outputs[list(watched)[-1]] = embedding
     return outputs

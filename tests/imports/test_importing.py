@@ -242,6 +242,35 @@ def test_the_manifest_says_what_is_known(tmp_path, capsys):
         import_run(tmp_path / "other.pt", tmp_path / "run", image_size=32)
 
 
+NETS = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, n_way, channels):
+        norm = nn.BatchNorm2d(4, track_running_stats=False)
+        pool = nn.AdaptiveAvgPool2d(1)
+        super().__init__(nn.Conv2d(channels, 4, 3), norm, pool, nn.Flatten(), nn.Linear(4, n_way))
+"""
+
+
+@pytest.mark.parametrize("wrapped", ["", "module."])
+def test_a_module_of_ones_own_needs_no_mapping(tmp_path, wrapped):
+    """Its file's keys are its own names, and it may have been trained with running statistics."""
+    (tmp_path / "nets.py").write_text(NETS)
+    norm, pool = nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1)
+    oracle = nn.Sequential(nn.Conv2d(3, 4, 3), norm, pool, nn.Flatten(), nn.Linear(4, N_WAY))
+    state = {wrapped + name: value for name, value in oracle.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "theirs.pt")
+    given = {"image_size": 32, "network": f"{tmp_path}/nets.py:Net"}
+    run = import_run(tmp_path / "theirs.pt", tmp_path / "run", **given)
+    check_logits(run, oracle, 32)
+    state[f"{wrapped}5.weight"] = state.pop(f"{wrapped}4.weight")
+    torch.save(state, tmp_path / "theirs.pt")
+    with pytest.raises(ValueError, match="5.weight: no parameter of the network") as told:
+        import_run(tmp_path / "theirs.pt", tmp_path / "other", **given)
+    assert "4.weight: nothing is named for it; wanted [5, 4]" in str(told.value)
+
+
 def test_a_mapping_of_ones_own(tmp_path):
     oracle = few_shot().float()
     state = {f"deep.{key}": value for key, value in oracle.state().items()}
@@ -256,6 +285,11 @@ def test_a_mapping_of_ones_own(tmp_path):
     mapping.write_text("\n".join(lines))
     run = import_run(tmp_path / "theirs.pt", tmp_path / "run", mapping, image_size=32)
     check_logits(run, oracle, 32)
+    mapping.write_text("\n".join([*lines, "  norm5.bias: rate"]))
+    with pytest.raises(
+        ValueError, match=r"norm5.bias: no parameter of the network \(nearest: 'norm"
+    ):
+        import_run(tmp_path / "theirs.pt", tmp_path / "other", mapping, image_size=32)
     mapping.write_text("\n".join([*lines, "rates: {logits.bias: rate}"]))
     with pytest.raises(ValueError, match="conv1.weight: nothing is named for it; wanted") as told:
         import_run(tmp_path / "theirs.pt", tmp_path / "other", mapping, image_size=32)

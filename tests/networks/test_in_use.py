@@ -151,19 +151,31 @@ def test_plain_tensors_are_evaluated_as_the_run_that_holds_them(run, tiny_data):
         ({"n_way": 99}, "n_way=99: this split has"),
         ({"method": "mamml"}, "method='mamml': not one of maml"),
         ({"alpha": {}}, "alpha: no rate for 'conv1.bias'"),
-        ({"alpha": {"conv9.bias": torch.zeros(())}}, "alpha: 'conv9.bias' is of no parameter"),
-        ({"params": {}}, "alpha: 'conv1.weight' is of no parameter of conv4"),
+        (
+            {"alpha": {"conv9.bias": torch.zeros(())}},
+            "alpha: 'conv9.bias' is no parameter of conv4",
+        ),
+        ({"params": {}}, "params: 'conv1.bias' is missing"),
+        ({"alpha": 0.01}, "alpha: must be tensors by the names of parameters"),
+        ({"network": torch.nn.Linear(2, 2)}, "network: a Linear; make a network of it by"),
+        (
+            {"params": {"conv1.bias": torch.zeros(4)}, "alpha": {"conv1.bias": torch.zeros(5)}},
+            r"alpha: 'conv1.bias' is \[5\], wanted \[4\]",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(random_images, change, said):
     params = CONV4.init(0, 1, 16, 3, 4)
-    given = {"params": params, "alpha": dict.fromkeys(params, torch.zeros(())), **change}
+    alpha = dict.fromkeys(params, torch.zeros(()))
+    given = {"network": CONV4, "params": params, "alpha": alpha, "n_way": 3, "n_query": 2, **change}
     with pytest.raises(ValueError, match=said):
-        evaluate(CONV4, images=random_images, **{"n_way": 3, "n_query": 2, **given})
+        evaluate(images=random_images, **given)
 
 
 def test_images_that_do_not_go_through_are_named(random_images):
     params = CONV4.init(0, 3, 16, 3, 4)
     alpha = dict.fromkeys(params, torch.zeros(()))
-    with pytest.raises(ValueError, match="images: 1 channels of 16x16 do not go through conv4"):
+    with pytest.raises(
+        ValueError, match="network: conv4 with these params takes no images of 1x16x16"
+    ):
         evaluate(CONV4, params, alpha, random_images, n_way=3, n_query=2)

@@ -5,8 +5,9 @@ import torch
 from tiny_network import TINY
 from torch import nn
 
+from negmeta_utils.adaptation import loss_of, task_loss
 from negmeta_utils.networks.catalogue import find
-from negmeta_utils.networks.modules import network
+from negmeta_utils.networks.modules import check_pass, network
 
 
 class Tiny(nn.Module):
@@ -79,6 +80,57 @@ def test_a_file_of_ones_own(tmp_path):
     assert own.init(0, 3, 9, 4, 2)["fc.weight"].shape == (4, 3)
 
 
+class Attention(nn.Module):
+    """A class token and patches, attention between them, and the token's answer."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.patches = nn.Conv2d(2, 8, 3, 3)
+        self.attention = nn.MultiheadAttention(8, 2, dropout, batch_first=True)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        tokens = self.token.expand(len(x), -1, -1), self.patches(x).flatten(2).mT
+        tokens = torch.cat(tokens, 1)
+        return self.fc(self.attention(tokens, tokens, tokens, need_weights=False)[0][:, 0])
+
+
+def test_a_transformer_has_layers_and_second_derivatives():
+    """torch's fast attention has no second derivative; its own equals it."""
+    own, images = network(Attention()), torch.rand(6, 2, 9, 9)
+    assert own.layers == ("patches", "attention", "fc")
+    assert own.layer_and_group("token") == ("patches", "weights+bias")
+    assert own.layer_and_group("attention.out_proj.weight") == ("attention", "weights+bias")
+    params = own.init(0)
+    assert own.activations(params, images)["attention"].shape == (6, 8), "the embedding"
+    rates = {name: torch.full((), 0.1) for name in params}
+    labels = torch.tensor([0, 1, 2] * 2)
+
+    def after_a_step(params):
+        return task_loss(params, rates, *[images, labels] * 2, 1, loss=loss_of(own))[0]
+
+    name, step = "attention.in_proj_weight", 1e-2
+    gradient = torch.func.grad(after_a_step)(params)[name]
+    direction = gradient / gradient.norm()
+    moved = [after_a_step({**params, name: params[name] + s * direction}) for s in (step, -step)]
+    assert float(moved[0] - moved[1]) / 2 / step == pytest.approx(float(gradient.norm()), rel=0.02)
+
+
+def test_torchs_advice_on_running_statistics_works():
+    """As the refusal says, of a module made by others, whose weights stay as they are."""
+    module = Tiny(norm=nn.BatchNorm2d(4))
+    torch.func.replace_all_batch_norm_modules_(module)
+    images = torch.rand(6, 2, 9, 9)
+    own = network(module)
+    torch.testing.assert_close(own.forward(own.init(0), images), module(images))
+
+
+class Looks(Tiny):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.5, training=self.training))
+
+
 class Unflat(Tiny):
     def forward(self, x):
         return self.fc(self.block(self.norm(self.stem(x)).relu()).mean(3).mT)
@@ -92,9 +144,14 @@ class Idle(Tiny):
 REFUSED = {
     "running statistics": (
         lambda: network(Tiny(norm=nn.BatchNorm2d(4))),
-        "Tiny.norm keeps running statistics, .*track_running_stats=False",
+        "Tiny.norm keeps running statistics, .* call torch.func.replace_all_batch_norm_modules_",
     ),
-    "dropout": (lambda: network(Tiny(end=nn.Dropout(0.5))), "Tiny.end is dropout, .*take it out"),
+    "running statistics of another kind": (
+        lambda: network(Tiny(norm=nn.InstanceNorm2d(4, track_running_stats=True))),
+        r"make it InstanceNorm2d\(…, track_running_stats=False\)",
+    ),
+    "dropout": (lambda: network(Tiny(end=nn.Dropout(0.5))), "Tiny.end has dropout, .*take it out"),
+    "dropout in attention": (lambda: network(Attention(0.1)), "Attention.attention has dropout"),
     "no head": (lambda: network(Tiny(), head="fcc"), r"head='fcc': .*\(nearest: 'fc'\); it has fc"),
     "no linear": (lambda: network(nn.Conv2d(1, 1, 3)), "head: Conv2d has no linear layer"),
     "no layer": (lambda: network(Tiny(), layers=["blok"]), r"no 'blok' .*\(nearest: 'block'\)"),
@@ -122,12 +179,23 @@ def test_what_cannot_be_measured_is_refused(case):
         (Unflat(), "not a vector an image; flatten it"),
         (Idle(), "'block.0' of Idle takes no part"),
         (Tiny(end=nn.LogSoftmax(1)), "head='fc': what Tiny returns is not what its head answers"),
+        (Looks(), "two looks of Looks at one image differ; take its dropout out"),
+        (Tiny(channels=3), r"Tiny with these params takes no images of 2x9x9 \("),
+        (Tiny(n_way=2), "n_way=3: the head of Tiny answers 2 classes"),
     ],
 )
 def test_what_only_a_forward_pass_shows_is_refused_there(module, said):
     own = network(module)
     with pytest.raises(ValueError, match=said):
-        own.activations(own.init(0), torch.rand(4, 2, 9, 9))
+        check_pass(own, own.init(0), torch.rand(4, 2, 9, 9), 3)
+
+
+def test_the_modules_own_weights_do_not_step_in():
+    own = network(Tiny())
+    params = own.init(0)
+    del params["norm.bias"]
+    with pytest.raises(ValueError, match="params: 'norm.bias' of Tiny is missing"):
+        own.activations(params, torch.rand(4, 2, 9, 9))
 
 
 @pytest.mark.parametrize(
