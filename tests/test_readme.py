@@ -105,6 +105,10 @@ def check_as_written(command, clone, data):
     assert result.returncode == 0, result.stderr
 
 
+def check_training(command, clone, data):
+    check_as_written(f"{command} -p n_updates 4 -p n_filters 4 -p test_episodes 6", clone, data)
+
+
 def check_study_on_data(command, clone, data):
     result = run(f"{command} {TINY}", clone, NEGMETA_DATA=str(data))
     assert result.returncode == 0, result.stderr
@@ -191,6 +195,7 @@ RUN = {
     ".venv/bin/dask": check_dask,
     "mkdir -p": check_as_written,
     ".venv/bin/papermill": check_as_written,
+    ".venv/bin/papermill notebooks/01_train.ipynb": check_training,
     ".venv/bin/negmeta data list": check_data,
     ".venv/bin/negmeta data check": check_data,
     ".venv/bin/negmeta data fetch": check_fetch,
