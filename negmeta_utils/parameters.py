@@ -20,15 +20,21 @@ def check_value(name: str, value: Any, kind: Any, least: int = 1) -> None:
     kind: int, from `least` on; float, positive and finite, which an int may be too; str; bool; or
     one of these as Optional.
     """
+    check_type(name, value, kind)
     kinds = get_args(kind) or (kind,)
-    if type(value) not in kinds and not (type(value) is int and float in kinds):
-        raise ValueError(f"{name}={value!r}: must be {' or '.join(IN_WORDS[k] for k in kinds)}")
     if float in kinds and value is not None and not 0 < value < math.inf:
         raise ValueError(f"{name}={value}: must be a positive number")
     if type(value) is int and value < least and float not in kinds:
         raise ValueError(f"{name}={value}: must be at least {least}")
     if type(value) is int and value >= 2**63:
         raise ValueError(f"{name}={value}: too large; must be below 2^63")
+
+
+def check_type(name: str, value: Any, kind: Any) -> None:
+    """Raise ValueError where parameter `name` is of another type; kind as for `check_value`."""
+    kinds = get_args(kind) or (kind,)
+    if type(value) not in kinds and not (type(value) is int and float in kinds):
+        raise ValueError(f"{name}={value!r}: must be {' or '.join(IN_WORDS[k] for k in kinds)}")
 
 
 def check_numbers(name: str, value: object, example: str, least: int = 1) -> None:

@@ -88,7 +88,33 @@ CASES = [
         (
             "a date",
             parameters("train", dataset=yaml.safe_load("2026-01-01")),
-            ("date", "in quotes"),
+            ("step 'train'", "dataset=", "date", "must be text"),
+        ),
+        (
+            "text for a number of a step",
+            parameters("train", n_updates="abc"),
+            ("step 'train': n_updates='abc': must be a whole number",),
+        ),
+        (
+            "a number below the least",
+            parameters("train", n_updates=0),
+            ("step 'train': n_updates=0: must be at least 1",),
+        ),
+        ("text for a list", parameters("alpha", runs="train"), ("runs='train': must be a list",)),
+        (
+            "an unknown method",
+            a_study(as_it_is, "--set", "train.method=mamml"),
+            ("step 'train': method='mamml': not one of maml",),
+        ),
+        (
+            "rates that do not go together",
+            parameters("train", lr_schedule="cosine"),
+            ("step 'train': lr_schedule='cosine'",),
+        ),
+        (
+            "data that are not there",
+            parameters("train", dataset="omniglot", data_dir="nowhere"),
+            ("omniglot", "nowhere does not exist; correct data_dir"),
         ),
         ("an unknown step", parameters("alpha", runs={"from": "trian"}), ("no step 'trian'",)),
         ("a reference to nothing", parameters("alpha", runs={"seed": 0}), ("no step None",)),

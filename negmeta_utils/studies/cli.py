@@ -148,7 +148,7 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import planning, scheduling
+    from negmeta_utils.studies import planning, scheduling, values
 
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
@@ -158,8 +158,11 @@ def _study(options: argparse.Namespace) -> int:
     if twice := [t for t, n in Counter(target for target, _ in overrides).items() if n > 1]:
         raise ValueError(f"--set {twice[0]}: given twice; delete one")
     steps = planning.read_study(path, dict(overrides))
+    values.check_values(steps)
     out_dir = _out_dir(options, path)
     jobs = planning.plan(steps, out_dir)
+    if options.scheduler is None:  # workers elsewhere may have other data
+        values.check_data(job for job in jobs if not planning.is_complete(job, out_dir / job.name))
     outcome = scheduling.run_study(
         jobs, out_dir, options.workers, options.scheduler, lambda text: print(text, flush=True)
     )

@@ -1,0 +1,43 @@
+import nbformat
+import pytest
+
+from negmeta_utils.studies import planning, values
+
+
+def steps(**overrides):
+    return planning.read_study(planning.find_study("demo"), overrides)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (planning.NOTEBOOKS / "studies").glob("*.yml")))
+def test_every_study_of_the_package_has_values_that_its_notebooks_take(name):
+    values.check_values(planning.read_study(planning.find_study(name), {}))
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "said"),
+    [
+        ("features.n_episodes", 0, "step 'features': n_episodes=0: must be at least 1"),
+        ("features.disjoint", "no", "step 'features': disjoint='no': must be True or False"),
+        ("train.seed", [0, -1], "step 'train': seed=-1: must be at least 0"),
+    ],
+)
+def test_what_a_notebook_would_refuse_is_refused(target, value, said):
+    with pytest.raises(ValueError, match=said):
+        values.check_values(steps(**{target: value}))
+
+
+def test_notebooks_of_ones_own_may_declare_what_is_not_known_here(tmp_path):
+    cells = ["from x import Y", "a: Y = Y()\nb: int = 2 * 3\nc: int = 1", "%time\nfoo.begin(a)"]
+    notebook = written(cells, tmp_path / "own.ipynb")
+    step = {"path": notebook, "grid": {"a": [1, "x"]}, "parameters": {"b": 3}}
+    values.check_values({"own": step})
+    with pytest.raises(ValueError, match="step 'own': c='x': must be a whole number"):
+        values.check_values({"own": step | {"parameters": {"c": "x"}}})
+
+
+def written(cells, path):
+
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    made.cells[1].metadata["tags"] = ["parameters"]
+    nbformat.write(made, path)
+    return path
