@@ -8,7 +8,10 @@ def steps(**overrides):
     return planning.read_study(planning.find_study("demo"), overrides)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in (planning.NOTEBOOKS / "studies").glob("*.yml")))
+STUDIES = planning.NOTEBOOKS / "studies"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yml")))
 def test_every_study_of_the_package_has_values_that_its_notebooks_take(name):
     values.check_values(planning.read_study(planning.find_study(name), {}))
 
