@@ -26,8 +26,7 @@ from negmeta_utils.episodes import (
 )
 from negmeta_utils.evidence.quantities import ACCURACIES
 from negmeta_utils.networks.catalogue import network_of
-from negmeta_utils.networks.modules import check_pass
-from negmeta_utils.networks.network import Network, Params
+from negmeta_utils.networks.network import Network, Params, check_params, check_pass
 from negmeta_utils.parameters import check_value
 from negmeta_utils.runs import END, Run
 
@@ -53,7 +52,7 @@ def shared_test_images(trained: list[Run], data_dir: str | None, split: str = "t
     """The images of the test split, or another one, that all of `trained` share.
 
     Raises ValueError as `check_comparable`, and where the data here are not those that they were
-    trained with.
+    trained with, or that an imported network takes.
     """
     check_comparable(trained)
     first = trained[0].parameters
@@ -63,7 +62,16 @@ def shared_test_images(trained: list[Run], data_dir: str | None, split: str = "t
         trained_with = run.manifest.get("data", {}).get(split, {"fingerprint": images.fingerprint})
         if trained_with["fingerprint"] != images.fingerprint:
             raise ValueError(f"{run.directory}: trained with other images than those found here")
+        if "imported" in run.manifest:
+            _check_imported(run, images)
     return images
+
+
+def _check_imported(run: Run, images: ImageSet) -> None:
+    try:
+        check_pass(network_of(run), run.params, images.images[:2].float() / 255, 1)
+    except ValueError as error:
+        raise ValueError(f"{run.directory}: {error}; import it with another dataset") from error
 
 
 def prototype_answers(support: torch.Tensor, query: torch.Tensor, n_way: int) -> torch.Tensor:
@@ -110,8 +118,13 @@ def evaluate(
     Columns: as `evaluate_features`, without method and seed.
     Raises ValueError, naming the argument, for what does not fit together.
     """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: not one of {', '.join(METHODS)}")
     check_episode_fits(images, n_way, n_shot + n_query)
-    _check_arguments(network, params, alpha, images, method, n_way)
+    check_params(network, params, alpha)
+    network.check_image_size(images.image_size)
+    answers = 1 if METHODS[method].prototypes else n_way
+    check_pass(network, params, images.images[:2].float() / 255, answers)
     for name, value in (("n_episodes", n_episodes), ("inner_steps", inner_steps)):
         check_value(name, value, int)
     device = images.images.device
@@ -124,42 +137,6 @@ def evaluate(
         indices = range(start, min(start + batch, n_episodes))
         tables += _evaluate_batch(engine, params, adaptations, images, settings, eval_seed, indices)
     return pd.concat(tables, ignore_index=True).drop(columns="variant")
-
-
-def _check_arguments(
-    network: Network, params: Params, alpha: Params, images: ImageSet, method: str, n_way: int
-) -> None:
-    if not isinstance(network, Network):
-        raise ValueError(
-            f"network: a {type(network).__name__}; make a network of it by negmeta_utils.network"
-        )
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: not one of {', '.join(METHODS)}")
-    for argument, given in (("params", params), ("alpha", alpha)):
-        if not isinstance(given, dict) or not all(map(torch.is_tensor, given.values())):
-            raise ValueError(f"{argument}: must be tensors by the names of parameters")
-        for name in given:
-            try:
-                layer = network.layer_and_group(name)[0]
-            except (KeyError, ValueError):
-                layer = None
-            if layer not in network.layers:
-                raise ValueError(
-                    f"{argument}: {name!r} is no parameter of {network.name}; buffers do not count"
-                )
-    if missing := alpha.keys() - params.keys():
-        raise ValueError(f"params: {min(missing)!r} is missing")
-    if missing := params.keys() - alpha.keys():
-        raise ValueError(f"alpha: no rate for {min(missing)!r}; give 0 where nothing adapts")
-    for name, rate in alpha.items():
-        wanted = list(params[name].shape)
-        try:
-            rate.expand(wanted)
-        except RuntimeError as error:
-            raise ValueError(f"alpha: {name!r} is {list(rate.shape)}, wanted {wanted}") from error
-    network.check_image_size(images.image_size)
-    least = 1 if METHODS[method].prototypes else n_way
-    check_pass(network, params, images.images[:2].float() / 255, least)
 
 
 def evaluate_features(

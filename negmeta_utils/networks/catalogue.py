@@ -9,8 +9,8 @@ from types import ModuleType
 import torch
 
 from negmeta_utils.networks.conv4 import CONV4, FOREIGN, four_blocks
-from negmeta_utils.networks.modules import check_pass, network
-from negmeta_utils.networks.network import Network
+from negmeta_utils.networks.modules import network
+from negmeta_utils.networks.network import Network, check_pass
 from negmeta_utils.networks.resnet12 import RESNET12
 from negmeta_utils.runs import Run, resolve
 
@@ -56,13 +56,14 @@ def find(name: str, **sizes: int) -> Network:
 def checked(name: str, channels: int, image_size: int, n_way: int, n_filters: int) -> Network:
     """`find`; and one's own has looked at random images of that size.
 
-    Raises ValueError as `find` and `modules.check_pass`.
+    Raises ValueError as `find` and `network.check_pass`.
     """
     sizes = {"channels": channels, "image_size": image_size, "n_way": n_way, "n_filters": n_filters}
     found = find(name, **sizes)
     found.check_image_size(image_size)
     if name not in NETWORKS:
-        images = torch.rand(4, channels, image_size, image_size)
+        generator = torch.Generator().manual_seed(0)  # torch's own is left alone
+        images = torch.rand(4, channels, image_size, image_size, generator=generator)
         check_pass(found, found.init(0, *sizes.values()), images, n_way)
     return found
 

@@ -77,27 +77,6 @@ def network(
     return Network(name, ordered, init, activations, placed.__getitem__)
 
 
-def check_pass(network: Network, params: Params, images: torch.Tensor, n_way: int) -> None:
-    """Raise ValueError for a network that does not take these images [n, channels, height, width],
-    values 0 to 1, gives one image two answers, or answers fewer than `n_way` classes."""
-    shape = "x".join(map(str, images.shape[1:]))
-    try:
-        logits, again = (network.forward(params, images) for _ in range(2))
-    except (IndexError, KeyError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"network: {network.name} with these params takes no images of {shape} ({reason})"
-        ) from error
-    if not torch.allclose(logits, again, equal_nan=True):
-        raise ValueError(
-            f"network: two looks of {network.name} at one image differ; take its dropout out"
-        )
-    if logits.shape[1] < n_way:
-        raise ValueError(
-            f"n_way={n_way}: the head of {network.name} answers {logits.shape[1]} classes"
-        )
-
-
 def _make(maker: Callable[..., nn.Module], seed: int, sizes: dict[str, int]) -> nn.Module:
     takes = inspect.signature(maker).parameters
     with torch.random.fork_rng(devices=[]):

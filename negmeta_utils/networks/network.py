@@ -73,3 +73,55 @@ class Network(NamedTuple):
             raise ValueError(
                 f"image_size={image_size}: {self.name} needs at least {self.least_size}; raise it"
             )
+
+
+def check_params(network: Network, params: Params, alpha: Params) -> None:
+    """Raise ValueError, naming the argument, for what is no network, no parameters of it, or no
+    rates that can be broadcast to each of them."""
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"network: a {type(network).__name__}; make a network of it by negmeta_utils.network"
+        )
+    for argument, given in (("params", params), ("alpha", alpha)):
+        if not isinstance(given, dict) or not all(map(torch.is_tensor, given.values())):
+            raise ValueError(f"{argument}: must be tensors by the names of parameters")
+        for name in given:
+            try:
+                layer = network.layer_and_group(name)[0]
+            except (KeyError, ValueError):
+                layer = None
+            if layer not in network.layers:
+                raise ValueError(
+                    f"{argument}: {name!r} is no parameter of {network.name}; buffers do not count"
+                )
+    if missing := alpha.keys() - params.keys():
+        raise ValueError(f"params: {min(missing)!r} is missing")
+    if missing := params.keys() - alpha.keys():
+        raise ValueError(f"alpha: no rate for {min(missing)!r}; give 0 where nothing adapts")
+    for name, rate in alpha.items():
+        wanted = list(params[name].shape)
+        try:
+            rate.expand(wanted)
+        except RuntimeError as error:
+            raise ValueError(f"alpha: {name!r} is {list(rate.shape)}, wanted {wanted}") from error
+
+
+def check_pass(network: Network, params: Params, images: torch.Tensor, n_way: int) -> None:
+    """Raise ValueError for a network that does not take these images [n, channels, height, width],
+    values 0 to 1, gives one image two answers, or answers fewer than `n_way` classes."""
+    shape = "x".join(map(str, images.shape[1:]))
+    try:
+        logits, again = (network.forward(params, images) for _ in range(2))
+    except (IndexError, KeyError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"network: {network.name} with these params takes no images of {shape} ({reason})"
+        ) from error
+    if not torch.allclose(logits, again, equal_nan=True):
+        raise ValueError(
+            f"network: two looks of {network.name} at one image differ; take its dropout out"
+        )
+    if logits.shape[1] < n_way:
+        raise ValueError(
+            f"n_way={n_way}: the head of {network.name} answers {logits.shape[1]} classes"
+        )

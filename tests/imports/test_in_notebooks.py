@@ -9,6 +9,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from test_importing import Oracle, blocks, named
 
+from negmeta_utils.evaluation import shared_test_images
 from negmeta_utils.imports.importing import import_run
 from negmeta_utils.storage import read_table
 from negmeta_utils.studies.planning import NOTEBOOKS
@@ -82,3 +83,12 @@ def test_notebooks_0_2_3_5_and_8_take_imported_runs(shell, meta_sgd, maml, tmp_p
     assert row.mean == pytest.approx(float(own.mean()), rel=1e-5)
     answers = tmp_path / "05_mechanism" / "summary.md"
     assert "primary contrast" in answers.read_text()
+
+
+def test_images_that_an_imported_network_does_not_take_are_named(meta_sgd, tmp_path):
+    keys = named("conv{}.0", "conv{}.1", "logits")
+    torch.save(Oracle(blocks(3, WIDTH), WIDTH, keys).state(), tmp_path / "theirs.pt")
+    of_colours = import_run(tmp_path / "theirs.pt", tmp_path / "run", **SETTINGS)
+    with pytest.raises(ValueError, match=r"run: network: conv4 .* no images of 1x16x16 \(") as told:
+        shared_test_images([meta_sgd, of_colours], None)
+    assert "\n" not in str(told.value)

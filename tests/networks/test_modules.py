@@ -7,7 +7,8 @@ from torch import nn
 
 from negmeta_utils.adaptation import loss_of, task_loss
 from negmeta_utils.networks.catalogue import find
-from negmeta_utils.networks.modules import check_pass, network
+from negmeta_utils.networks.modules import network
+from negmeta_utils.networks.network import check_pass
 
 
 class Tiny(nn.Module):
