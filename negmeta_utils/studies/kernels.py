@@ -45,12 +45,14 @@ def environment(users: dict[str, str], profiles: str) -> dict[str, str]:
     study's results or break it."""
     kept = {name: value for name, value in users.items() if name not in LEFT_OUT}
     own = [] if str(runs.ROOT) == sysconfig.get_path("purelib") else [str(runs.ROOT)]
-    path = [*own, *filter(None, [users.get("PYTHONPATH")])]
+    # This very package comes first, but for an empty folder: the launcher drops what comes first if
+    # it is the working directory, as the clone often is.
+    path = [profiles, *own, *filter(None, [users.get("PYTHONPATH")])]
     return kept | {
         "IPYTHONDIR": profiles,
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONHASHSEED": "0",
-        "PYTHONPATH": os.pathsep.join(path),  # this very package comes first
+        "PYTHONPATH": os.pathsep.join(path),
         "PYTHONSAFEPATH": "1",  # no modules from the working directory
         "PYTHONUTF8": "1",
     }

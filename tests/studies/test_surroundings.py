@@ -63,7 +63,7 @@ def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch
 def test_this_package_comes_before_another_on_the_users_path():
     given = {"PYTHONPATH": "/other", "PYTHONSTARTUP": "/start.py", "OMP_NUM_THREADS": "3"}
     kept = kernels.environment(given, "/profiles")
-    assert kept["PYTHONPATH"] == os.pathsep.join([str(runs.ROOT), "/other"])
+    assert kept["PYTHONPATH"] == os.pathsep.join(["/profiles", str(runs.ROOT), "/other"])
     assert kept["OMP_NUM_THREADS"] == "3"
     assert "PYTHONSTARTUP" not in kept
 
