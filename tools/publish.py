@@ -13,6 +13,7 @@ RUNS, FIGURES = Path("runs"), Path("figures")
 STUDIES = ("demo", "mini-imagenet", "paper-28")
 SHIPPED = {"demo": "glyphs", "paper-28": "mini-imagenet"}  # study: data set its networks name
 JOBS = {
+    "backbones": ("alpha_conv4", "alpha_resnet12", "backbones"),
     "linear-theory": ("few-tasks", "more-tasks"),
     "questions": (
         "mechanism", "datasets", "inner_steps", "test_time", "alpha", "features", "statistics",

@@ -7,7 +7,7 @@ import papermill.parameterize
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
-from test_importing import Oracle, blocks, named
+from oracles import Oracle, blocks, named
 
 from negmeta_utils.evaluation import shared_test_images
 from negmeta_utils.imports.importing import import_run
