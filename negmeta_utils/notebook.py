@@ -1,11 +1,14 @@
 """How a notebook begins, and how it shows progress."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from IPython.display import Pretty, display
 
 from negmeta_utils.parameters import check_value, refuse_unknown
 from negmeta_utils.plots.style import set_style
+from negmeta_utils.runs import PROGRESS_FILE
 
 
 def begin(notebook: dict, **least: int) -> None:
@@ -22,6 +25,14 @@ def begin(notebook: dict, **least: int) -> None:
 
 
 def progress() -> Callable[[str], None]:
-    """Show a line below the cell; returns the function that replaces its text."""
+    """Show a line below the cell; returns the function that replaces its text. A study, which
+    shows it on the terminal, has it in a file as well."""
     line = display(Pretty("starting"), display_id=True)
-    return lambda text: line.update(Pretty(text))
+    file = os.environ.get(PROGRESS_FILE)
+
+    def show(text: str) -> None:
+        line.update(Pretty(text))
+        if file:
+            Path(file).write_text(text)
+
+    return show

@@ -40,6 +40,7 @@ PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
 KEPT, BEST, END = "kept", "best", "end"  # networks of a run besides the last, and that one
+PROGRESS_FILE = "NEGMETA_PROGRESS"  # the variable that names where a notebook tells its progress
 EVAL_SEED = 0  # of the pairs of tasks in the shipped tables
 LISTED = ("method", "dataset", "seed", "n_updates", "n_filters", "image_size")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")

@@ -148,7 +148,7 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import planning, scheduling, values
+    from negmeta_utils.studies import live, planning, scheduling, values
 
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
@@ -163,9 +163,8 @@ def _study(options: argparse.Namespace) -> int:
     jobs = planning.plan(steps, out_dir)
     if options.scheduler is None:  # workers elsewhere may have other data
         values.check_data(job for job in jobs if not planning.is_complete(job, out_dir / job.name))
-    outcome = scheduling.run_study(
-        jobs, out_dir, options.workers, options.scheduler, lambda text: print(text, flush=True)
-    )
+    with live.shown(out_dir, [job.name for job in jobs]) as say:
+        outcome = scheduling.run_study(jobs, out_dir, options.workers, options.scheduler, say)
     for folder in (out_dir / name for name in sorted(outcome.done + outcome.skipped)):
         if text := _found(folder):
             print(f"\n{text}\n")

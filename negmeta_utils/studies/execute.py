@@ -29,6 +29,7 @@ from negmeta_utils.studies.kernels import StudyKernelManager
 from negmeta_utils.studies.planning import Job, is_complete
 
 LOCK = ".job.lock"
+PROGRESS = ".progress"  # what the notebook last said of how far it is
 # What is known of an execution that has not succeeded (yet): its start and, if it failed, why.
 ATTEMPT = "attempt.json"
 
@@ -62,7 +63,11 @@ def execute(job: Job, folder: Path) -> Result:
         }
         storage.write_json(folder / ATTEMPT, attempt)
         started = time.monotonic()
-        error = _papermill(job, folder, lock)
+        (folder / PROGRESS).write_text("its kernel starts")
+        try:
+            error = _papermill(job, folder, lock)
+        finally:
+            (folder / PROGRESS).unlink(missing_ok=True)
         seconds = round(time.monotonic() - started, 1)
         if error:
             # An interruption is no failure: the job is still to come.
@@ -126,6 +131,7 @@ def _papermill(job: Job, folder: Path, lock: int) -> str:
         config.KernelManager.ip = f"{sockets}/kernel"
         config.NotebookClient.kernel_manager_class = StudyKernelManager
         config.StudyKernelManager.lock = lock
+        config.StudyKernelManager.progress = str((folder / PROGRESS).absolute())
         config.StudyKernelManager.profiles = f"{sockets}/ipython"
         try:
             papermill.execute_notebook(

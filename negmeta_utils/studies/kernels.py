@@ -23,11 +23,12 @@ class StudyKernelManager(AsyncKernelManager):
     terminal that one was interrupted, which is how Jupyter ends every kernel.
 
     lock: the descriptor; profiles: an empty folder, in place of IPython's with the user's start-up
-    files.
+    files; progress: the file for what the notebook says of how far it is.
     """
 
     lock = Integer(config=True)
     profiles = Unicode(config=True)
+    progress = Unicode(config=True)
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -37,6 +38,7 @@ class StudyKernelManager(AsyncKernelManager):
     async def start_kernel(self, **settings: Any) -> None:
         settings["extra_arguments"] = [*settings.get("extra_arguments", ()), *OPTIONS]
         settings["env"] = environment(settings.get("env") or dict(os.environ), self.profiles)
+        settings["env"][runs.PROGRESS_FILE] = self.progress
         await super().start_kernel(pass_fds=(self.lock,), **settings)
 
 

@@ -37,12 +37,25 @@ def report(out_dir: Path) -> str:
     and sources, and for a running training from its checkpoint; one without either says so.
     Raises FileNotFoundError where no study was started.
     """
+    states = _states(out_dir)
+    rows = [(state.job.name, state.word, _words(state)) for state in states]
+    return f"{tabulate(rows, tablefmt='plain', disable_numparse=True)}\n\n{_summary(states)}"
+
+
+def summary(out_dir: Path) -> str:
+    """The last line of `report`: how many jobs are where, and what is left."""
+    return _summary(_states(out_dir))
+
+
+def _summary(states: list[State]) -> str:
+    counts = [f"{sum(state.word == word for state in states)} {word}" for word in STATES]
+    return f"{', '.join(counts)}; {_time_left(states)}"
+
+
+def _states(out_dir: Path) -> list[State]:
     states = [_state(job, out_dir / job.name) for job in read_plan(out_dir)]
     _estimate(states)
-    rows = [(state.job.name, state.word, _words(state)) for state in states]
-    counts = [f"{sum(state.word == word for state in states)} {word}" for word in STATES]
-    table = tabulate(rows, tablefmt="plain", disable_numparse=True)
-    return "\n".join([table, "", f"{', '.join(counts)}; {_time_left(states)}"])
+    return states
 
 
 def _state(job: Job, folder: Path) -> State:
