@@ -13,7 +13,7 @@ SMALL = 2**30  # bytes; less is no danger, however small the file it comes from
 
 def available_memory(system: Path = Path("/")) -> int:
     """Bytes that this process may still take: of the machine, and of the control groups in which
-    clusters and containers put it, whose limit ends a process without a word."""
+    clusters and containers put it, which kill a process that exceeds their limit."""
     return min([psutil.virtual_memory().available, *_group_limits(system)])
 
 

@@ -40,7 +40,7 @@ def one_line(place: object) -> Iterator[None]:
         raise OSError(
             f"{shown(place)}: does not fit in memory; free some, or make it less"
         ) from error
-    except Exception as error:  # damaged or crafted content can fail in ways that nobody listed
+    except Exception as error:  # damaged or crafted content can raise errors of any kind
         said = shown(error)[:200] or "no more is known"
         raise ValueError(
             f"{shown(place)}: cannot be read ({type(error).__name__}: {said}); check that it is "

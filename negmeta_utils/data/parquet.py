@@ -29,7 +29,7 @@ def _read(parts: list[Path], split: str) -> Split:
         pickles.refuse_html(path)
         try:
             of_file, names_of_file = _read_file(path, split)
-        except Exception as error:  # a damaged file makes Arrow fail in any way
+        except Exception as error:  # on damaged files Arrow raises errors of any kind
             raise ValueError(
                 f"{path}: not a whole Parquet file with columns image (bytes, path) and label "
                 f"({shown(error)[:200]}); fetch it again"

@@ -9,7 +9,7 @@ tuples, texts and numbers, as written by Python 2 or 3 and NumPy 1 or 2.
 Nor can it take more than its own length allows: reads are held to the file, calls to bytes in
 proportion to it, operations to a number, and keys of dictionaries to texts and small numbers (to
 hash tuples within tuples may take for ever, or all of the stack). Python's own unpickler in Python
-is used, because the one in C takes memory that it is asked for and has no places to look.
+is used, because the one in C allocates whatever a pickle asks for and has no hooks for checks.
 """
 
 import pickle
@@ -44,7 +44,7 @@ def load(path: Path) -> Any:
             return _plain(_Unpickler(_Bounded(file, length), length).load())
         except OSError:
             raise
-        except Exception as error:  # a malformed pickle makes the machine fail in any way
+        except Exception as error:  # malformed pickles raise errors of any kind
             raise ValueError(
                 f"{path}: not a pickle of arrays, or cut short ({_line(error)}); fetch it again"
             ) from error
@@ -94,7 +94,7 @@ class _Dtype:
 
 
 class _Call:
-    """One admitted call. A pickle holds it in its hands, so it has no state to set and no
+    """One admitted call. Pickles can reference this callable, so it exposes no state and no
     attribute that could be reached."""
 
     __slots__ = ("_function",)

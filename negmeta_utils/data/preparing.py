@@ -32,8 +32,9 @@ LOCK = ".lock"  # in the cache folder
 
 
 class Wanted(NamedTuple):
-    """Images to be had: a data set's name, what is known of it, their height and width in pixels,
-    where the data set lies (None where it is embedded), and the folder of cache files."""
+    """A request for images: a data set's name, what is known of it, the images' height and width
+    in pixels, where the data set lies (None where it is embedded), and the folder of cache files.
+    """
 
     name: str
     dataset: Dataset

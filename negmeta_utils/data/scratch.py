@@ -1,7 +1,7 @@
-"""Folders to work in that do not outlive their process, not even one that is killed.
+"""Temporary folders that are removed even if their process is killed.
 
-A lock within says that a folder is somebody's; the system lets go of it when its process ends,
-however that is. What nobody holds is removed by the next who works in the same place.
+Each holds a lock file, which the system releases when the process ends in any way. The next process
+that works in the same place removes the folders whose locks are free.
 """
 
 import shutil
@@ -46,7 +46,7 @@ def _owned(parent: Path) -> tuple[Path, FileLock]:
         lock = FileLock(path / LOCK)
         try:
             lock.acquire(blocking=False)
-        except Timeout:  # somebody who clears was faster
+        except Timeout:  # another process removes it
             continue
         except NO_LOCKS:
             pass

@@ -1,1 +1,1 @@
-"""The meta-gradient of `adaptation`, the same numbers faster. Skip it on first reading."""
+"""The meta-gradient of `adaptation` computed faster. A first reading can leave this folder out."""

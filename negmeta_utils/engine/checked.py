@@ -1,4 +1,4 @@
-"""Whether the engine computes the reference's gradient on hardware that nobody has tried it on."""
+"""Comparison of engine and reference on devices where the tests have not run."""
 
 from collections.abc import Callable
 

@@ -24,7 +24,7 @@ SPACE = (1, 2, 3)  # the dimensions a channel's statistics go over
 
 
 class Normalised(NamedTuple):
-    """n = (z - mean z) r at the pooled places, and what later passes read again."""
+    """n = (z - mean z) r at the pooled places, and what later passes reuse."""
 
     x: Any  # [n_tasks, n, height, width, channels]; in block 1 `first_block.Images`
     weight: torch.Tensor
@@ -45,7 +45,7 @@ class Tangent(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The gradient at a convolution's output, and what its tangent reads again."""
+    """The gradient at a convolution's output, and what its tangent reuses."""
 
     scale: torch.Tensor  # gamma r
     u: torch.Tensor  # at the pooled places alone

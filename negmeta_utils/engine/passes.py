@@ -38,7 +38,7 @@ from negmeta_utils.model import BLOCKS, Params
 
 
 class Forward(NamedTuple):
-    """A forward pass: what its gradient reads again."""
+    """A forward pass, with what its gradient reuses."""
 
     params: Params
     blocks: dict[int, layers.Normalised]
@@ -48,7 +48,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """A gradient, each tensor [n_tasks, ...], and what its tangent reads again."""
+    """A gradient, each tensor [n_tasks, ...], and what its tangent reuses."""
 
     gradient: Params
     delta: torch.Tensor  # [n_tasks, n, n_way]

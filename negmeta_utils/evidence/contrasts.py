@@ -12,7 +12,7 @@ from negmeta_utils.evidence.intervals import interval_over_seeds, over_episodes,
 from negmeta_utils.evidence.power import in_words, seeds_to_decide
 from negmeta_utils.evidence.quantities import grids
 
-MARGIN = 0.1  # points: a change between minus and plus this is none to speak of
+MARGIN = 0.1  # points: the largest change that counts as no change
 UP, DOWN, UNCHANGED, UNDECIDED = "up", "down", "unchanged", "undecided"
 MINUS = ("minus_base", "minus_low", "minus_high", "verdict_minus", "needed_minus")
 COLUMNS = ["condition", "points", "low", "high", "verdict", "needed", *MINUS, "seeds", "episodes"]

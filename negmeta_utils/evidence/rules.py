@@ -123,7 +123,7 @@ CLAIMS = {
 class Part(NamedTuple):
     """One inequality of a claim: the quantity lies above (side 1) or below (-1) the bound.
 
-    margin: an effect between minus and plus this is none to speak of; None where the claim has no
+    margin: the largest effect that counts as no effect; None where the claim has no
     such size. Bound and margin are in percentage points.
     """
 

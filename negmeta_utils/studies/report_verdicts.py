@@ -26,7 +26,7 @@ def verdicts(folders: list[Path]) -> list[dict]:
 
 
 def in_print(text: str) -> str:
-    """Methods by their names, and minus signs that are some."""
+    """Methods by their labels, and hyphens before numbers as minus signs."""
     for method in ("meta-sgd", "maml"):
         text = re.sub(rf"\b{method}\b", style.LABELS[method], text)
     return re.sub(r"(?<=[\s\[])-(?=[\d\s])", "−", text)

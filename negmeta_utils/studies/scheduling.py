@@ -33,7 +33,7 @@ from negmeta_utils.studies.planning import Job, is_complete, write_plan
 LOCAL = {  # settings of a cluster on this machine
     # On a busy machine a worker may need longer to come back than dask waits for it.
     "distributed.deploy.lost-worker-timeout": "1 hour",
-    # Dask looks after itself dozens of times a second, which took 5 % of two cores from trainings.
+    # Dask's profiler and heartbeats at their defaults cost 5 % of two cores.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "5s",
     "distributed.admin.system-monitor.interval": "10s",

@@ -1,4 +1,4 @@
-"""YAML that means what it says: a key that stands twice, and what is endless, are refused."""
+"""Study files as YAML, read strictly: no repeated keys, self-references or huge expansions."""
 
 import yaml
 
@@ -13,7 +13,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(text: str) -> object:
-    """Raises ValueError, without the text's place, for what is not YAML, or not to be taken."""
+    """Raises ValueError for what is not YAML, repeats a key, refers to itself or is too large."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError:
