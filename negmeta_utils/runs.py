@@ -31,6 +31,7 @@ import pandas as pd
 import torch
 
 from negmeta_utils import digests
+from negmeta_utils.data.names import one_line
 from negmeta_utils.engine.device import arithmetic, device_name
 from negmeta_utils.parameters import check_folders, check_value
 from negmeta_utils.storage import make_folder, read_json, read_table, read_tensors
@@ -194,6 +195,11 @@ def load_run(name: str | Path) -> Run:
     """
     place, network = split_name(str(name))
     directory = directory_of(place)
+    with one_line(directory / "manifest.json"):
+        return _load(directory, network)
+
+
+def _load(directory: Path, network: str) -> Run:
     path = directory / "manifest.json"
     manifest = read_json(path) if path.is_file() else {}
     if manifest.get("status") != "complete" and not (manifest and network.isdigit()):
@@ -204,6 +210,10 @@ def load_run(name: str | Path) -> Run:
         )
     path = _model_file(directory, network)
     if not path.is_file():
+        if network == END:
+            raise FileNotFoundError(
+                f"{path}: not there; restore it from a copy, or train again in another folder"
+            )
         raise FileNotFoundError(
             f"{directory}: no network {network!r} there; it has {', '.join(kept(directory))}"
         )

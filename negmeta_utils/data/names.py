@@ -57,4 +57,7 @@ def _in_one_line(error: ValueError | OSError, place: object) -> ValueError | OSE
         return ValueError(
             f"{shown(place)}: holds a text that cannot be read ({shown(error)[:200]})"
         )
-    return type(error)(shown(error))
+    kind = type(error) if type(error).__module__ == "builtins" else ValueError
+    if isinstance(error, OSError) and kind is ValueError:
+        kind = OSError
+    return kind(shown(error))

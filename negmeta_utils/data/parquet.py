@@ -16,6 +16,10 @@ SHARD = re.compile(r"-(\d+)-of-(\d+)")
 ROWS_AT_ONCE = 64
 
 
+class Unusable(ValueError):
+    """What a whole file holds, and why it is no data set: fetching it again would not help."""
+
+
 def _parts(folder: Path) -> dict[str, list[Path]]:
     parts = {s: sorted(p for p in folder.glob(f"{s}*.parquet") if p.is_file()) for s in SPLITS}
     return {split: paths for split, paths in parts.items() if paths}
@@ -29,6 +33,8 @@ def _read(parts: list[Path], split: str) -> Split:
         pickles.refuse_html(path)
         try:
             of_file, names_of_file = _read_file(path, split)
+        except Unusable as error:
+            raise ValueError(f"{path}: {shown(error)}") from error
         except Exception as error:  # on damaged files Arrow raises errors of any kind
             raise ValueError(
                 f"{path}: not a whole Parquet file with columns image (bytes, path) and label "
@@ -76,7 +82,10 @@ def _read_file(path: Path, split: str) -> tuple[list[bytes], list[str]]:
         for batch in table.iter_batches(ROWS_AT_ONCE, columns=["image", "label"]):
             unpacked += batch.nbytes
             if bounds.is_bomb(unpacked, length):
-                raise ValueError(f"unpacks to more than {bounds.MAX_RATIO} times its length")
+                raise Unusable(
+                    f"unpacks to more than {bounds.MAX_RATIO} times its length, and so is refused; "
+                    "store every image once"
+                )
             for content, file in map(_image, batch["image"].to_pylist()):
                 images.append(content)
                 files.append(file)
@@ -89,7 +98,10 @@ def _image(cell: object) -> tuple[bytes, str | None]:
     """Content and file name of an image: a dictionary of them, or the content alone."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(content, bytes | bytearray | memoryview):
-        raise ValueError("a row whose image holds no bytes (a path alone is not followed)")
+        raise Unusable(
+            "a row whose image holds no bytes (a path alone is not followed); store the bytes of "
+            "the image files"
+        )
     file = cell.get("path") if isinstance(cell, dict) else None
     return bytes(content), file
 
@@ -104,11 +116,16 @@ def _class_names(
         return
     for row, label in enumerate(labels):
         if type(label) is not int or label < 0:
-            raise ValueError(f"row {row} has label {label!r}, which names no class; label it")
+            raise Unusable(
+                f"row {row} has label {label!r}, which names no class; label it, or leave it out"
+            )
     names = metadata.get("info", {}).get("features", {}).get("label", {}).get("names")
     if names:
         if max(labels) >= len(names) or len(set(names)) < len(names):
-            raise ValueError(f"labels up to {max(labels)} for {len(set(names))} names of classes")
+            raise Unusable(
+                f"labels up to {max(labels)} for {len(set(names))} names of classes; correct the "
+                "labels, or the names in the file's metadata"
+            )
         yield from (names[label].strip() for label in labels)
         return
     wnids = [WNID.match(file or "") for file in files]

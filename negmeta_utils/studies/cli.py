@@ -14,6 +14,7 @@ from typing import NoReturn
 import shtab
 
 import negmeta_utils
+from negmeta_utils.data.names import one_line
 from negmeta_utils.studies import study_yaml
 
 STUDY = "a study of this project, such as demo, or a path to a YAML file"
@@ -198,7 +199,9 @@ def _found(folder: Path) -> str:
 def _status(options: argparse.Namespace) -> int:
     from negmeta_utils.studies import planning, status
 
-    print(status.report(_out_dir(options, planning.find_study(options.name))))
+    out_dir = _out_dir(options, planning.find_study(options.name))
+    with one_line(out_dir):
+        print(status.report(out_dir))
     return 0
 
 
@@ -206,7 +209,8 @@ def _report(options: argparse.Namespace) -> int:
     from negmeta_utils.studies import planning, report
 
     path = planning.find_study(options.name)
-    page, missing = report.write_report(path, _out_dir(options, path))
+    with one_line(_out_dir(options, path)):
+        page, missing = report.write_report(path, _out_dir(options, path))
     if missing:
         print(f"negmeta: not in the report, since not complete: {', '.join(missing)}")
     print(f"The report is {page}")

@@ -84,6 +84,7 @@ def test_labels_out_of_their_range_join_no_class(labels, names, words, tmp_path)
     with pytest.raises(ValueError, match=words) as raised:
         load(tmp_path / "d")
     assert "train.parquet" in str(raised.value) and "\n" not in str(raised.value)
+    assert "fetch it again" not in str(raised.value)  # which would bring the same file
 
 
 def test_images_may_be_plain_bytes_and_labels_end_in_blanks(tmp_path):
