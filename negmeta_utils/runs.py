@@ -1,4 +1,4 @@
-"""What a run leaves on disk.
+"""What a run leaves on disk, and how it is read; `checkpoints` and `training` write it.
 
 A run directory holds
 

@@ -1,7 +1,7 @@
 """The rules by which each claim of the paper is judged, written before any data are looked at.
 
-*In this form since 25 November 2026: before the seeds of `studies/decide.yml` were trained, and
-before any feature of theirs was evaluated.*
+*In this form since 25 November 2026: before the eight seeds of each method that are to decide
+were trained, and before any feature of theirs was evaluated.*
 
 | claim | statement | quantity | claim holds where it is | margin |
 | --- | --- | --- | --- | --- |
