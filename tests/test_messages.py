@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+from urllib.error import HTTPError
 
 import pytest
 import small_studies
 
 from negmeta_utils import runs, storage
+from negmeta_utils.data.layouts import UnknownLayout
+from negmeta_utils.data.names import one_line
 from negmeta_utils.studies import cli, planning
 
 SHIPPED = runs.PRETRAINED / "glyphs-meta-sgd-0"
@@ -90,6 +93,26 @@ def test_a_run_that_cannot_be_there_is_named(name, tmp_path):
         runs.load_run(f"{tmp_path}/{name}")
     said = str(raised.value)
     assert said.startswith(str(tmp_path)) and "\n" not in said and "\0" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (UnknownLayout("a\nb"), UnknownLayout),
+        (json.JSONDecodeError("a\nb", "{", 0), ValueError),
+        (HTTPError("http://x", 416, "a\nb", {}, None), OSError),
+        (OSError(36, "File name too long", "n" * 300), OSError),
+        (MemoryError(), OSError),
+        (RecursionError("a\nb"), ValueError),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a"), ValueError),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_whatever_is_raised_is_of_one_line_and_of_a_kind_that_commands_catch(error, kind):
+    with pytest.raises((ValueError, OSError)) as raised, one_line("here"):
+        raise error
+    assert type(raised.value) is kind
+    assert "\n" not in str(raised.value) and str(raised.value)
 
 
 @pytest.mark.parametrize("command", ["status", "report"])

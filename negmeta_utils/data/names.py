@@ -57,7 +57,7 @@ def _in_one_line(error: ValueError | OSError, place: object) -> ValueError | OSE
         return ValueError(
             f"{shown(place)}: holds a text that cannot be read ({shown(error)[:200]})"
         )
-    kind = type(error) if type(error).__module__ == "builtins" else ValueError
-    if isinstance(error, OSError) and kind is ValueError:
-        kind = OSError
-    return kind(shown(error))
+    try:
+        return type(error)(shown(error))
+    except TypeError:  # of a kind that takes more than a text, such as json's
+        return (OSError if isinstance(error, OSError) else ValueError)(shown(error))
