@@ -5,7 +5,6 @@ Each command imports what it needs when it runs, so that `--help` takes no time.
 """
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,9 @@ import shtab
 
 import negmeta_utils
 from negmeta_utils.data.names import one_line
-from negmeta_utils.studies import study_yaml
+from negmeta_utils.studies import interruption, study_yaml
+
+interruption.ignore_in_workers()  # which import this first; the rest takes them seconds
 
 STUDY = "a study of this project, such as demo, or a path to a YAML file"
 OUT = "folder for the results (runs/NAME)"
@@ -149,11 +150,15 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
+    with interruption.ending_this_process():
+        return _execute_study(options)
+
+
+def _execute_study(options: argparse.Namespace) -> int:
     from negmeta_utils.studies import live, planning, scheduling, values
 
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     path = planning.find_study(options.name)
     overrides = [parse_override(text) for text in options.overrides]
     if twice := [t for t, n in Counter(target for target, _ in overrides).items() if n > 1]:
@@ -165,7 +170,9 @@ def _study(options: argparse.Namespace) -> int:
     if options.scheduler is None:  # workers elsewhere may have other data
         values.check_data(job for job in jobs if not planning.is_complete(job, out_dir / job.name))
     with live.shown(out_dir, [job.name for job in jobs]) as say:
-        outcome = scheduling.run_study(jobs, out_dir, options.workers, options.scheduler, say)
+        outcome = scheduling.run_study(
+            jobs, out_dir, options.workers, options.scheduler, say, interruption.end
+        )
     for folder in (out_dir / name for name in sorted(outcome.done + outcome.skipped)):
         if text := _found(folder):
             print(f"\n{text}\n")

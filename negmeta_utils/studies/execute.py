@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,12 +100,25 @@ def in_execution(folder: Path) -> bool:
     return False
 
 
+def interrupt_kernels(folders: list[Path]) -> None:
+    """Interrupt the kernels below this process and wait, half a minute at most, until nobody is at
+    work in `folders`: a training writes a checkpoint first."""
+    for tenth in range(300):
+        if not any(map(in_execution, folders)):
+            return
+        if tenth % 100 == 0:  # a kernel between two cells does not hear it
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if "ipykernel_launcher" in process.cmdline():
+                        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+
+
 async def stop_kernels(keys: list[str], dask_worker: Worker) -> None:
-    """Interrupt the kernels of a dask worker that executes one of these tasks, and wait until they
-    have ended: a training writes a checkpoint first."""
+    """The same on a dask worker that others started, if it executes one of these tasks."""
     if not any(task.key in keys for task in dask_worker.state.executing):
         return
-    for _ in range(3):  # a kernel between two cells does not hear it
+    for _ in range(3):
         for kernel in psutil.Process().children():
             kernel.send_signal(signal.SIGINT)
         for _ in range(100):

@@ -7,7 +7,6 @@ and its job given to another one, up to dask's `allowed-failures`.
 
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -27,7 +26,8 @@ from distributed import (
 )
 
 from negmeta_utils.engine.device import resolve_device
-from negmeta_utils.studies.execute import Result, execute, stop_kernels
+from negmeta_utils.studies import interruption
+from negmeta_utils.studies.execute import Result, execute, interrupt_kernels, stop_kernels
 from negmeta_utils.studies.planning import Job, is_complete, write_plan
 
 LOCAL = {  # settings of a cluster on this machine
@@ -69,11 +69,12 @@ class Outcome:
         return words[result.state]
 
 
-class IgnoreInterrupt(WorkerPlugin):
-    """Ctrl-C reaches every process of a terminal; only the study's own acts on it, in order."""
+class IgnoreSignals(WorkerPlugin):
+    """Ctrl-C reaches every process of a terminal, and SIGTERM every one of a batch job; only the
+    study's own acts on it, in order."""
 
     def setup(self, worker: Worker) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interruption.ignore_in_workers()
 
 
 def run_study(
@@ -82,13 +83,15 @@ def run_study(
     workers: int = 1,
     scheduler: str | None = None,
     say: Callable[[str], None] = lambda text: None,
+    interrupted: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Execute what is not yet complete. A job whose sources failed is not run; the others are.
 
     workers: how many notebooks run side by side here, the cores divided among them; scheduler:
-    the address of a dask scheduler, to use its workers instead. Raises ValueError where a job asks
-    for CUDA and there is none here, OSError where the scheduler does not answer or a folder
-    cannot be written to. An interruption leaves no kernel behind.
+    the address of a dask scheduler, to use its workers instead; interrupted: called after
+    KeyboardInterrupt, when the kernels have ended. Raises ValueError where a job asks for CUDA and
+    there is none here, OSError where the scheduler does not answer or a folder cannot be written
+    to.
     """
     outcome = Outcome()
 
@@ -109,18 +112,25 @@ def run_study(
         with _cluster(workers, scheduler) as client:
             if missing := _missing(client, waiting):
                 say(f"waiting for {missing}")
-            _run(client, waiting, out_dir, outcome, ended)
+            running: dict[Future, Job] = {}
+            try:
+                with interruption.raised_once():
+                    _run(client, waiting, running, out_dir, outcome, ended)
+            except KeyboardInterrupt:
+                _stop(client, running, out_dir, scheduler)
+                interrupted()
+                raise
     return outcome
 
 
 def _run(
     client: Client,
     waiting: list[Job],
+    running: dict[Future, Job],
     out_dir: Path,
     outcome: Outcome,
     ended: Callable[[Job, Result], None],
 ) -> None:
-    running: dict[Future, Job] = {}
     completed = as_completed(loop=client.loop)
 
     def submit_what_can_run() -> None:
@@ -134,16 +144,18 @@ def _run(
                 running[future] = job
                 completed.add(future)
 
-    try:
+    submit_what_can_run()
+    for future in completed:
+        ended(running.pop(future), _result(future))
         submit_what_can_run()
-        for future in completed:
-            ended(running.pop(future), _result(future))
-            submit_what_can_run()
-    except KeyboardInterrupt:
-        keys = [future.key for future in running]
-        client.cancel(list(running))
-        client.run(stop_kernels, keys)
-        raise
+
+
+def _stop(client: Client, running: dict[Future, Job], out_dir: Path, scheduler: str | None) -> None:
+    client.cancel(list(running))
+    if scheduler is None:
+        interrupt_kernels([out_dir / job.name for job in running.values()])
+    else:
+        client.run(stop_kernels, [future.key for future in running])
 
 
 def _submit(client: Client, job: Job, out_dir: Path) -> Future:
@@ -198,7 +210,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,  # one kernel each
             env=_threads(workers),
-            plugins=[IgnoreInterrupt()],
+            plugins=[IgnoreSignals()],
             memory_limit=0,  # a kernel's memory is not its worker's
             resources={"GPU": 1} if torch.cuda.is_available() else None,
             security=True,  # or other users of this machine could run code as this one

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dask
@@ -19,7 +20,7 @@ from distributed.security import Security
 
 from negmeta_utils import storage
 from negmeta_utils.config import TrainConfig
-from negmeta_utils.studies import cli, planning, scheduling, status
+from negmeta_utils.studies import cli, interruption, planning, scheduling, status
 from negmeta_utils.training import train
 
 # Writes its process and whether one from before still lives, and goes on when nothing holds it.
@@ -128,22 +129,34 @@ def test_a_killed_study_redoes_only_what_was_not_complete(logged, tmp_path):
     assert re.findall(r"n-\d: (already|done)", printed) == ["already", "done", "done"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_study_says_one_line_and_leaves_no_kernel(logged, tmp_path, number):
+def ctrl_c_again_and_again(process):
+    for _ in range(3):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+
+
+def sigterm_to_all(process):
+    """As batch systems send it."""
+    study = psutil.Process(process.pid)
+    for one in [study, *study.children(recursive=True)]:
+        one.terminate()
+
+
+@pytest.mark.parametrize("interrupt", [ctrl_c_again_and_again, sigterm_to_all])
+def test_an_interrupted_study_says_one_line_and_leaves_no_kernel(logged, tmp_path, interrupt):
     notebooks, path = logged
     out = tmp_path / "out"
     (out / "hold-0").touch()
     process = small_studies.start(notebooks, "study", path, "--out", out)
     small_studies.wait_for(lambda: starts(out) == [1, 0, 0], process)
+    below = psutil.Process(process.pid).children(recursive=True)
     assert small_studies.kernels(process)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as Ctrl-C does
-    else:
-        process.send_signal(number)
+    interrupt(process)
     _, error = process.communicate()
-    assert process.returncode == 130
-    assert error == "negmeta: interrupted; the same command goes on from here\n"
-    assert not psutil.pid_exists(int((out / "n-0" / "log").read_text()))
+    assert process.returncode == interruption.STATUS
+    assert error == interruption.SAID
+    psutil.wait_procs(below, 30)
+    assert not [one for one in below if one.is_running()]
     assert "n-0  to come  stopped before its end" in status.report(out)
 
 
