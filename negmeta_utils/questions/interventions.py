@@ -13,11 +13,18 @@ already. `one_class` keeps the rates and takes the task away: the features' drif
 
 from collections.abc import Callable, Iterable
 
+import pandas as pd
 import torch
 
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
-from negmeta_utils.evaluation import Adaptation, by_rates, to_device, with_rates
+from negmeta_utils.evaluation import (
+    Adaptation,
+    by_rates,
+    evaluate_adaptations,
+    to_device,
+    with_rates,
+)
 from negmeta_utils.networks.catalogue import network_of
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import WEIGHTS, Network, Params
@@ -59,6 +66,45 @@ def adaptations(run: Run, images: ImageSet, eval_seed: int) -> dict[str, Adaptat
     for name in (WITHOUT_NEGATIVE, "positive set to zero"):
         found[name + AS_LONG] = as_long(run, changed[name])
     return found | {ONE_CLASS: one_class(run, images, eval_seed)}
+
+
+def evaluate_interventions(
+    trained: list[Run],
+    images: ImageSet,
+    n_episodes: int,
+    eval_seed: int = 0,
+    report: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """`evaluate_adaptations` of every run with each of its `adaptations`."""
+    tables = [
+        evaluate_adaptations(
+            run, images, adaptations(run, images, eval_seed), n_episodes, eval_seed, report=report
+        )
+        for run in trained
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def evaluate_parts(
+    trained: list[Run],
+    images: ImageSet,
+    n_episodes: int,
+    eval_seed: int = 0,
+    report: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """`evaluate_adaptations` of every run with each of the `parts` of its network adapting."""
+    tables = [
+        evaluate_adaptations(
+            run,
+            images,
+            by_rates(run, parts(run.alpha, network_of(run))),
+            n_episodes,
+            eval_seed,
+            report=report,
+        )
+        for run in trained
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def as_long(run: Run, alpha: Params) -> Adaptation:
