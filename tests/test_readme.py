@@ -124,6 +124,11 @@ def check_planned(command, clone, data):
     assert planning.plan(steps, clone / "runs" / words[2])
 
 
+def check_verify(command, clone, data):
+    """A minute; `tests/studies/test_verify.py` runs it short."""
+    assert run(f"{command} --help", clone).returncode == 0
+
+
 def check_data(command, clone, data):
     result = run(command.replace("/path/to/datasets", str(data)), clone, NEGMETA_DATA=str(data))
     assert result.returncode == 0, result.stderr
@@ -200,6 +205,7 @@ RUN = {
     ".venv/bin/negmeta data check": check_data,
     ".venv/bin/negmeta data fetch": check_fetch,
     ".venv/bin/negmeta import": check_import,
+    ".venv/bin/negmeta verify": check_verify,
     ".venv/bin/negmeta study demo": check_planned,
     ".venv/bin/negmeta report demo": check_report,
     ".venv/bin/negmeta study mini-imagenet": check_study_on_data,
