@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,7 +21,8 @@ def shown(out_dir: Path, names: list[str]) -> Iterator[Callable[[str], None]]:
     """Shows, while it is open, the progress of those jobs of the study in `out_dir`; yields what
     prints a line above it."""
     for name in names:  # of a job that was killed
-        (out_dir / name / PROGRESS).unlink(missing_ok=True)
+        with suppress(OSError):  # a place that cannot be written to is the study's to name
+            (out_dir / name / PROGRESS).unlink()
     ended = threading.Event()
     show = _drawn if sys.stderr.isatty() else _listed
     thread = threading.Thread(target=show, args=(out_dir, names, ended), daemon=True)
@@ -39,7 +40,7 @@ def running(out_dir: Path, names: list[str]) -> dict[str, str]:
     for name in names:
         try:
             said[name] = (out_dir / name / PROGRESS).read_text()
-        except FileNotFoundError:
+        except OSError:
             continue
     return said
 
