@@ -41,9 +41,9 @@ test: .venv/made-tests
 	@echo "Versions: $$(cat .venv/made-tests)"
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# The core without kernels, studies and pages.
+# The core without kernels, studies and pages, and without what takes seconds a test.
 quick: .venv/made-tests
-	$(BIN)/python -m pytest -q -n auto $(QUICK)
+	$(BIN)/python -m pytest -q -n auto -m "not slow" $(QUICK)
 
 types: .venv/made-tests
 	$(BIN)/mypy

@@ -56,6 +56,7 @@ def every_bad_check_cuts(optimizer):
 
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
 @pytest.mark.parametrize("after", [2, 4, 7])
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_config, tmp_path, monkeypatch, after, schedule
 ):
@@ -114,6 +115,7 @@ def test_only_meta_sgd_changes_its_rates(tiny_config, tmp_path, method):
     assert changed == METHODS[method].learns_alpha
 
 
+@pytest.mark.slow
 def test_positive_rates_stay_positive_where_free_ones_do_not(tiny_config, tmp_path):
     least = {}
     for method in ("meta-sgd", "meta-sgd-positive"):
@@ -159,6 +161,7 @@ def test_the_last_line_on_progress_tells_the_accuracy_of_the_last_update(tiny_co
     assert lines[-2].endswith(f"training accuracy {accuracy:.2f}")
 
 
+@pytest.mark.slow
 def test_a_model_learns_to_tell_the_colours_apart(tiny_config, tmp_path):
     run = train(replace(tiny_config, n_updates=40, n_filters=8, test_episodes=60), tmp_path / "run")
     assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
@@ -248,6 +251,7 @@ def test_a_setting_that_cannot_be_is_refused_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_every_rate_is_kept_some_twenty_times(tiny_config, tmp_path):
     config = replace(tiny_config, n_updates=50, val_every=1, val_episodes=1, test_episodes=0)
     run = train(config, tmp_path)

@@ -91,6 +91,7 @@ def results(seed):
 
 @WITH_FMA
 @pytest.mark.parametrize(("compiler", "flags"), TARGETS)
+@pytest.mark.slow
 def test_digits_do_not_depend_on_vectors_and_compiler(compiler, flags, fresh, monkeypatch):
     expected = results(3)
     library._library.cache_clear()
@@ -136,6 +137,7 @@ def test_digits_do_not_depend_on_torchs_switches(expected, every_switch):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_wide_vectors_compile(tmp_path):
     """Of AVX-512, whether or not there is a processor here that has them."""
     command = ["cc", *library.FLAGS, *library.VECTORS["AVX512"], QUICK, "-DBITS=32"]
@@ -146,6 +148,7 @@ def test_wide_vectors_compile(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_without_fused_multiply_add_it_is_the_reference_gradient(fresh, monkeypatch, calls):
     monkeypatch.setattr(library, "VECTORS", {library.vectors(): (QUICK,)})
     params, alpha, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=32)
@@ -227,6 +230,7 @@ def test_refuses_labels_of_no_class():
         adjoint.loss_and_accuracy(torch.zeros(1, 2, 5), torch.tensor([0, 5]))
 
 
+@pytest.mark.slow
 def test_float32_is_closer_to_float64_than_nested_differentiation_is():
     """At the paper's settings. The median of tasks: in one now and then, rounding decides which of
     two values is the larger, and all later digits differ."""
@@ -295,6 +299,7 @@ def test_a_manifest_says_whose_code_it_was(tiny_config):
     assert objective.kernels(replace(wide, method="protonet"), images) == "c"
 
 
+@pytest.mark.slow
 def test_no_memory_is_touched_but_its_own(tmp_path):
     """Under the compiler's sanitizers, on sizes that tiles and windows do not divide."""
     libraries = [

@@ -86,6 +86,7 @@ def allowed(n):
 
 @pytest.mark.parametrize("column", ["networks", "methods"])
 @pytest.mark.parametrize("name", TRUTHS)
+@pytest.mark.slow
 def test_at_most_5_percent_of_definite_verdicts_are_wrong(name, column):
     truth, right, n = TRUTHS[name]
     spread = 1 if name == "no effect" else 0.5  # (b) has bounds on both sides
@@ -98,6 +99,7 @@ def test_at_most_5_percent_of_definite_verdicts_are_wrong(name, column):
     assert (of.right[decidable] > 0.8 * n).all(), of
 
 
+@pytest.mark.slow
 def test_no_such_effect_is_found_where_there_is_none_and_hardly_ever_at_the_margin():
     n, column = 20, "methods"
     right = dict.fromkeys("cdef", NO_EFFECT)
@@ -125,6 +127,7 @@ def test_the_verdict_on_the_networks_rates_is_never_wrong():
     assert seen == {REPRODUCED, CONTRADICTED, UNDECIDED}
 
 
+@pytest.mark.slow
 def test_the_error_rate_shows_that_episodes_say_nothing_of_methods(monkeypatch):
     monkeypatch.setattr(module, "over_seeds", lambda grid, skewed: over_episodes(grid))
     n = 40
@@ -132,6 +135,7 @@ def test_the_error_rate_shows_that_episodes_say_nothing_of_methods(monkeypatch):
     assert (of.wrong > allowed(n)).all(), of
 
 
+@pytest.mark.slow
 def test_the_error_rate_shows_a_rule_without_correction_for_parts(monkeypatch):
     def careless(estimates, parts, level=0.05):
         judged = [judge([one], [part]).verdict for one, part in zip(estimates, parts, strict=True)]
@@ -149,6 +153,7 @@ def test_the_error_rate_shows_a_rule_without_correction_for_parts(monkeypatch):
     assert (of.wrong > allowed(n)).all(), of
 
 
+@pytest.mark.slow
 def test_holm_holds_the_family_at_5_percent():
     n = 60
     found = [p_values(*pair) for pair in tables(NONE, n, between_seeds=0)]
@@ -380,6 +385,7 @@ def test_seeds_that_are_not_shared_are_measured():
     ]
 
 
+@pytest.mark.slow
 def test_unshared_seeds_keep_the_promise_too():
     n, wrong = 40, 0
     for features, _ in tables(NONE, n, between_seeds=2):

@@ -185,6 +185,7 @@ def test_the_gradient_through_meta_training_agrees_with_finite_differences():
     assert slope.item() == pytest.approx(((high - low) / (2 * step)).item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_measured_loss_and_its_best_rates_are_the_closed_forms():
     sweeps = pd.concat(
         linear_experiment.sweep(PROBLEM, vary, sweep_rates(PROBLEM, vary, 0.1, 8), 0.1, 100, seed=0)
@@ -234,6 +235,7 @@ def test_the_interval_of_the_best_rate_misses_it_as_often_as_it_says():
     assert 1 <= missed <= 12
 
 
+@pytest.mark.slow
 def test_learned_rates_end_where_their_closed_forms_say():
     learned = linear_experiment.learned_rates(PROBLEM, 0.1, 90, range(1))
     ends = learned.groupby("what").last()
