@@ -1,7 +1,10 @@
 """Bad parameters of notebooks and bad run directories: cases for `test_bad_input`."""
 
 import contextlib
+import functools
 import shutil
+import tempfile
+from pathlib import Path
 
 import pandas as pd
 from hostile import Case
@@ -33,17 +36,23 @@ def training(**values):
     return notebook("01_train", lambda folder: {**SMALL, "out_dir": folder / "run", **values})
 
 
-def trained(folder, **values):
+@functools.cache
+def trained_once():
+    folder = Path(HELD.enter_context(tempfile.TemporaryDirectory()), "run")
+    train(TrainConfig(dataset="glyphs", checkpoint_every=1, **SMALL), folder)
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+def trained(folder):
     """A finished run in `folder`/run, and the parameters to call notebook 1 with for the same."""
-    given = {**SMALL, **values}
-    train(TrainConfig(dataset="glyphs", checkpoint_every=1, **given), folder / "run")
-    (folder / "run" / "model.safetensors").unlink()
-    return {**given, "checkpoint_every": 1, "out_dir": folder / "run"}
+    shutil.copytree(trained_once(), folder / "run")
+    return {**SMALL, "checkpoint_every": 1, "out_dir": folder / "run"}
 
 
-def unfinished(folder, **values):
+def unfinished(folder):
     """The same, as it is after a crash."""
-    given = trained(folder, **values)
+    given = trained(folder)
     path = folder / "run" / "manifest.json"
     storage.write_json(path, {**storage.read_json(path), "status": "running"})
     return given
