@@ -90,9 +90,17 @@ def evaluate_resumably(
         while len(table) < n_episodes:
             until = min(len(table) + batch, n_episodes)
             more = evaluate_features(
-                run, images, until, eval_seed, batch, report, len(table), disjoint, engine
+                run,
+                images,
+                until,
+                eval_seed,
+                batch,
+                first=len(table),
+                disjoint=disjoint,
+                engine=engine,
             )
             table = pd.concat([table, more], ignore_index=True)
+            report(f"{run.name}: {until} of {n_episodes} episodes")
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
                 storage.write_table(path, table)
                 written = time.monotonic()

@@ -125,3 +125,9 @@ def test_a_table_in_the_folder_of_a_run_of_ones_own_is_not_taken(run, tmp_path, 
     own = runs.load_run(tmp_path / "own")
     table = table_of([own], 3, 0, tmp_path / "own", str(tiny_data))
     assert list(table["episode"]) == [0, 1, 2]
+
+
+def test_progress_counts_to_the_number_that_was_asked_for(run, images, small_batches, tmp_path):
+    lines = []
+    evaluate_resumably(run, images, 6, 0, tmp_path, lines.append)
+    assert lines == [f"{run.name}: {n} of 6 episodes" for n in (4, 6)]
