@@ -1,6 +1,8 @@
 """The outer loop: what it computes, and that stopping changes nothing."""
 
+import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -153,7 +155,11 @@ def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     assert "12 meta-updates in" in lines[-1]
 
 
-def test_the_last_line_on_progress_tells_the_accuracy_of_the_last_update(tiny_config, tmp_path):
+def test_the_last_line_on_progress_tells_the_accuracy_of_the_last_update(
+    tiny_config, tmp_path, monkeypatch
+):
+    seconds = itertools.count(step=2)  # a line at every meta-update
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     lines = []
     run = train(replace(tiny_config, n_updates=4), tmp_path, lines.append)
     accuracy = run.history()["train_accuracy"].iloc[-1]
