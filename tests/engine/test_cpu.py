@@ -334,7 +334,7 @@ assert library.library(64) is not None
             **os.environ,
             "CC": str(compiler),
             "NEGMETA_CACHE": str(tmp_path),
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
             "LD_PRELOAD": " ".join(libraries),
             "ASAN_OPTIONS": "detect_leaks=0",
         },
