@@ -25,11 +25,11 @@ def test_stopped_in_the_middle_it_goes_on(run, images, small_batches, tmp_path, 
     whole = evaluate_features(run, images, 11)
     calls = []
 
-    def broken(*arguments):
+    def broken(*arguments, **settings):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(arguments)
-        return evaluate_features(*arguments)
+        return evaluate_features(*arguments, **settings)
 
     monkeypatch.setattr(resumable, "evaluate_features", broken)
     with pytest.raises(KeyboardInterrupt):
