@@ -40,10 +40,14 @@ ALL_RAN = """([n_cells, error]) => {
 }"""
 
 
+def is_open(cell):
+    return not cell.metadata.get("jupyter", {}).get("source_hidden")
+
+
 @pytest.fixture
 def lab(tmp_path):
     """The notebook's address in a JupyterLab on a copy of it, with folders of its own, and how
-    many code cells it has."""
+    many code cells show whether they ran: a folded one does not."""
     notebook = nbformat.read(planning.NOTEBOOKS / "00_explore.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
@@ -73,7 +77,7 @@ def lab(tmp_path):
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}/api", server, tmp_path / "log")
-        yield f"{address}/lab/tree/00_explore.ipynb?token={token}", len(code)
+        yield f"{address}/lab/tree/00_explore.ipynb?token={token}", sum(map(is_open, code))
     finally:
         server.terminate()
         try:
@@ -121,7 +125,10 @@ def chromium():
         page.route(ELSEWHERE, lambda route: route.fulfill(content_type="image/svg+xml", body=EMPTY))
         wrong = []
         page.on("pageerror", lambda error: wrong.append(f"page: {error}"))
-        page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
+        page.on(
+            "console",
+            lambda said: said.type == "error" and wrong.append(f"{said.text}: {said.location}"),
+        )
         page.on("websocket", lambda socket: socket.on("framereceived", watch_kernel(wrong)))
         yield page, wrong
         browser.close()
