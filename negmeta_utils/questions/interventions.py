@@ -76,13 +76,11 @@ def evaluate_interventions(
     report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """`evaluate_adaptations` of every run with each of its `adaptations`."""
-    tables = [
-        evaluate_adaptations(
-            run, images, adaptations(run, images, eval_seed), n_episodes, eval_seed, report=report
-        )
-        for run in trained
-    ]
-    return pd.concat(tables, ignore_index=True)
+
+    def ways(run: Run) -> dict[str, Adaptation]:
+        return adaptations(run, images, eval_seed)
+
+    return _of_every_run(trained, images, ways, n_episodes, eval_seed, report)
 
 
 def evaluate_parts(
@@ -93,15 +91,23 @@ def evaluate_parts(
     report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """`evaluate_adaptations` of every run with each of the `parts` of its network adapting."""
+
+    def ways(run: Run) -> dict[str, Adaptation]:
+        return by_rates(run, parts(run.alpha, network_of(run)))
+
+    return _of_every_run(trained, images, ways, n_episodes, eval_seed, report)
+
+
+def _of_every_run(
+    trained: list[Run],
+    images: ImageSet,
+    ways: Callable[[Run], dict[str, Adaptation]],
+    n_episodes: int,
+    eval_seed: int,
+    report: Callable[[str], None],
+) -> pd.DataFrame:
     tables = [
-        evaluate_adaptations(
-            run,
-            images,
-            by_rates(run, parts(run.alpha, network_of(run))),
-            n_episodes,
-            eval_seed,
-            report=report,
-        )
+        evaluate_adaptations(run, images, ways(run), n_episodes, eval_seed, report=report)
         for run in trained
     ]
     return pd.concat(tables, ignore_index=True)

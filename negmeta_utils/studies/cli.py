@@ -216,8 +216,9 @@ def _report(options: argparse.Namespace) -> int:
     from negmeta_utils.studies import planning, report
 
     path = planning.find_study(options.name)
-    with one_line(_out_dir(options, path)):
-        page, missing = report.write_report(path, _out_dir(options, path))
+    out_dir = _out_dir(options, path)
+    with one_line(out_dir):
+        page, missing = report.write_report(path, out_dir)
     if missing:
         print(f"negmeta: not in the report, since not complete: {', '.join(missing)}")
     print(f"The report is {page}")

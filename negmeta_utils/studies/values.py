@@ -2,6 +2,7 @@
 each would refuse them itself, but in a kernel of its own and once for every job."""
 
 import ast
+import functools
 import itertools
 from collections.abc import Iterable
 from dataclasses import fields
@@ -42,8 +43,9 @@ def check_values(steps: dict[str, dict]) -> None:
 def check_data(jobs: Iterable[Job]) -> None:
     """Raise FileNotFoundError or ValueError, as `datasets.locate` does, where the data set of one
     of these trainings is not on this machine."""
+    of_notebook = functools.cache(_declared)
     for job in jobs:
-        kinds, defaults, _ = _declared(job.notebook)
+        kinds, defaults, _ = of_notebook(job.notebook)
         if set(kinds) >= TRAINING:
             settings = defaults | job.parameters
             name = settings["dataset"]
