@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from IPython import get_ipython
+from IPython.core.interactiveshell import ExecutionResult
 from IPython.display import Pretty, display
 
 from negmeta_utils.parameters import check_value, refuse_unknown
@@ -25,10 +27,19 @@ def begin(notebook: dict, **least: int) -> None:
 
 
 def progress() -> Callable[[str], None]:
-    """Show a line below the cell; returns the function that replaces its text. A study, which
-    shows it on the terminal, has it in a file as well."""
+    """Show a line below the cell; returns the function that replaces its text. It is gone when the
+    cell has ended well. A study, which shows it on the terminal, has it in a file as well."""
     line = display(Pretty("starting"), display_id=True)
     file = os.environ.get(PROGRESS_FILE)
+    shell = get_ipython()
+
+    def end(result: ExecutionResult) -> None:
+        shell.events.unregister("post_run_cell", end)
+        if result.success:
+            line.update(Pretty(""))
+
+    if shell:
+        shell.events.register("post_run_cell", end)
 
     def show(text: str) -> None:
         line.update(Pretty(text))

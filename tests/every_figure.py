@@ -32,13 +32,11 @@ def _episode_pictures():
     return paper.episode_pictures(images[:, :1], images[:, 1:], list("abc"))
 
 
-def _training_curves():
+def history():
+    """A training of 100 meta-updates with five validations."""
     updates = np.arange(1, 101)
-    history = pd.DataFrame({"update": updates, "train_accuracy": 0.2 + updates / 200})
-    validated = updates % 20 == 0
-    return paper.training_curves(
-        history.assign(val_accuracy=history["train_accuracy"].where(validated)), chance=0.2
-    )
+    table = pd.DataFrame({"update": updates, "train_accuracy": 0.2 + updates / 200})
+    return table.assign(val_accuracy=table["train_accuracy"].where(updates % 20 == 0))
 
 
 def _rates_histogram():
@@ -160,7 +158,7 @@ def _power_curves():
 
 FIGURES = {
     "episode_pictures": _episode_pictures,
-    "training_curves": _training_curves,
+    "training_curves": lambda: paper.training_curves(history(), 0.2, "maml"),
     "rates_histogram": _rates_histogram,
     "rates_over_training": _rates_over_training,
     "feature_accuracy": lambda: paper.feature_accuracy(accuracies(feature_table())),

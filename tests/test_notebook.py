@@ -1,9 +1,11 @@
 """The set-up cell of notebooks: what it refuses, and its line of progress."""
 
+from types import SimpleNamespace
 from typing import Optional
 
 import matplotlib as mpl
 import pytest
+from IPython.core.events import EventManager
 from IPython.display import display
 
 import negmeta_utils as nm
@@ -42,8 +44,8 @@ def test_a_parameter_that_cannot_be_is_named(values, said):
         nm.begin(names(**values), n_episodes=1, eval_seed=0)
 
 
-def test_progress_replaces_its_line(monkeypatch):
-    shown = []
+def test_progress_replaces_its_line_until_the_cell_has_ended(monkeypatch):
+    shown, shell = [], SimpleNamespace(events=EventManager(None, {"post_run_cell": print}))
 
     class Line:
         def update(self, what):
@@ -56,6 +58,13 @@ def test_progress_replaces_its_line(monkeypatch):
 
     assert notebook.display is display
     monkeypatch.setattr(notebook, "display", first)
+    monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
     report = notebook.progress()
     report("3 of 7")
     assert shown == ["starting", "3 of 7"]
+    for _ in range(2):
+        shell.events.trigger("post_run_cell", SimpleNamespace(success=True))
+        assert shown == ["starting", "3 of 7", ""]
+    notebook.progress()("4 of 7")
+    shell.events.trigger("post_run_cell", SimpleNamespace(success=False))
+    assert shown[3:] == ["starting", "4 of 7"], "an error leaves it"

@@ -13,6 +13,7 @@ import tidy_notebooks
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
 from negmeta_utils import runs
 from negmeta_utils.studies import planning
@@ -166,3 +167,15 @@ def test_the_hook_refuses_what_ruff_does(repository):
     bad.unlink()
     assert result.returncode == 1
     assert "F821" in result.stdout
+
+
+def test_a_figure_of_a_text_cell_goes_where_the_notebook_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tidy_notebooks, "FIGURES", tmp_path)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "answer.png").write_bytes(b"pixels")
+    cell = nbformat.v4.new_markdown_cell("# A\n\n![What it shows](attachment:study/answer.png)")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata = {"language_info": {"name": "python"}}
+    tidy_notebooks.tidy(notebook, "a.ipynb", None)
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert 'src="data:image/png;base64,cGl4ZWxz"' in page and 'alt="What it shows"' in page

@@ -1,5 +1,5 @@
 """For maintainers: the interventions of notebook 5 on one network, over as many pairs of tasks as
-time allows. Run again, it goes on where it left off.
+time allows, with their table and figure. Run again, it goes on where it left off.
 
     python tools/mechanism.py mini-imagenet-meta-sgd-0 figures/mechanism-28 --seconds 1800
 """
@@ -12,6 +12,9 @@ import pandas as pd
 import torch
 
 from negmeta_utils.evaluation import evaluate_adaptations, shared_test_images
+from negmeta_utils.evidence.contrasts import change_grids, equivalence
+from negmeta_utils.evidence.intervals import interval_over_episodes
+from negmeta_utils.plots import questions, style
 from negmeta_utils.questions.interventions import (
     AS_LEARNED,
     AS_LONG,
@@ -27,6 +30,7 @@ SHOWN = (
     ONE_CLASS,
 )  # fmt: skip
 BATCH = 20
+OVER = "95 % over episodes, of this network"
 
 
 def measure(name: str, folder: Path, n_episodes: int, seconds: float) -> None:
@@ -43,6 +47,27 @@ def measure(name: str, folder: Path, n_episodes: int, seconds: float) -> None:
         print(f"{done} pairs", flush=True)
 
 
+def draw(folder: Path) -> None:
+    """Each intervention minus the rates as learned, over episodes: `contrasts.equivalence` as a
+    table, 95 % intervals as a figure."""
+    table = read_table(folder / "interventions.parquet")
+    rows, panels = {}, {}
+    for quantity in ("off-task change", "on-task change"):
+        grids = change_grids(table, "variant", quantity)
+        base = grids.pop(AS_LEARNED)
+        of = {n: equivalence({n: g, "": base}, n, "").head(1) for n, g in grids.items()}
+        rows[quantity] = pd.concat(of, names=["rates"]).reset_index("rates")
+        wide = [interval_over_episodes(grid - base)[1:] for grid in grids.values()]
+        panel = rows[quantity].rename(columns={"rates": "condition"})
+        panels[f"{quantity}, minus as learned"] = panel.assign(
+            low=[low for low, _ in wide], high=[high for _, high in wide]
+        )
+    found = pd.concat(rows, names=["quantity"]).reset_index("quantity")
+    found.to_csv(folder / "equivalence.csv", index=False)
+    style.set_style()
+    style.save(questions.conditions(panels, interval=OVER), folder, "interventions")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -55,3 +80,4 @@ if __name__ == "__main__":
     given.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     measure(given.run, given.folder, given.episodes, given.seconds)
+    draw(given.folder)

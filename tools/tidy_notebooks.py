@@ -1,8 +1,8 @@
 """Make notebooks as the repository keeps them: `python tools/tidy_notebooks.py [NOTEBOOK ...]`.
 
 A notebook loses what differs from one execution to the next though nothing changed. Outputs stay:
-nbval compares some, and readers see the others. Exit status 1 if a notebook was changed, as
-pre-commit wants it.
+nbval compares some, and readers see the others. Figures that text cells show are put into the
+notebook. Exit status 1 if a notebook was changed, as pre-commit wants it.
 
 `--repository OWNER/NAME` says where on GitHub this copy lies, once, in CITATION.cff. Notebooks then
 get a Colab badge and the cell that installs the package there; without it they have neither.
@@ -11,6 +11,7 @@ get a Colab badge and the cell that installs the package there; without it they 
 import argparse
 import re
 import sys
+from base64 import b64encode
 from pathlib import Path
 
 import nbformat
@@ -18,6 +19,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, CITATION = ROOT / "notebooks", ROOT / "CITATION.cff"
+FIGURES = ROOT / "figures"
 GITHUB = "https://github.com/"
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -67,6 +69,8 @@ def tidy(notebook: NotebookNode, name: str, repository: str | None) -> None:
             count += 1
             cell.execution_count = count
             cell.outputs = steady_outputs(cell, tables)
+        else:
+            attach(cell)
 
 
 def add_badge(notebook: NotebookNode, name: str, repository: str | None) -> None:
@@ -102,12 +106,24 @@ def steady_outputs(cell: NotebookNode, tables: dict[str, str]) -> list[NotebookN
         if "execution_count" in output:
             output.execution_count = cell.execution_count
         data = output.get("data", {})
+        if data == {"text/plain": ""}:
+            continue  # a line of progress that has ended
         data.pop(WIDGET, None)
         for kind in ("text/plain", "text/html"):
             if kind in data:
                 data[kind] = steady_text(data[kind], tables)
         outputs.append(output)
     return outputs
+
+
+def attach(cell: NotebookNode) -> None:
+    """The figures that a text cell shows as `attachment:PATH`, below `figures`, as they are now: a
+    link beside the notebook would break in every copy of it."""
+    names = re.findall(r"\]\(attachment:([^)]+)\)", cell.source)
+    cell.pop("attachments", None)
+    if names:
+        of = {name: b64encode((FIGURES / name).read_bytes()).decode() for name in names}
+        cell["attachments"] = {name: {"image/png": content} for name, content in of.items()}
 
 
 def steady_text(text: str, tables: dict[str, str]) -> str:

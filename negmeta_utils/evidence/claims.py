@@ -35,6 +35,7 @@ from negmeta_utils.evidence.rules import (
     without_effect,
 )
 from negmeta_utils.evidence.t_tests import OFF_TASK_ALONE, paper_t_test, t_test
+from negmeta_utils.evidence.words import p_said
 
 NOT_MEASURED = "not measured"
 COLUMNS = ("networks", "methods")
@@ -164,14 +165,14 @@ def _findings(
 def _with_papers_test(found: Finding, features: pd.DataFrame) -> Finding:
     """(f) with what the paper's own test says, which is about iterations and not about seeds."""
     p = paper_t_test(features).p_value
-    found = found._replace(measured=f"{found.measured}; the paper's test p = {p:.2g}")
+    found = found._replace(measured=f"{found.measured}; the paper's test {p_said(p)}")
     if found.networks.verdict != REPRODUCED or p <= ERROR_RATE:
         return found
     alone = t_test(features, OFF_TASK_ALONE)["p_value"]
     also = "yes" if alone <= ERROR_RATE else "no"
     note = (
         "direction and interval yes, the paper's own test no "
-        f"(read as off-task accuracy alone {also}: p = {alone:.2g})"
+        f"(read as off-task accuracy alone {also}: {p_said(alone)})"
     )
     return found._replace(notes=(*found.notes, note))
 

@@ -11,6 +11,7 @@ import pandas as pd
 from negmeta_utils.evidence.intervals import interval_over_seeds, over_episodes, over_seeds
 from negmeta_utils.evidence.power import in_words, seeds_to_decide
 from negmeta_utils.evidence.quantities import grids
+from negmeta_utils.evidence.words import p_said, signed, with_interval
 
 MARGIN = 0.1  # points: the largest change that counts as no change
 UP, DOWN, UNCHANGED, UNDECIDED = "up", "down", "unchanged", "undecided"
@@ -119,13 +120,13 @@ def equivalence(
 def equivalence_sentence(row: pd.Series, what: str, margin: float = MARGIN) -> str:
     """One row of `equivalence` in words."""
     if np.isnan(row.low):
-        return f"{what}, over {row.over}: {row.points:+.2f} points, one seed, undecided"
-    text = f"{what}, over {row.n} {row.over}: {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}] "
+        return f"{what}, over {row.over}: {signed(row.points)} points, one seed, undecided"
+    text = f"{what}, over {row.n} {row.over}: {with_interval(row.points, row.low, row.high)} "
     means = {
-        UNCHANGED: f"no change of {margin} points or more (p = {row.p_value:.2g})",
+        UNCHANGED: f"no change of {margin} points or more ({p_said(row.p_value)})",
         UP: "better",
         DOWN: "worse",
-        UNDECIDED: f"undecided whether within ±{margin} points (p = {row.p_value:.2g})",
+        UNDECIDED: f"undecided whether within ±{margin} points ({p_said(row.p_value)})",
     }
     return f"{text}(90 %): {means[row.verdict]}"
 
@@ -135,8 +136,8 @@ def sentence(row: pd.Series, what: str) -> str:
     which may hold the name of a folder."""
     what = re.sub(r"[\\`*\[\]<>&]", r"\\\g<0>", what)
     if np.isnan(row.low):
-        return f"{what}: {row.points:+.2f} points, one seed, undecided"
-    text = f"{what}: {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points, "
+        return f"{what}: {signed(row.points)} points, one seed, undecided"
+    text = f"{what}: {with_interval(row.points, row.low, row.high)} points, "
     if row.verdict != UNDECIDED:
         return text + {UP: "better", DOWN: "worse", UNCHANGED: "nothing changes"}[row.verdict]
     seeds = f"{row.needed} seeds would decide" if row.needed.isdigit() else row.needed

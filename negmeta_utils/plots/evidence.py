@@ -22,7 +22,9 @@ def intervals_compared(table: pd.DataFrame) -> Figure:
     quantities = list(dict.fromkeys(table["quantity"]))
     names = list(dict.fromkeys(table["interval"]))
     size = (4.1 * len(quantities) + 2.4, 0.42 * len(names) + 1)
-    figure, axes = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(quantities), figsize=size, sharex=True, sharey=True, squeeze=False
+    )
     for axis, quantity in zip(axes[0], quantities, strict=True):
         rows = table[table["quantity"] == quantity].set_index("interval")
         for place, name in enumerate(names):
@@ -33,13 +35,25 @@ def intervals_compared(table: pd.DataFrame) -> Figure:
             axis.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=2)
             axis.plot(row["mean"], place, "o", color=colour, ms=5)
             if not np.isnan(row["misses"]):
-                text = f"misses {row['misses']:.0%}"
+                text = f"misses {100 * row['misses']:.0f} %"
                 beside = ("axes fraction", "data")
                 axis.annotate(text, (1.01, place), xycoords=beside, va="center", fontsize=8)
         axis.axvline(0, color="black", lw=1)
         axis.set(title=quantity, xlabel="Meta-SGD − MAML, points", ylim=(len(names) - 0.5, -0.5))
     axes[0, 0].set_yticks(range(len(names)), names)
     figure.tight_layout()
+    many = table["misses"] > TOO_MANY
+    keys = [
+        plt.Line2D([], [], color=colour, marker="o", ms=5, label=words)
+        for found, colour, words in (
+            (~many, POSITIVE, "95 % interval"),
+            (many, NEGATIVE, f"one that misses the truth in more than {100 * TOO_MANY:.0f} %"),
+        )
+        if found.any()
+    ]
+    figure.legend(
+        handles=keys, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.02)
+    )
     return figure
 
 

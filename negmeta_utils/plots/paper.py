@@ -1,6 +1,7 @@
 """The figures of notebooks 1 to 4, the paper's 5 to 7 among them: tables in, figures out."""
 
 import math
+import textwrap
 from itertools import zip_longest
 
 import matplotlib.pyplot as plt
@@ -9,6 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
+from negmeta_utils.evidence.quantities import PAPER_ACCURACIES
+from negmeta_utils.evidence.words import signed
 from negmeta_utils.plots.style import (
     APART,
     COLOURS,
@@ -22,6 +26,8 @@ from negmeta_utils.plots.style import (
 )
 
 ACROSS = 5  # layers side by side: as many as the paper's network has
+THEIRS = "the paper, Mini-ImageNet at 84×84"
+BEHIND = PALETTE[4]  # the paper's, where black is taken
 
 
 def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[str]) -> Figure:
@@ -51,11 +57,14 @@ def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[s
     return figure
 
 
-def training_curves(history: pd.DataFrame, chance: float, window: int = 40) -> Figure:
+def training_curves(
+    history: pd.DataFrame, chance: float, method: str | None = None, window: int = 40
+) -> Figure:
     """Figure 5: accuracy of the adapted model over training.
 
-    history: update, train_accuracy, val_accuracy (NaN where not evaluated). Training accuracy is
-    the mean of `window` meta-updates, the paper's 40 iterations, or of a tenth of a shorter run.
+    history: update, train_accuracy, val_accuracy (NaN where not evaluated). method: of which the
+    paper's validation accuracy at the end is drawn, if it has one. Training accuracy is the mean of
+    `window` meta-updates, the paper's 40 iterations, or of a tenth of a shorter run.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3.4))
     window = max(1, min(window, len(history) // 10))
@@ -73,8 +82,11 @@ def training_curves(history: pd.DataFrame, chance: float, window: int = 40) -> F
         label="validation",
     )
     axis.axhline(100 * chance, color="grey", ls=":", lw=1, label="chance")
+    for level in PAPER_ACCURACIES.loc[PAPER_ACCURACIES["method"] == method, "mean"]:
+        label = f"{THEIRS}, end of validation"
+        axis.axhline(level, color=PAPER, ls="--", lw=1, label=label)
     axis.set(xlabel="meta-update", ylabel="accuracy after adaptation (%)")
-    axis.legend(frameon=False)
+    _legend_below(figure, axis)
     return figure
 
 
@@ -92,33 +104,59 @@ def training_curves_of_several(histories: pd.DataFrame) -> Figure:
             axis.plot(points, color=COLOURS[method], lw=0.7, alpha=0.6)
         label = f"{LABELS[method]}, mean of {points.shape[1]}"
         axis.plot(points.mean(axis=1), color=COLOURS[method], lw=2.2, label=label)
+    for theirs in PAPER_ACCURACIES.itertuples():
+        if theirs.method in set(validated["method"]):
+            label = f"{LABELS[theirs.method]}, {THEIRS}, at the end"
+            axis.axhline(theirs.mean, color=COLOURS[theirs.method], ls="--", lw=1, label=label)
     axis.set(xlabel="meta-update", ylabel="validation accuracy (%)")
-    axis.legend(frameon=False)
+    _legend_below(figure, axis)
     return figure
+
+
+def _legend_below(figure: Figure, axis: plt.Axes, columns: int = 2) -> None:
+    """The legend of `axis` below everything, where it covers nothing."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(
+        handles, labels, frameon=False, ncols=columns, loc="upper center",
+        bbox_to_anchor=(0.5, 0.02),
+    )  # fmt: skip
 
 
 def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
     """Figure 6: the learned rates by layer, weights and biases, negative ones in their own colour.
 
-    rates: layer, rate (one row a rate). initial: the rate that training started from, if one.
+    rates: layer, rate (one row a rate). initial: the rate that training started from, if one. One
+    scale of rates for all layers, and beside them the paper's mean and standard deviation where
+    they are its layers.
     """
     layers = list(dict.fromkeys(rates["layer"]))
     rows = math.ceil(len(layers) / ACROSS)
-    figure, axes = plt.subplots(rows, ACROSS, figsize=(12, 2.7 * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, ACROSS, figsize=(12, 2.9 * rows), squeeze=False, sharex=len(layers) > 1
+    )
+    by_layer = rates.groupby("layer")["rate"]
+    bins = bins_about_zero(by_layer.quantile(0.001).min(), by_layer.quantile(0.999).max())
+    published = PAPER_TABLE_1.set_index("layer") if is_papers(layers) else PAPER_TABLE_1.head(0)
     for axis, layer in zip_longest(axes.flat, layers):
         if layer is None:
             axis.set_visible(False)
             continue
         values = rates.loc[rates["layer"] == layer, "rate"].to_numpy()
-        reach = max(np.quantile(np.abs(values), 0.999), 1e-6)
-        bins = np.linspace(-reach, reach, 61)
         for part, shade in ((values[values < 0], NEGATIVE), (values[values >= 0], POSITIVE)):
-            axis.hist(part.clip(-reach, reach), bins=bins, color=shade)
+            axis.hist(part.clip(bins[0], bins[-1]), bins=bins, color=shade, ec="none")
         axis.axvline(values.mean(), color="black", lw=1.3)
         if initial is not None:
             axis.axvline(initial, color="black", lw=1, ls=":")
-        axis.set_title(f"{layer}: {np.mean(values < 0):.0%} negative\nmean {values.mean():+.4f}")
+        if layer in published.index:
+            mean, deviation = published.loc[layer, ["paper mean", "paper std"]]
+            axis.axvline(mean, color=BEHIND, lw=1.3, ls="--")
+            axis.axvspan(mean - deviation, mean + deviation, color=BEHIND, alpha=0.25, lw=0)
+        name = textwrap.fill(layer, 22)  # more would meet the next panel's
+        share = f"{100 * np.mean(values < 0):.0f} % negative"
+        axis.set_title(f"{name}\n{share}\nmean {signed(values.mean(), 4)}")
         axis.set_xlabel("learned rate")
+        axis.tick_params(labelbottom=True)
         axis.locator_params(axis="x", nbins=4)
         axis.set_yticks([])
     for axis in axes[:, 0]:
@@ -126,23 +164,42 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
     key = [plt.Line2D([], [], color="black", label="mean")]
     if initial is not None:
         key.append(plt.Line2D([], [], color="black", ls=":", label="start of training"))
+    if len(published):
+        theirs = f"{THEIRS}: mean, ± one standard deviation"
+        key.append(plt.Line2D([], [], color=BEHIND, ls="--", label=theirs))
     figure.tight_layout()
     figure.legend(
-        handles=key, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.02)
+        handles=key, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.02)
     )
     return figure
 
 
+def bins_about_zero(low: float, high: float, n: int = 60) -> np.ndarray:
+    """Edges of about `n` equal bins that hold `low` to `high`, zero an edge."""
+    low, high = min(low, 0), max(high, 0)
+    step = max((high - low) / n, 1e-6)
+    return step * np.arange(math.floor(low / step) - 1, math.ceil(high / step) + 2)
+
+
+def is_papers(layers: list[str]) -> bool:
+    """Whether these are the layers of the paper's network."""
+    return set(layers) == set(PAPER_TABLE_1["layer"])
+
+
 def rates_over_training(rates: pd.DataFrame) -> Figure:
     """How each layer's rates moved: mean, the middle half and the middle nine tenths; and below,
-    the mean alone, whose sign such a range would hide.
+    the mean alone, whose sign such a range would hide. Ranges have one scale, means one each.
 
-    rates: update, layer, seed, mean, q05 to q95 (the rates table). Seeds are averaged.
+    rates: update, layer, seed, mean, q05 to q95 (the rates table). Seeds are averaged. The paper's
+    means at the end of its training are drawn where the layers are its own.
     """
     layers = list(dict.fromkeys(rates["layer"]))
     bands = math.ceil(len(layers) / ACROSS)
     figure, axes = plt.subplots(2 * bands, ACROSS, figsize=(12, 4.6 * bands), sharex="col")
+    for axis in axes[::2].flat[1:]:
+        axis.sharey(axes[0, 0])
     table = rates.groupby(["layer", "update"]).mean(numeric_only=True)
+    published = PAPER_TABLE_1.set_index("layer")["paper mean"] if is_papers(layers) else {}
     for axis, below, layer in zip_longest(axes[::2].flat, axes[1::2].flat, layers):
         if layer is None:
             axis.set_visible(False)
@@ -154,14 +211,20 @@ def rates_over_training(rates: pd.DataFrame) -> Figure:
         for place in (axis, below):
             place.plot(rows.index, rows["mean"], color=PALETTE[1])
             place.axhline(0, color="black", lw=1)
-        axis.set(title=layer)
+        if layer in published:
+            below.axhline(published[layer], color=PAPER, ls="--", lw=1)
+        axis.set(title=textwrap.fill(layer, 22))
         below.set(xlabel="meta-update")
+        below.tick_params(labelbottom=True)
         below.locator_params(axis="x", nbins=4)
         below.xaxis.set_major_formatter(EngFormatter(sep=""))
     for axis, below in zip(axes[::2, 0], axes[1::2, 0], strict=True):
         axis.set_ylabel("learned rate: mean,\nmiddle 50 % and 90 %")
-        below.set_ylabel("mean alone")
+        below.set_ylabel("mean alone,\neach on its own scale")
     figure.tight_layout()
+    if len(published):
+        theirs = [plt.Line2D([], [], color=PAPER, ls="--", label=f"{THEIRS}, mean at the end")]
+        figure.legend(handles=theirs, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.02))
     return figure
 
 
@@ -169,14 +232,15 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
     """Figure 7: accuracy by cosine prototypes, and of the whole adapted model beside it.
 
     accuracies: method, measure, mean, low, high in percent. Points rather than the paper's bars:
-    the differences are too small for an axis that starts at zero.
+    the differences are too small for an axis that starts at zero. Of the paper's bars only those of
+    the whole adapted model have a number in its text: crosses.
     """
     measures = list(dict.fromkeys(accuracies["measure"]))
     methods = list(dict.fromkeys(accuracies["method"]))
     # Room for a number beside each point: a group is as wide as its methods, and a gap.
-    width = 0.46 * len(methods) + 0.58
+    width = 0.52 * len(methods) + 0.58
     figure, axis = plt.subplots(figsize=(width * len(measures) + 1, 3.4))
-    apart = 0.46 / width
+    apart = 0.52 / width
     for number, method in enumerate(methods):
         rows = accuracies[accuracies["method"] == method].set_index("measure").loc[measures]
         places = np.arange(len(measures)) + apart * (number - (len(methods) - 1) / 2)
@@ -190,10 +254,18 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
                 f"{mean:.1f}", (place, mean), (6, 0), textcoords="offset points", va="center",
                 fontsize=8,
             )  # fmt: skip
+        for theirs in PAPER_ACCURACIES[PAPER_ACCURACIES["method"] == method].itertuples():
+            place = places[measures.index(theirs.measure)]
+            axis.plot(place, theirs.mean, "x", color=colour(method), zorder=3)
     axis.set_xticks(np.arange(len(measures)), measures)
     axis.set(ylabel="accuracy (%)", xlim=(-0.5, len(measures) - 0.3))
     axis.grid(False, axis="x")
-    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    handles = axis.get_legend_handles_labels()[0]
+    if set(methods) & set(PAPER_ACCURACIES["method"]):
+        handles.append(plt.Line2D([], [], marker="x", ls="", color="grey", label=THEIRS))
+    figure.legend(
+        handles=handles, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.02)
+    )
     return figure
 
 
@@ -207,7 +279,9 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     quantities = list(dict.fromkeys(changes["quantity"]))
     methods = list(dict.fromkeys(changes["method"]))
     size = (4.6 * len(quantities), 1.6 + 0.6 * len(methods))
-    figure, axes = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(quantities), figsize=size, sharex=True, sharey=True, squeeze=False
+    )
     for axis, quantity in zip(axes[0], quantities, strict=True):
         for place, method in enumerate(methods):
             rows = changes[(changes["quantity"] == quantity) & (changes["method"] == method)]
@@ -222,7 +296,7 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     handles = {
         "episodes": {"marker": "o", "label": "over episodes: these networks"},
         "seeds": {"marker": "s", "ls": "--", "label": "over seeds: the methods"},
-        "paper": {"marker": "x", "ls": "", "color": PAPER, "label": "the paper"},
+        "paper": {"marker": "x", "ls": "", "color": PAPER, "label": THEIRS},
     }
     shown = set(changes["over"]) | ({"paper"} if len(paper) else set())
     figure.tight_layout()

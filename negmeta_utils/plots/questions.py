@@ -13,15 +13,22 @@ from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, PAPER, POSITIVE
 VERDICT_COLOURS = {UP: COLOURS["maml"], DOWN: NEGATIVE}
 
 
-def conditions(tables: dict[str, pd.DataFrame], xlabel: str = "percentage points") -> Figure:
-    """A row a condition and a panel a quantity, each with its 95 % interval over seeds; coloured
-    where the interval leaves zero on one side.
+def conditions(
+    tables: dict[str, pd.DataFrame],
+    xlabel: str = "percentage points",
+    interval: str = "95 % over seeds and episodes",
+) -> Figure:
+    """A row a condition and a panel a quantity, each with its interval; coloured where that leaves
+    zero on one side.
 
-    tables: by panel title, as `contrasts.contrasts` gives, the same conditions in each.
+    tables: by panel title, as `contrasts.contrasts` gives, the same conditions in each. interval:
+    what it is, in the legend; not where there is none, which is what one seed has.
     """
     names = list(next(iter(tables.values()))["condition"])
     size = (3.6 * len(tables) + 2, 0.36 * len(names) + 1.1)
-    figure, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=size, sharex=True, sharey=True, squeeze=False
+    )
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
         for row in table.itertuples():
             colour = VERDICT_COLOURS.get(row.verdict, POSITIVE)
@@ -32,7 +39,26 @@ def conditions(tables: dict[str, pd.DataFrame], xlabel: str = "percentage points
         axis.set(title=title, xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axes[0, 0].set_yticks(range(len(names)), names)
     figure.tight_layout()
+    verdicts = {verdict for table in tables.values() for verdict in table["verdict"]}
+    with_interval = any(table["low"].notna().any() for table in tables.values())
+    _legend_of_verdicts(figure, verdicts, interval if with_interval else "")
     return figure
+
+
+def _legend_of_verdicts(figure: Figure, verdicts: set[str], interval: str) -> None:
+    """What the colours of `conditions` mean, as far as they appear."""
+    meanings = {COLOURS["maml"]: "above zero", NEGATIVE: "below zero", POSITIVE: "holds zero"}
+    if not interval:
+        meanings = {POSITIVE: "one seed: no interval, undecided"}
+    shown = {VERDICT_COLOURS.get(verdict, POSITIVE) for verdict in verdicts}
+    keys = [
+        plt.Line2D([], [], color=colour, marker="o", ms=5, label=words)
+        for colour, words in meanings.items()
+        if colour in shown
+    ]
+    title = f"interval, {interval}:" if interval else None
+    figure.legend(handles=keys, title=title, frameon=False, ncols=3, loc="upper center",
+                  bbox_to_anchor=(0.5, 0.02))  # fmt: skip
 
 
 def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
@@ -66,7 +92,7 @@ def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
     tables: by panel title; columns line, x, points, low, high.
     """
     size = (4.1 * len(tables), 3.3)
-    figure, axes = plt.subplots(1, len(tables), figsize=size, squeeze=False)
+    figure, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
     names = list(dict.fromkeys(name for table in tables.values() for name in table["line"]))
     colours = dict(zip(names, plt.cm.viridis(np.linspace(0, 0.85, len(names))), strict=True))
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
@@ -86,18 +112,25 @@ def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
 
 def recipes_along(rates: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """Mean, standard deviation and share of negative rates of every layer along training, a line a
-    recipe; dashed, the paper's at the end of its own.
+    recipe; dashed, the paper's at the end of its own. Means have a scale each, whose signs one for
+    all would hide.
 
     rates: recipe, layer, update, mean, std, share_negative, of one seed each or averaged. paper:
     layer, "paper mean", "paper std".
     """
-    measures = {"mean": "mean", "std": "standard deviation", "share_negative": "share negative"}
+    measures = {
+        "mean": "mean,\neach on its own scale",
+        "std": "standard deviation",
+        "share_negative": "share negative",
+    }
     layers, recipes = list(paper["layer"]), list(dict.fromkeys(rates["recipe"]))
     size = (2.5 * len(layers), 2.1 * len(measures))
     figure, axes = plt.subplots(len(measures), len(layers), figsize=size, sharex=True)
     shades = _shades(recipes)
     published = paper.set_index("layer")
     for row, (measure, words) in zip(axes, measures.items(), strict=True):
+        for axis in row[1:] if measure != "mean" else ():
+            axis.sharey(row[0])
         for axis, layer in zip(row, layers, strict=True):
             for recipe, own in rates[rates["layer"] == layer].groupby("recipe", sort=False):
                 along = own.groupby("update")[measure].mean()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from negmeta_utils.evidence.words import p_text
+
 SHOWN = 14  # rows, as many as table 1 has; the rest is a link away
-SMALL = 1e-4  # p-values below it are said to be below it
 # What a column of the study's tables holds. Names not listed here are shown without a line.
 MEANINGS = {
     "method": "how the networks were trained",
@@ -93,6 +94,6 @@ def as_text(column: str, value: object) -> str:
         return str(value)
     if math.isinf(value):
         return "no number"
-    if column.startswith("p_") and value < SMALL:
-        return f"< {SMALL}"
+    if column.startswith("p_"):
+        return p_text(value)
     return f"{value:.4g}".replace("-", "−")

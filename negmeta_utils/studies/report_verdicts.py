@@ -1,11 +1,11 @@
 """The verdicts of a report: one row a claim, as the page and a terminal show them."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
-from negmeta_utils.plots import style
+from negmeta_utils.evidence.words import p_said
+from negmeta_utils.plots.tables import in_print
 
 SIGNIFICANT = 0.05
 
@@ -25,13 +25,6 @@ def verdicts(folders: list[Path]) -> list[dict]:
     return rows
 
 
-def in_print(text: str) -> str:
-    """Methods by their labels, and hyphens before numbers as minus signs."""
-    for method in ("meta-sgd", "maml"):
-        text = re.sub(rf"\b{method}\b", style.LABELS[method], text)
-    return re.sub(r"(?<=[\s\[])-(?=[\d\s])", "−", text)
-
-
 def _holm(path: Path) -> dict[str, dict]:
     """Holm's p-values by claim, none where there is no such table."""
     if not path.is_file():
@@ -41,7 +34,7 @@ def _holm(path: Path) -> dict[str, dict]:
 
 def _notes(row: dict, corrected: dict) -> list[str]:
     holm = [
-        f"{what}: not significant after Holm's correction for six claims (p = {p:.2g})"
+        f"{what}: not significant after Holm's correction for six claims ({p_said(p)})"
         for what, column in (("these networks", "networks"), ("the methods", "methods"))
         if row[column] != "undecided" and (p := corrected.get(f"Holm {column}", 0)) >= SIGNIFICANT
     ]

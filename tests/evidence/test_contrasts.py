@@ -128,7 +128,7 @@ def test_equivalence_in_words():
     episodes, seeds = equivalence(conditions, "same", "base").iloc
     text = equivalence_sentence(episodes, "what")
     assert text.startswith("what, over 40 episodes: ")
-    assert "(90 %): no change of 0.1 points or more (p = " in text
+    assert "(90 %): no change of 0.1 points or more (p < 0.0001)" in text
     assert "over 5 seeds" in equivalence_sentence(seeds, "what")
     one = {name: values.head(1) for name, values in conditions.items()}
     lone = equivalence(one, "same", "base").set_index("over", drop=False).loc["seeds"]

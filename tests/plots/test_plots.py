@@ -16,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
 from negmeta_utils.evidence.quantities import PAPER_CHANGES, accuracies, effect_sizes
 from negmeta_utils.model import LAYERS
 from negmeta_utils.plots import evidence, paper, questions, style, theory
@@ -45,8 +46,9 @@ def test_figure_6_colours_exactly_the_negative_rates():
             bar for bar in axis.patches if np.allclose(bar.get_facecolor()[:3], style.NEGATIVE)
         ]
         assert sum(bar.get_height() for bar in negative) == (values < 0).sum()
-        assert sum(bar.get_height() for bar in axis.patches) == 1000
-        assert f"{(values < 0).mean():.0%} negative" in axis.get_title()
+        bars = [bar for bar in axis.patches if bar.get_alpha() is None]  # no band of the paper's
+        assert sum(bar.get_height() for bar in bars) == 1000
+        assert f"{100 * (values < 0).mean():.0f} % negative" in axis.get_title()
 
 
 def test_figure_7_has_a_point_for_every_method_and_measure(features):
@@ -89,7 +91,7 @@ def test_one_seed_has_no_interval_over_seeds_and_no_mark_for_one(features):
     assert "s" not in [line.get_marker() for line in figure.axes[0].lines]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "over episodes: these networks",
-        "the paper",
+        paper.THEIRS,
     ]
 
 
@@ -122,7 +124,7 @@ def test_a_saved_figure_says_what_it_shows(tmp_path):
     style.save(every_figure.FIGURES["rates_histogram"](), tmp_path, "figure6")
     with Image.open(tmp_path / "figure6.png") as image:
         words = image.info["Description"]
-    for said in ("conv1: ", "% negative", "Across: learned rate.", "mean; start of training."):
+    for said in ("conv1 ", "% negative", "Across: learned rate.", "mean; start of training;"):
         assert said in words
     assert words in html.unescape((tmp_path / "figure6.svg").read_text())
 
@@ -152,3 +154,54 @@ def test_an_episode_shows_every_image_once():
     figure = paper.episode_pictures(support, query, list("abcde"))
     assert len(figure.axes) == 25
     assert [axis.get_ylabel() for axis in figure.axes[::5]] == list("abcde")
+
+
+def levels(axis):
+    """Values of the horizontal and vertical lines that cross the whole of `axis`."""
+    flat = [{*line.get_ydata()} for line in axis.lines if list(line.get_xdata()) == [0, 1]]
+    upright = [{*line.get_xdata()} for line in axis.lines if list(line.get_ydata()) == [0, 1]]
+    return {value for values in flat + upright for value in values}
+
+
+def test_the_papers_values_stand_beside_ours(features):
+    (figure5,) = paper.training_curves(every_figure.history(), 0.2, "maml").axes
+    assert 46 in levels(figure5) and 47 not in levels(figure5)
+    several = every_figure.FIGURES["training_curves_of_several"]().axes[0]
+    assert {46, 47} <= levels(several)
+    figure6 = every_figure.FIGURES["rates_histogram"]().axes
+    along = every_figure.FIGURES["rates_over_training"]().axes[len(LAYERS) :]
+    for axis, below, mean in zip(figure6, along, PAPER_TABLE_1["paper mean"], strict=True):
+        assert mean in levels(axis) and mean in levels(below)
+    figure7 = paper.feature_accuracy(accuracies(features)).axes[0]
+    crosses = [line.get_ydata()[0] for line in figure7.lines if line.get_marker() == "x"]
+    assert crosses == [46, 47]
+
+
+def test_other_layers_have_no_values_of_the_paper():
+    rates = pd.DataFrame({"layer": ["block1"] * 9, "rate": np.linspace(-0.1, 0.1, 9)})
+    figure = paper.rates_histogram(rates, initial=None)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mean"]
+
+
+def test_panels_that_are_compared_have_one_scale():
+    for name in ("rates_histogram", "conditions", "feature_changes", "intervals_compared"):
+        panels = [axis for axis in every_figure.FIGURES[name]().axes if axis.get_visible()]
+        assert len({axis.get_xlim() for axis in panels}) == 1, name
+    above = every_figure.FIGURES["rates_over_training"]().axes[: len(LAYERS)]
+    assert len({axis.get_ylim() for axis in above}) == 1
+
+
+def test_titles_do_not_touch_however_many_layers_and_long_their_names():
+    names = [f"block{i}.branch{j}.convolution" for i in range(3) for j in range(4)]
+    rates = pd.DataFrame({"layer": np.repeat(names, 9), "rate": [*np.linspace(-0.1, 0.1, 9)] * 12})
+    figure = paper.rates_histogram(rates, initial=0.01)
+    figure.canvas.draw()
+    boxes = [axis.title.get_window_extent() for axis in figure.axes if axis.get_visible()]
+    for number, box in enumerate(boxes):
+        assert not any(box.expanded(1.05, 1).overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_colours_of_verdicts_have_a_legend():
+    (legend,) = every_figure.FIGURES["conditions"]().legends
+    assert legend.get_title().get_text() == "interval, 95 % over seeds and episodes:"
+    assert [text.get_text() for text in legend.get_texts()] == ["above zero", "holds zero"]

@@ -34,7 +34,7 @@ def test_every_interval_is_drawn_with_its_misses():
         drawn = sorted(tuple(x) for x in lines if not np.isnan(x).any() and tuple(x) != (0, 0))
         assert drawn == [(p - 1.0, p + 2.0) for p in (0, 1, 2, 4, 5)]
         assert [text.get_text() for text in axis.texts] == [
-            f"misses {p / 50:.0%}" for p in (0, 1, 2, 4, 5)
+            f"misses {2 * p} %" for p in (0, 1, 2, 4, 5)
         ]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
         name for name in INTERVALS if name != "bootstrap"

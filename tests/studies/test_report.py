@@ -16,9 +16,9 @@ from playwright.sync_api import sync_playwright
 
 from negmeta_utils import runs, storage
 from negmeta_utils.plots import style
+from negmeta_utils.plots.tables import in_print
 from negmeta_utils.studies import cli, planning, report
 from negmeta_utils.studies.report_scope import PAPER, scope
-from negmeta_utils.studies.report_verdicts import in_print
 
 PUBLISHED = runs.ROOT / "figures" / "demo"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,0 +1,39 @@
+"""Numbers as sentences, figures and tables show them."""
+
+import numpy as np
+
+SMALL = 1e-4  # p-values below it are said to be below it
+NONE = "–"  # where there is no number
+
+
+def fixed(value: float, precision: int = 2, sign: str = "") -> str:
+    """`value` with `precision` decimals and a proper minus; "–" for NaN. sign: "+" for a plus
+    before what is not negative."""
+    if np.isnan(value):
+        return NONE
+    text = f"{value:{sign}.{precision}f}"
+    rounded_away = text.startswith("-") and not text.strip("-0.")
+    return (text.replace("-", sign) if rounded_away else text).replace("-", "−")
+
+
+def signed(value: float, precision: int = 2) -> str:
+    """`value` with its sign: "+0.04", "−0.12"."""
+    return fixed(value, precision, "+")
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    """ "+0.04 [−0.12, +0.20]"."""
+    return f"{signed(mean)} [{signed(low)}, {signed(high)}]"
+
+
+def p_text(p: float) -> str:
+    """A p-value for a table: "0.032", or "< 0.0001" where it is smaller than can be meant."""
+    if np.isnan(p):
+        return NONE
+    return f"{p:.2g}" if p >= SMALL else f"< {SMALL:.4f}"
+
+
+def p_said(p: float) -> str:
+    """A p-value for a sentence: "p = 0.032", "p < 0.0001"."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"

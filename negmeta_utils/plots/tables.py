@@ -1,0 +1,77 @@
+"""Tables as notebooks show them: columns and methods in words, a proper minus, p-values no smaller
+than can be meant, and no column without a value."""
+
+import html
+import re
+from numbers import Integral
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from negmeta_utils.evidence.words import fixed, p_text
+from negmeta_utils.plots.style import LABELS, label
+
+# Columns whose name is not its words with underscores between them.
+WORDS = {
+    "n_updates": "meta-updates",
+    "update": "meta-update",
+    "n_filters": "filters",
+    "n_way": "ways",
+    "n_shot": "shots",
+    "n_query": "queries",
+    "n_seeds": "seeds",
+    "n_episodes": "episodes",
+    "inner_lr": "inner rate",
+    "alpha_init": "rates at the start",
+    "p_value": "p",
+    "p_start": "p, as at the start",
+    "p_zero": "p, zero",
+    "p_share": "p, share as at the start",
+    "d_z": "d<sub>z</sub>",
+    "d_z_low": "d<sub>z</sub> low",
+    "d_z_high": "d<sub>z</sub> high",
+    "size_mb": "MB",
+}
+
+
+def words(name: object) -> str:
+    """A column's name in words."""
+    return WORDS.get(str(name), str(name).replace("_", " "))
+
+
+def in_print(text: str) -> str:
+    """Methods by their labels, and hyphens before numbers as minus signs."""
+    for method in ("meta-sgd", "maml"):
+        text = re.sub(rf"(?<![\w-]){method}(?![\w-])", LABELS[method], text)
+    return re.sub(r"(?<=[\s\[])-(?=[\d\s])", "−", text)
+
+
+def shown(table: pd.DataFrame, precision: int = 3, percent: tuple[str, ...] = ()) -> Styler:
+    """`table` for a notebook's page, without its index.
+
+    precision: decimals of floats. percent: columns of shares, 0..1, shown in percent with one
+    decimal. Columns that start with p_ or "p " or "Holm " hold p-values.
+    """
+    table = table.dropna(axis=1, how="all")
+    cells = pd.DataFrame(
+        {
+            words(name): [
+                f"{fixed(100 * value, 1)} %" if name in percent else _cell(name, value, precision)
+                for value in column
+            ]
+            for name, column in table.items()
+        }
+    )
+    texts = [words(name) for name in table.select_dtypes(exclude="number")]
+    styler = cells.style.hide(axis="index")
+    return styler.set_properties(subset=texts, **{"text-align": "left"})
+
+
+def _cell(column: str, value: object, precision: int) -> str:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return f"{value:,}".replace("-", "−")
+    if isinstance(value, float):
+        p_value = str(column).startswith(("p_", "p ", "Holm "))
+        return p_text(value) if p_value else fixed(value, precision)
+    text = label(value) if column == "method" and isinstance(value, str) else in_print(str(value))
+    return html.escape(text, quote=False)
