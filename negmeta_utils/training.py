@@ -58,12 +58,12 @@ def train(
     memory = memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
     with storage.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
-        manifest = _manifest(config, device, splits)
+        manifest = new_manifest(config, device, splits)
         found = find_run(directory, manifest)
         if found is None or found["status"] != "complete":
             network = config.find_network(splits["train"])
             state = fresh_state(config, network, splits["train"].channels, device)
-            _record_rates(config, state)
+            record_rates(config, state)
             state = resume(directory, state, manifest)
             episodes = _next_episodes(config, state, splits["train"])
             config, note = objective.trusted(config, network, state.params, state.alpha, episodes)
@@ -114,7 +114,7 @@ def _run_updates(
         if keeps:
             keep(state, directory, config.method, str(state.update))
         if validates or keeps:
-            _record_rates(config, state)
+            record_rates(config, state)
         state.seconds = before + time.monotonic() - started
         signalled = signals[:1]  # looked at once: one may come at any moment
         if state.update % config.checkpoint_every == 0 or last or signalled:
@@ -145,18 +145,26 @@ def _meta_update(config: TrainConfig, state: State, images: ImageSet) -> None:
         if METHODS[config.method].learns_alpha:
             state.alpha[name].grad = gradient.alpha[name]
     state.optimizer.step()
+    # They stay on the device until the next checkpoint: reading them would wait for it.
+    add_row(state, gradient.loss, gradient.accuracy, largest(state))
+
+
+def add_row(
+    state: State, loss: torch.Tensor, accuracy: torch.Tensor, largest: torch.Tensor
+) -> None:
+    """The history's row of a meta-update that is done, of three scalars."""
     state.update += 1
+    outer_lrs = [group["lr"] for group in state.optimizer.param_groups]
     state.rows.append(
         {
             "update": state.update,
-            # They stay on the device until the next checkpoint: reading them would wait for it.
-            "train_loss": gradient.loss,
-            "train_accuracy": gradient.accuracy,
-            "largest": largest(state),
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "largest": largest,
             "val_loss": None,
             "val_accuracy": None,
-            "outer_lr": _outer_lrs(state)[0],
-            "alpha_lr": _outer_lrs(state)[-1],  # where none are learned, the same once more
+            "outer_lr": outer_lrs[0],
+            "alpha_lr": outer_lrs[-1],  # where none are learned, the same once more
         }
     )
 
@@ -169,18 +177,25 @@ def _next_episodes(config: TrainConfig, state: State, images: ImageSet) -> Episo
     )
 
 
-def _outer_lrs(state: State) -> list[float]:
-    """Of the parameters and, where they are learned, of the rates."""
-    return [group["lr"] for group in state.optimizer.param_groups]
-
-
 def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Path) -> None:
-    # Without `val_fresh` the same episodes every time, so that the curve moves with the model and
-    # not with the draw.
-    check = math.ceil(state.update / config.val_every) - 1 if config.val_fresh else 0
-    episodes = range(check * config.val_episodes, (check + 1) * config.val_episodes)
+    episodes = validation_episodes(config, state.update)
     alpha = constrained(config.method, state.alpha)
-    losses, accuracy = evaluate(config, state.network, state.params, alpha, images, "val", episodes)
+    found = evaluate(config, state.network, state.params, alpha, images, "val", episodes)
+    note_validation(config, state, directory, *found)
+
+
+def validation_episodes(config: TrainConfig, update: int) -> range:
+    """The numbers of a check's episodes. Without `val_fresh` they are the same every time, so that
+    the curve moves with the model and not with the draw."""
+    check = math.ceil(update / config.val_every) - 1 if config.val_fresh else 0
+    return range(check * config.val_episodes, (check + 1) * config.val_episodes)
+
+
+def note_validation(
+    config: TrainConfig, state: State, directory: Path, losses: np.ndarray, accuracy: np.ndarray
+) -> None:
+    """What a check's losses and accuracies, one value an episode, change: the history, the outer
+    rates, and which network is the best so far."""
     loss = float(losses.mean())
     state.rows[-1].update(val_loss=loss, val_accuracy=float(accuracy.mean()))
     if state.scheduler is not None:
@@ -190,7 +205,8 @@ def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Pa
         keep(state, directory, config.method, runs.BEST)
 
 
-def _record_rates(config: TrainConfig, state: State) -> None:
+def record_rates(config: TrainConfig, state: State) -> None:
+    """Add the inner rates as they are to the tables of a training."""
     learned = constrained(config.method, state.alpha)
     alpha = {name: learned[name].expand(value.shape) for name, value in state.params.items()}
     state.rates.append(summarise_rates(alpha, config.seed, state.update, state.network))
@@ -211,7 +227,8 @@ def _progress(state: State, n_updates: int, seconds_each: float) -> str:
     )
 
 
-def _manifest(config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]) -> dict:
+def new_manifest(config: TrainConfig, device: torch.device, splits: dict[str, ImageSet]) -> dict:
+    """The manifest of a run that begins."""
     own = fingerprint(config.network)
     channels = splits["train"].channels
     return {

@@ -1,0 +1,144 @@
+"""The lockstep of several trainings, its passes by the CPU's engine in the kernels' place: what
+comes out is what `training.train` makes of each configuration alone."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from negmeta_utils import storage, training
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.episodes import Episodes, ImageSet
+from negmeta_utils.gpu import training as together
+from negmeta_utils.gpu.meta_gradient import MetaGradients
+from negmeta_utils.model import init_params
+
+SHARED = {
+    "n_way": 3, "n_query": 2, "n_filters": 32, "image_size": 16, "n_tasks": 2,
+    "inner_steps": 2, "n_updates": 7, "val_every": 2, "val_episodes": 4, "val_fresh": True,
+    "test_episodes": 4, "keep_at": [3], "device": "cpu",
+}  # fmt: skip
+CONFIGS = [
+    TrainConfig(method="maml", seed=1, lr_schedule="plateau", **SHARED),
+    TrainConfig(method="meta-sgd", seed=1, alpha_lr=0.003, **SHARED),
+    TrainConfig(method="meta-sgd-positive", seed=2, alpha_init="uniform", **SHARED),
+]
+
+
+def _like(layout):
+    sizes = layout.channels, layout.image_size, layout.n_way, layout.n_filters
+    return {name: torch.zeros_like(value) for name, value in init_params(0, *sizes).items()}
+
+
+def _episodes(support, query, network, n_networks):
+    def images(batch):
+        rows = batch.rows.unflatten(0, (n_networks, -1))[network].long()
+        return batch.images[rows].movedim(-1, 2).float() / 255
+
+    return Episodes(images(support), support.labels, images(query), query.labels)
+
+
+def _meta_gradients(layout, params, alpha, support, query, n_steps):
+    found, like = [], _like(layout)
+    for i, (theta, rates) in enumerate(zip(params, alpha, strict=True)):
+        own = layout.unpack(theta, like), layout.unpack(rates, like)
+        episodes = _episodes(support, query, i, len(params))
+        g = adjoint.meta_gradient(*own, episodes, n_steps)
+        found.append((g.loss, g.accuracy, layout.pack(g.params), layout.pack(g.alpha)))
+    return MetaGradients(*(torch.stack(values) for values in zip(*found, strict=True)))
+
+
+def _adapted_logits(layout, params, alpha, support, query, n_steps):
+    logits, like = [], _like(layout)
+    for i, (theta, rates) in enumerate(zip(params, alpha, strict=True)):
+        own = layout.unpack(theta, like), layout.unpack(rates, like)
+        e = _episodes(support, query, i, len(params))
+        adapted = adjoint.adapt(*own, e.support, e.support_labels, n_steps)
+        logits.append(adjoint.logits(adapted, e.query))
+    return torch.cat(logits)
+
+
+def _noise(split):
+    """Images without equal neighbours: of those the last digits would choose the pooled place."""
+    generator = torch.Generator().manual_seed(len(split))
+    images = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    return ImageSet(images, tuple("abcdef"), np.full(6, 10), split)
+
+
+@pytest.fixture(autouse=True)
+def noise(monkeypatch):
+    monkeypatch.setattr(training, "load_split", lambda dataset, split, *rest: _noise(split))
+
+
+@pytest.fixture
+def by_cpu(monkeypatch):
+    monkeypatch.setattr(together, "meta_gradients", _meta_gradients)
+    monkeypatch.setattr(together, "adapted_logits", _adapted_logits)
+
+
+@pytest.fixture
+def splits():
+    return training.load_splits(CONFIGS[0])[1]
+
+
+def _resolved(configs):
+    return [training.load_splits(config)[0] for config in configs]
+
+
+def _tables(directory):
+    return {name: storage.read_table(directory / f"{name}.parquet")
+            for name in ("history", "rates", "every_rate")}  # fmt: skip
+
+
+def test_each_is_what_it_is_alone(tmp_path, by_cpu, splits):
+    configs = _resolved(CONFIGS)
+    folders = [tmp_path / config.method for config in configs]
+    together.train_together(configs, folders, splits, device="cpu")
+    for config, folder in zip(configs, folders, strict=True):
+        alone = training.train(config, tmp_path / "alone" / config.method)
+        finished = training.train(config, folder)
+        assert finished.manifest["status"] == "complete"
+        for name, value in alone.params.items():
+            torch.testing.assert_close(finished.params[name], value, atol=2e-5, rtol=2e-4)
+        for name, value in alone.alpha.items():
+            torch.testing.assert_close(finished.alpha[name], value, atol=2e-5, rtol=2e-4)
+        own, other = _tables(folder), _tables(alone.directory)
+        for name, table in other.items():
+            numbers = table.select_dtypes("float").columns
+            pd.testing.assert_frame_equal(
+                own[name].drop(columns=numbers), table.drop(columns=numbers)
+            )
+            pd.testing.assert_frame_equal(own[name][numbers], table[numbers], atol=2e-4, rtol=2e-3)
+        kept = sorted(path.name for path in (folder / "kept").iterdir())
+        assert kept == sorted(path.name for path in (alone.directory / "kept").iterdir())
+
+
+def test_they_go_on_from_where_they_were(tmp_path, by_cpu, splits):
+    configs = _resolved(CONFIGS[1:2])
+    together.train_together(configs, [tmp_path / "whole"], splits, device="cpu")
+    together.train_together(configs, [tmp_path / "halves"], splits, device="cpu", seconds=0)
+    half = storage.read_tensors(tmp_path / "halves" / "checkpoint.safetensors")[1]
+    assert half["update"] == 2
+    together.train_together(configs, [tmp_path / "halves"], splits, device="cpu")
+    whole, halves = (
+        storage.read_tensors(tmp_path / name / "checkpoint.safetensors")[0]
+        for name in ("whole", "halves")
+    )
+    for group, tensors in whole.items():
+        for name, value in tensors.items():
+            torch.testing.assert_close(halves[group][name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_only_what_is_alike_trains_together(tmp_path, splits):
+    configs = _resolved(CONFIGS[:2])
+    other = dataclasses.replace(configs[1], inner_steps=3)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(ValueError, match="inner_steps"):
+        together.train_together([configs[0], other], folders, splits, device="cpu")
+    anil = dataclasses.replace(configs[0], method="anil")
+    with pytest.raises(ValueError, match="anil"):
+        together.train_together([anil], folders[:1], splits, device="cpu")
+    assert not list(tmp_path.iterdir())
