@@ -37,7 +37,9 @@ from negmeta_utils.parameters import check_folders, check_value
 from negmeta_utils.storage import make_folder, read_json, read_table, read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]  # the clone, where this is one
-PRETRAINED = Path(__file__).resolve().parent / "pretrained"
+PACKAGE = Path(__file__).resolve().parent
+PRETRAINED = PACKAGE / "pretrained"
+SHIPPED_TABLES = ("figures/demo",)  # of a study, by the name that notebooks take
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
 KEPT, BEST, END = "kept", "best", "end"  # networks of a run besides the last, and that one
@@ -160,8 +162,12 @@ def read_tables(folders: list[str], name: str) -> pd.DataFrame:
 
 
 def directory_of(name: str | Path) -> Path:
-    """The folder of the shipped run of that name, else what `resolve` makes of it."""
-    return PRETRAINED / name if str(name) in shipped_runs() else resolve(name)
+    """The folder of the shipped run of that name, or of `SHIPPED_TABLES` where there is no such
+    folder here; else what `resolve` makes of it."""
+    if str(name) in shipped_runs():
+        return PRETRAINED / name
+    folder = resolve(name)
+    return PACKAGE / name if str(name) in SHIPPED_TABLES and not folder.exists() else folder
 
 
 def load_runs(names: list[str], several: bool = False) -> list[Run]:

@@ -96,6 +96,10 @@ def test_a_folder_without_a_name_goes_when_python_ends(monkeypatch):
 def test_relative_paths_are_relative_to_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert runs.resolve("figures/demo") == tmp_path / "figures" / "demo"
+    assert runs.directory_of("figures/demo") == runs.PACKAGE / "figures" / "demo"
+    assert runs.directory_of("figures/other") == tmp_path / "figures" / "other"
+    (tmp_path / "figures" / "demo").mkdir(parents=True)
+    assert runs.directory_of("figures/demo") == tmp_path / "figures" / "demo"
     assert runs.resolve(runs.ROOT) == runs.ROOT
     assert runs.output_folder("made") == tmp_path / "made"
     assert (tmp_path / "made").is_dir()

@@ -1,6 +1,7 @@
 """Notebooks as the repository keeps them, and the pre-commit hook that makes them so."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -179,3 +180,9 @@ def test_a_figure_of_a_text_cell_goes_where_the_notebook_goes(tmp_path, monkeypa
     tidy_notebooks.tidy(notebook, "a.ipynb", None)
     page, _ = HTMLExporter().from_notebook_node(notebook)
     assert 'src="data:image/png;base64,cGl4ZWxz"' in page and 'alt="What it shows"' in page
+
+
+@by_name
+def test_no_notebook_links_to_an_image_beside_it(path):
+    for cell in nbformat.read(path, 4).cells:
+        assert not re.search(r"!\[[^]]*\]\((?!attachment:)", cell.source)

@@ -1,5 +1,5 @@
 """The pictures of notebook 0. Axes stay where they are while a slider moves: every limit comes
-from all positions of the slider together."""
+from all positions of the slider together, but for the height of a histogram."""
 
 import math
 import textwrap
@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from negmeta_utils.evidence.words import signed
 from negmeta_utils.explore.measures import CONDITIONS, Answers, LayerRates, Steps, count_flips
+from negmeta_utils.plots.paper import bins_about_zero
 from negmeta_utils.plots.style import NEGATIVE, PALETTE, POSITIVE
 
 # One colour and one mark a class: either alone would do.
@@ -35,18 +37,21 @@ def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int)
     rows = math.ceil(len(layers) / 5)
     figure = Figure(figsize=(WIDTH, 3.7 + 1.8 * rows))
     grid = figure.add_gridspec(
-        rows + 1, 5, left=0.11, right=0.97, top=0.94, bottom=0.1, hspace=0.5, wspace=0.48,
+        rows + 1, 5, left=0.1, right=0.98, top=0.94, bottom=0.1, hspace=0.5, wspace=0.3,
         height_ratios=(*[1] * rows, 1.5),
     )  # fmt: skip
     update = int(rates.updates[kept])
     for number, name in enumerate(layers):
-        axis = figure.add_subplot(grid[number // 5, number % 5])
+        above = figure.axes[0] if number else None  # one scale for all layers
+        axis = figure.add_subplot(grid[number // 5, number % 5], sharex=above, sharey=above)
         _band(axis, table[table["layer"] == name], update)
+        axis.tick_params(labelleft=number % 5 == 0)
         axis.set_title(name, fontweight="bold" if name == layer else "normal")
     figure.axes[0].set_ylabel("mean, middle\n50 % and 90 %")
     figure.axes[5 * (rows - 1) + (len(layers) - 1) % 5 // 2].set_xlabel("meta-update")
-    _histogram(figure.add_subplot(grid[rows, :2]), rates.values, kept, f"{layer} at {update}")
-    _heat_map(figure.add_subplot(grid[rows, 2:]), rates.filters, kept, layer, layer == layers[-1])
+    below = grid[rows, :].subgridspec(1, 2, width_ratios=(2, 3.2), wspace=0.22)
+    _histogram(figure.add_subplot(below[0]), rates.values, kept, f"{layer} at {update}")
+    _heat_map(figure.add_subplot(below[1]), rates.filters, kept, layer, layer == layers[-1])
     return figure
 
 
@@ -58,21 +63,23 @@ def _band(axis: Axes, rows: pd.DataFrame, update: int) -> None:
     axis.plot(rows["update"], rows["mean"], color=PALETTE[1])
     axis.axhline(0, color="black", lw=1)
     axis.axvline(update, color="black", lw=1, ls="--")
-    axis.locator_params(nbins=3)
+    axis.margins(x=0.03)
+    axis.locator_params(nbins=4)
 
 
 def _histogram(axis: Axes, values: np.ndarray, kept: int, title: str) -> None:
-    reach = _reach(values)
-    bins = np.linspace(-reach, reach, 61)  # 60 bins: zero is an edge
-    counts = [np.histogram(v.clip(-reach, reach), bins)[0] for v in values]
-    now = values[kept]
-    axis.stairs(counts[kept][:30], bins[:31], fill=True, color=NEGATIVE)
-    axis.stairs(counts[kept][30:], bins[30:], fill=True, color=POSITIVE)
+    bins, now = bins_about_zero(*np.quantile(values, (0.001, 0.999))), values[kept]
+    counts = np.histogram(now.clip(bins[0], bins[-1]), bins)[0]
+    zero = np.flatnonzero(bins == 0)[0]
+    axis.stairs(counts[:zero], bins[: zero + 1], fill=True, color=NEGATIVE)
+    axis.stairs(counts[zero:], bins[zero:], fill=True, color=POSITIVE)
     axis.axvline(now.mean(), color="black", lw=1.3)
-    # The start is one spike where all rates are equal: it may stick out.
-    tallest = max(count.max() for count in counts[1:] or counts)
-    axis.set(xlim=(-reach, reach), ylim=(0, 1.08 * tallest), xlabel="rate", ylabel="parameters")
-    axis.set_title(f"{title}: {np.mean(now < 0):.0%} negative, mean {now.mean():+.4f}")
+    margin = 0.03 * (bins[-1] - bins[0])
+    axis.set(xlim=(bins[0] - margin, bins[-1] + margin), ylim=(0, 1.08 * counts.max()))
+    axis.locator_params(axis="x", nbins=5)
+    axis.set(xlabel="rate", ylabel="parameters")
+    share = f"{100 * np.mean(now < 0):.0f} % negative"
+    axis.set_title(f"{title}: {share}, mean {signed(now.mean(), 4)}")
 
 
 def _heat_map(axis: Axes, filters: np.ndarray, kept: int, layer: str, is_head: bool) -> None:
@@ -96,19 +103,33 @@ def _reach(values: np.ndarray) -> float:
     return 1.1 * max(float(np.quantile(np.abs(values), 0.998)), 1e-6)
 
 
-def answers_picture(answers: Answers) -> Figure:
+def answers_picture(of: dict[str, Answers]) -> Figure:
     """One episode: a row a class; under every query image three tiles with what the prototypes
     answer before adaptation, on-task and off-task. A right answer is pale, a wrong one bears the
-    number of the class answered, and one that flipped since before is framed."""
+    number of the class answered, and one that flipped since before is framed.
+
+    of: the answers of one network, or of several to the same episode, by their names. Each has a
+    row of tiles, marked A, B, ... where there are several.
+    """
+    answers = next(iter(of.values()))
     n_way, n_shot, _, side, _ = answers.support.shape
-    mosaic, corners = _mosaic(answers.support, answers.query)
+    mosaic, corners = _mosaic(answers.support, answers.query, len(of))
     height, width = mosaic.shape[:2]
-    inches = 0.8 * WIDTH * height / width
-    figure = Figure(figsize=(WIDTH, inches + 1.2))
-    axis = figure.add_axes((0.19, 0.5 / (inches + 1.2), 0.8, inches / (inches + 1.2)))
+    inches, above = 0.8 * WIDTH * height / width, 0.4 + 0.3 * len(of)
+    whole = 0.5 + inches + above
+    figure = Figure(figsize=(WIDTH, whole))
+    axis = figure.add_axes((0.19, 0.5 / whole, 0.8, inches / whole))
     axis.imshow(mosaic, interpolation="nearest", aspect="auto")
     axis.axis("off")
-    _tiles(axis, answers.table, corners[:, n_shot:].reshape(-1, 2), side)
+    for number, (name, own) in enumerate(of.items()):
+        down = side + 1 + number * (side // 3 + 2)
+        _tiles(axis, own.table, corners[:, n_shot:].reshape(-1, 2) + (0, down), side / 3)
+        score, letter = _score(own.table), chr(ord("A") + number)
+        if len(of) > 1:
+            score = f"{letter}  {name}    {score}"
+            for y in corners[:, n_shot, 1] + down + side / 6:
+                axis.text(corners[0, n_shot, 0] - 0.15 * side, y, letter, ha="right", va="center")
+        figure.text(0.01, 1 - 0.3 * (number + 1) / whole, score, fontsize=9)
     for row, name in enumerate(answers.class_names):
         short = textwrap.fill(textwrap.shorten(name.lower(), 44, placeholder=" …"), 22)
         y = corners[row, 0, 1] + side / 2
@@ -116,18 +137,19 @@ def answers_picture(answers: Answers) -> Figure:
         axis.text(-0.2 * side, y, str(row + 1), ha="center", va="center", fontweight="bold")
     for column, text in ((0, "support"), (n_shot, "query")):
         axis.text(corners[0, column, 0], -0.12 * side, text, fontsize=9)
-    figure.text(0.01, 1 - 0.3 / (inches + 1.2), _score(answers.table), fontsize=10)
     key = [
         Patch(fc=_RIGHT, label="right"),
         Patch(fc=_WRONG, label="wrong, with the class answered"),
         Patch(fc="none", ec="black", lw=1.5, label="flipped since before"),
     ]
     figure.legend(handles=key, ncols=3, loc="lower right", frameon=False, fontsize=9)
-    figure.text(0.19, 0.17 / (inches + 1.2), f"tiles: {', '.join(CONDITIONS)}", fontsize=9)
+    figure.text(0.19, 0.17 / whole, f"tiles: {', '.join(CONDITIONS)}", fontsize=9)
     return figure
 
 
-def _mosaic(support: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mosaic(
+    support: np.ndarray, query: np.ndarray, rows_of_tiles: int
+) -> tuple[np.ndarray, np.ndarray]:
     """All images on one white canvas [height, width, 3], which draws far faster than an axis each;
     and the upper left corner (x, y) of each, [n_way, n_shot + n_query, 2]."""
     images = np.concatenate([support, query], axis=1)
@@ -136,8 +158,9 @@ def _mosaic(support: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndar
         np.arange(columns) * (side + side // 6)
         + (np.arange(columns) >= support.shape[1]) * side // 3
     )
-    y = np.arange(n_way) * (side + side // 3 + side // 4)
-    canvas = np.ones((y[-1] + side + side // 3 + 2, x[-1] + side + 1, 3))
+    below = rows_of_tiles * (side // 3 + 2)
+    y = np.arange(n_way) * (side + below + side // 4)
+    canvas = np.ones((y[-1] + side + below, x[-1] + side + 1, 3))
     for row in range(n_way):
         for column in range(columns):
             place = canvas[y[row] : y[row] + side, x[column] : x[column] + side]
@@ -145,13 +168,12 @@ def _mosaic(support: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndar
     return canvas, np.stack(np.meshgrid(x, y), axis=-1)
 
 
-def _tiles(axis: Axes, table: pd.DataFrame, corners: np.ndarray, side: int) -> None:
-    """Three tiles below each query image, whose upper left corners are `corners`."""
-    wide = side / 3
+def _tiles(axis: Axes, table: pd.DataFrame, corners: np.ndarray, wide: float) -> None:
+    """Three tiles of width `wide` for each query image, from its place in `corners` on."""
     tiles, colours, frames = [], [], []
     for (x, y), row in zip(corners, table.to_dict("records"), strict=True):
         for number, condition in enumerate(CONDITIONS):
-            at = (x - 0.5 + number * wide, y - 0.5 + side + 1)
+            at = (x - 0.5 + number * wide, y - 0.5)
             tiles.append(Rectangle(at, wide, wide))
             right = row[condition] == row["label"]
             colours.append(_RIGHT if right else _WRONG)
@@ -169,10 +191,10 @@ def _tiles(axis: Axes, table: pd.DataFrame, corners: np.ndarray, side: int) -> N
 def _score(table: pd.DataFrame) -> str:
     parts = []
     for row in count_flips(table).itertuples():
-        text = f"{row.condition}: {row.right:.0%} right"
+        text = f"{row.condition}: {100 * row.right:.0f} % right"
         if row.flipped:
             better, worse = round(len(table) * row.to_right), round(len(table) * row.to_wrong)
-            text += f" ({better} flipped to right, {worse} to wrong)"
+            text += f" ({better} to right, {worse} to wrong)"
         parts.append(text)
     return "    ".join(parts)
 
@@ -186,7 +208,7 @@ def steps_picture(steps: Steps, step: int, trained_steps: int) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 4.7))
     grid = figure.add_gridspec(
-        2, 2, left=0.07, right=0.98, top=0.93, bottom=0.11, hspace=0.3, wspace=0.22,
+        2, 2, left=0.07, right=0.98, top=0.93, bottom=0.17, hspace=0.3, wspace=0.22,
         width_ratios=(1, 1.6),
     )  # fmt: skip
     loss, accuracy = (figure.add_subplot(grid[row, 0]) for row in (0, 1))
@@ -240,7 +262,8 @@ def _places(axis: Axes, steps: Steps, step: int) -> None:
     margin = 0.06 * (high - low)
     axis.set(xlim=(low[0] - margin[0], high[0] + margin[0]))
     axis.set(ylim=(low[1] - margin[1], high[1] + margin[1]))
-    axis.set(title=f"embeddings after step {step} (plane shows {steps.explained:.0%} of variance)")
+    share = f"plane shows {100 * steps.explained:.0f} % of variance"
+    axis.set(title=f"embeddings after step {step} ({share})")
     axis.set(xlabel="first principal component", ylabel="second")
     grey: dict[str, Any] = {"color": "grey", "marker": "o", "ls": ""}
     key = [
@@ -248,4 +271,5 @@ def _places(axis: Axes, steps: Steps, step: int) -> None:
         Line2D([], [], **grey, ms=6, label="query, right"),
         Line2D([], [], **grey, ms=6, mfc="white", label="query, wrong"),
     ]
-    axis.legend(handles=key, frameon=True, framealpha=0.8, fontsize=9, loc="best")
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "ncols": 3}
+    axis.legend(handles=key, frameon=False, fontsize=9, **below)

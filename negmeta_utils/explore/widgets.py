@@ -20,6 +20,10 @@ from negmeta_utils.episodes import ImageSet
 from negmeta_utils.explore import measures, pictures
 from negmeta_utils.runs import Run
 
+WIDE = {"flex": "1 1 28em", "width": "auto"}  # a slider takes what its row has left
+# As large as a fingertip needs, WCAG 2.2's 24 pixels.
+HANDLES = "<style>.negmeta-explore { --jp-widgets-slider-handle-size: 24px; }</style>"
+
 
 def browse_rates(trained: dict[str, Run]) -> None:
     """Rates by layer with a slider over training, with one layer's histogram and heat map.
@@ -39,7 +43,9 @@ def browse_rates(trained: dict[str, Run]) -> None:
         kept = np.searchsorted(rates(model, layer).updates, update, "right") - 1
         return pictures.rates_picture(tables[model], rates(model, layer), layer, int(kept))
 
-    update = widgets.SelectionSlider(options=updates, value=updates[-1], description="update")
+    update = widgets.SelectionSlider(
+        options=updates, value=updates[-1], description="update", layout=WIDE
+    )
     layer = widgets.Dropdown(options=layers, value=layers[-2:][0], description="layer")
     _show(_follow(picture, model=_choice(trained), layer=layer, update=update))
 
@@ -51,10 +57,26 @@ def browse_episodes(
 
     def picture(model: str, episode: int) -> Figure:
         answers = measures.episode_answers(trained[model], images, episode, eval_seed)
-        return pictures.answers_picture(answers)
+        return pictures.answers_picture({model: answers})
 
     episode = _slider("episode", n_episodes - 1)
     _show(_follow(picture, model=_choice(trained), episode=episode))
+
+
+def browse_two(
+    trained: dict[str, Run], images: ImageSet, n_episodes: int, eval_seed: int = 0
+) -> None:
+    """The answers of two models' prototypes to the same episode, one above the other."""
+    answers = cache(
+        lambda model, episode: measures.episode_answers(trained[model], images, episode, eval_seed)
+    )
+
+    def picture(a: str, b: str, episode: int) -> Figure:
+        return pictures.answers_picture({name: answers(name, episode) for name in (a, b)})
+
+    a, b = _choice(trained, "A"), _choice(trained, "B")
+    b.index = min(1, len(trained) - 1)
+    _show(_follow(picture, a=a, b=b, episode=_slider("episode", n_episodes - 1)))
 
 
 def browse_steps(
@@ -87,7 +109,9 @@ def _follow(picture: Callable[..., Figure], **controls: widgets.ValueWidget) -> 
     for control in controls.values():
         control.observe(draw, "value")
     row = widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
-    return widgets.VBox([row, image])
+    box = widgets.VBox([widgets.HTML(HANDLES), row, image])
+    box.add_class("negmeta-explore")
+    return box
 
 
 def _show(box: widgets.VBox) -> None:
@@ -103,9 +127,9 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _choice(trained: dict[str, Run]) -> widgets.Dropdown:
-    return widgets.Dropdown(options=list(trained), description="model")
+def _choice(trained: dict[str, Run], name: str = "model") -> widgets.Dropdown:
+    return widgets.Dropdown(options=list(trained), description=name)
 
 
 def _slider(name: str, last: int, value: int = 0) -> widgets.IntSlider:
-    return widgets.IntSlider(value, 0, last, description=name)
+    return widgets.IntSlider(value, 0, last, description=name, layout=WIDE)

@@ -52,7 +52,7 @@ def _legend_of_verdicts(figure: Figure, verdicts: set[str], interval: str) -> No
         meanings = {POSITIVE: "one seed: no interval, undecided"}
     shown = {VERDICT_COLOURS.get(verdict, POSITIVE) for verdict in verdicts}
     keys = [
-        plt.Line2D([], [], color=colour, marker="o", ms=5, label=words)
+        plt.Line2D([], [], color=colour, ls="-" if interval else "", marker="o", ms=5, label=words)
         for colour, words in meanings.items()
         if colour in shown
     ]

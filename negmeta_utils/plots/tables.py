@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 from negmeta_utils.evidence.words import fixed, p_text
 from negmeta_utils.plots.style import LABELS, label
 
+ONE_LINE, TO_THE_LEFT = "white-space: nowrap", "text-align: left"  # numbers and text
 # Columns whose name is not its words with underscores between them.
 WORDS = {
     "n_updates": "meta-updates",
@@ -27,6 +28,10 @@ WORDS = {
     "p_start": "p, as at the start",
     "p_zero": "p, zero",
     "p_share": "p, share as at the start",
+    "minus_base": "difference",
+    "minus_low": "difference low",
+    "minus_high": "difference high",
+    "verdict_minus": "verdict",
     "d_z": "d<sub>z</sub>",
     "d_z_low": "d<sub>z</sub> low",
     "d_z_high": "d<sub>z</sub> high",
@@ -62,9 +67,12 @@ def shown(table: pd.DataFrame, precision: int = 3, percent: tuple[str, ...] = ()
             for name, column in table.items()
         }
     )
-    texts = [words(name) for name in table.select_dtypes(exclude="number")]
-    styler = cells.style.hide(axis="index")
-    return styler.set_properties(subset=texts, **{"text-align": "left"})
+    numbers = {words(name) for name in table.select_dtypes("number")}
+    styles = {
+        name: [{"selector": "", "props": ONE_LINE if name in numbers else TO_THE_LEFT}]
+        for name in cells
+    }
+    return cells.style.hide(axis="index").set_table_styles(styles)
 
 
 def _cell(column: str, value: object, precision: int) -> str:

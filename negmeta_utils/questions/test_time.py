@@ -74,7 +74,7 @@ def changes_over_steps(table: pd.DataFrame) -> pd.DataFrame:
             found.append(changes.assign(**trained))
     changes = pd.concat(found, ignore_index=True).rename(columns={"condition": "x"})
     changes["x"] = changes["x"].astype(int)
-    changes["line"] = "trained with " + changes["inner_steps"].astype(str)
+    changes["line"] = [f"trained with {n} step{'s' * (n > 1)}" for n in changes["inner_steps"]]
     return changes
 
 

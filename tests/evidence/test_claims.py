@@ -29,6 +29,7 @@ from negmeta_utils.evidence.rules import (
     judge,
 )
 from negmeta_utils.evidence.t_tests import OFF_TASK_ALONE, paper_t_test, t_test
+from negmeta_utils.evidence.words import p_said
 from negmeta_utils.studies.planning import NOTEBOOKS
 
 AS_THE_PAPER = {
@@ -330,7 +331,7 @@ def test_columns_and_texts():
     measured = table.measured.iloc[5]
     assert measured.startswith(f"meta-sgd - maml {100 * difference:+.2f} [")
     assert "points over 5 seeds" in measured
-    assert measured.endswith(f"the paper's test p = {paper_t_test(features).p_value:.2g}")
+    assert measured.endswith(f"the paper's test {p_said(paper_t_test(features).p_value)}")
     for claim, statement in table[["claim", "statement"]].to_numpy():
         assert f"| {claim} | {statement} |" in RULES
 
@@ -355,7 +356,7 @@ def test_the_papers_own_test_may_say_no_where_the_interval_says_yes():
     alone = "yes" if p <= 0.05 else "no"
     assert row.note == (
         "direction and interval yes, the paper's own test no (read as off-task accuracy alone "
-        f"{alone}: p = {p:.2g})"
+        f"{alone}: {p_said(p)})"
     )
     certain = synthetic(np.random.default_rng(1), AS_THE_PAPER, n_episodes=60)
     assert "own test" not in claims(certain, None).set_index("claim").note["f"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -129,10 +130,14 @@ def test_a_layers_rates_end_as_the_runs(run, layer):
 def test_a_rates_picture_has_every_rate_and_axes_that_stay(run):
     rates = measures.layer_rates(run, "conv2")
     first, last = (pictures.rates_picture(run.rates(), rates, "conv2", k) for k in (0, 3))
-    for a, b in zip(first.axes, last.axes, strict=True):
+    for number, (a, b) in enumerate(zip(first.axes, last.axes, strict=True)):
         assert a.get_xlim() == pytest.approx(b.get_xlim())
-        assert a.get_ylim() == pytest.approx(b.get_ylim())
+        assert number == 5 or a.get_ylim() == pytest.approx(b.get_ylim())
+    assert len({axis.get_ylim() for axis in last.axes[:5]}) == 1, "layers have one scale"
     histogram, heat_map = last.axes[5:7]
+    assert max(h.values.max() for h in map(StepPatch.get_data, histogram.patches)) == pytest.approx(
+        histogram.get_ylim()[1] / 1.08
+    )
     bars = [bar.get_data() for bar in histogram.patches]
     assert sum(bar.values.sum() for bar in bars) == rates.values.shape[1]
     assert bars[0].values.sum() == (rates.values[-1] < 0).sum()
@@ -147,7 +152,7 @@ def test_an_answers_picture_numbers_what_is_wrong_and_frames_what_flipped(answer
         generator.integers(0, 2, (len(answers.table), 3)), columns=list(measures.CONDITIONS)
     )
     label = answers.table["label"]
-    picture = pictures.answers_picture(answers._replace(table=given.assign(label=label)))
+    picture = pictures.answers_picture({"": answers._replace(table=given.assign(label=label))})
     (axis,) = picture.axes
     wrong = given.to_numpy()[given.ne(label, axis=0)]
     numbers = [int(text.get_text()) for text in axis.texts if text.get_fontsize() == 8]
@@ -155,6 +160,19 @@ def test_an_answers_picture_numbers_what_is_wrong_and_frames_what_flipped(answer
     tiles, frames = axis.collections
     assert len(tiles.get_paths()) == given.size
     assert len(frames.get_paths()) == given.ne(given["before"], axis=0).sum().sum()
+
+
+def test_two_networks_answer_the_same_episode_in_a_row_of_tiles_each(answers):
+    turned = answers.table.assign(before=answers.table["off-task"])
+    of = {"one": answers, "other": answers._replace(table=turned)}
+    picture = pictures.answers_picture(of)
+    (axis,) = picture.axes
+    tiles = [collection.get_paths() for collection in axis.collections[::2]]
+    assert [len(paths) for paths in tiles] == [3 * len(answers.table)] * 2
+    upper, lower = (np.array([path.vertices[0] for path in paths]) for paths in tiles)
+    assert (upper[:, 0] == lower[:, 0]).all() and len(set(lower[:, 1] - upper[:, 1])) == 1
+    scores = [text.get_text() for text in picture.texts]
+    assert scores[0].startswith("A  one") and scores[1].startswith("B  other")
 
 
 def test_a_steps_picture_has_a_mark_for_every_image(steps):

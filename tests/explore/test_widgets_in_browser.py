@@ -166,6 +166,20 @@ def move(box, name, key):
     return before, picture.evaluate(PIXELS)
 
 
+def check_reach(box):
+    """A slider is wide and its handle large enough to hit, and Tab goes to it from what is before
+    it."""
+    handle = box.locator(".noUi-handle").last
+    assert box.locator(".widget-slider").last.bounding_box()["width"] > 300
+    assert min(handle.bounding_box()[side] for side in ("width", "height")) >= 24
+    box.locator("select").last.focus()
+    for _ in range(3):  # a slider before it and its readout may lie between
+        box.page.keyboard.press("Tab")
+        if handle.evaluate("handle => handle === document.activeElement"):
+            return
+        assert box.locator(".noUi-handle").count() > 1, "Tab does not lead to the slider"
+
+
 def test_sliders_move_the_pictures_of_the_notebook(chromium, lab):
     page, wrong = chromium
     address, n_cells = lab
@@ -176,6 +190,7 @@ def test_sliders_move_the_pictures_of_the_notebook(chromium, lab):
     sliders = (
         ("update", "ArrowLeft", "ArrowRight"),
         ("episode", "ArrowRight", "ArrowLeft"),
+        ("episode", "End", "Home"),
         ("step", "ArrowLeft", "ArrowRight"),
     )
     for box, (name, there, back) in zip(sections, sliders, strict=True):
@@ -183,4 +198,5 @@ def test_sliders_move_the_pictures_of_the_notebook(chromium, lab):
         again, returned = move(box, name, back)
         assert moved == again != first
         assert returned == first, f"{name}: another picture at the same place"
+        check_reach(box)
     assert wrong == []

@@ -111,7 +111,7 @@ def test_changes_over_steps_are_contrasts_of_each_number_of_steps(run, images):
     table["seed"] = np.repeat([0, 1], len(table) // 2)
     changes = changes_over_steps(table)
     assert changes["x"].tolist() == [0, 1, 2] * 2
-    assert set(changes["line"]) == {"trained with 2"}
+    assert set(changes["line"]) == {"trained with 2 steps"}
     rows = table[table["steps"] == 2]
     expected = 100 * (rows["same_after"] - rows["same_before"]).mean()
     found = changes[(changes["x"] == 2) & (changes["quantity"] == "on-task change")]

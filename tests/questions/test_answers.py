@@ -1,0 +1,125 @@
+"""The answers that notebooks open on are what the shipped tables say."""
+
+import re
+from collections.abc import Iterator
+
+import nbformat
+import pandas as pd
+import pytest
+
+from negmeta_utils.evidence.contrasts import (
+    accuracy_grids,
+    against_base,
+    change_grids,
+    contrasts,
+)
+from negmeta_utils.evidence.quantities import META_SGD, effect_sizes, grids
+from negmeta_utils.plots.tables import in_print
+from negmeta_utils.questions.across_datasets import changes_by_dataset
+from negmeta_utils.questions.interventions import AS_LEARNED
+from negmeta_utils.questions.test_time import changes_over_steps
+from negmeta_utils.runs import PRETRAINED, ROOT
+from negmeta_utils.studies.planning import NOTEBOOKS
+
+FIGURES = ROOT / "figures"
+QUANTITIES = ("on-task change", "off-task change")
+TRIPLE = re.compile(r"([+−][\d.]+) \[([+−][\d.]+), ([+−][\d.]+)\]")
+
+
+def answer(number: str) -> str:
+    """The first cell of a notebook, in which the answer is."""
+    (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+    return nbformat.read(path, 4).cells[0].source
+
+
+def questions(name: str) -> pd.DataFrame:
+    return pd.read_parquet(FIGURES / "questions" / name)
+
+
+def of_features() -> Iterator[pd.DataFrame]:
+    shipped = [PRETRAINED / f"mini-imagenet-{method}-0" for method in ("maml", "meta-sgd")]
+    table = effect_sizes(pd.concat([pd.read_parquet(p / "features.parquet") for p in shipped]))
+    yield table[table["over"] == "episodes"]
+
+
+def of_mechanism() -> Iterator[pd.DataFrame]:
+    yield pd.read_csv(FIGURES / "paper-28" / "mechanism" / "equivalence.csv")
+    for name in ("interventions", "maml_parts"):
+        table = questions(f"mechanism/{name}.parquet")
+        for quantity in QUANTITIES:
+            found = contrasts(change_grids(table, "variant", quantity), AS_LEARNED)
+            yield from (found, against_base(found))
+    trained = questions("mechanism/positive.parquet")
+    conditions = [change_grids(trained, "method", quantity) for quantity in QUANTITIES]
+    for grids_of in [*conditions, accuracy_grids(trained, "method", "ordinary")]:
+        yield against_base(contrasts(grids_of, META_SGD))
+
+
+def of_datasets() -> Iterator[pd.DataFrame]:
+    table = questions("datasets/features.parquet")
+    for _, rows in table.groupby("dataset"):
+        yield contrasts({"": grids(rows)["meta-sgd - maml", "pre-adaptation"]})
+    labels = {"maml": "MAML", "meta-sgd": "Meta-SGD", "meta-sgd - maml": "both"}
+    yield from changes_by_dataset(table.assign(backbone="conv4"), labels).values()
+    yield pd.read_csv(FIGURES / "questions" / "datasets" / "rates.csv").rename(
+        columns={"mean": "points", "mean_low": "low", "mean_high": "high"}
+    )
+    yield pd.read_csv(FIGURES / "backbones" / "backbones" / "backbones.csv")
+
+
+def of_steps() -> Iterator[pd.DataFrame]:
+    yield changes_over_steps(questions("inner_steps/steps.parquet"))
+
+
+def of_uses() -> Iterator[pd.DataFrame]:
+    for _, rows in questions("test_time/uses.parquet").groupby("method"):
+        yield against_base(contrasts(accuracy_grids(rows, "use"), "no adaptation"))
+
+
+@pytest.mark.parametrize(
+    ("number", "tables", "least"),
+    [
+        ("03", of_features, 4),
+        ("05", of_mechanism, 13),
+        ("06", of_datasets, 16),
+        ("07", of_steps, 1),
+        ("08", of_uses, 6),
+    ],
+)
+def test_every_interval_of_an_answer_is_in_the_tables(number, tables, least):
+    known = [
+        row for table in tables() for row in table[["points", "low", "high"]].to_numpy().tolist()
+    ]
+    found = TRIPLE.findall(answer(number))
+    assert len(found) >= least
+    for texts in found:
+        half = 0.501 / 10 ** len(texts[0].partition(".")[2])
+        said = [float(text.replace("−", "-")) for text in texts]
+        assert any(
+            all(abs(a - b) <= half for a, b in zip(said, row, strict=True)) for row in known
+        ), texts
+
+
+def test_the_verdicts_that_notebook_4_opens_on_are_those_of_the_longest_run():
+    for row in pd.read_csv(FIGURES / "paper-28" / "claims.csv").itertuples():
+        cells = [f"({row.claim}) {row.statement}", f"**{row.networks}**"]
+        cells += [in_print(row.measured), in_print(row.paper)]
+        assert f"| {' | '.join(cells)} |" in answer("04")
+        assert row.methods == "undecided"
+
+
+def test_notebook_2_opens_on_the_last_rates_of_the_longest_run():
+    table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").set_index(["group", "layer"])
+    own = table.loc["weights+bias"]
+    for layer in ("conv1", "conv2", "conv3", "conv4"):
+        assert f"{layer} ({own.loc[layer, 'mean']:+.3f})".replace("-", "−") in answer("02")
+    assert f"{own.loc['logits', 'mean']:+.3f}" in answer("02")
+    shares = [f"{100 * share:.0f}" for share in own["share_negative"]]
+    assert f"({shares[1]}, {shares[2]} and {shares[3]} %), of conv1 {shares[0]} %" in answer("02")
+    spread = own["std"] / own["paper std"]
+    assert (round(spread.min()), round(spread.max())) == (3, 11)
+
+
+@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06", "07", "08", "09"])
+def test_a_notebook_opens_on_a_figure(number):
+    assert "](attachment:" in answer(number)
