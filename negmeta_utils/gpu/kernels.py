@@ -223,7 +223,9 @@ def activate(
 
 
 @triton.jit
-def _gate(da, a, n, n_t, u_old, u, sums, at, there, tile, g, F: tl.constexpr, TANGENT: tl.constexpr):
+def _gate(
+    da, a, n, n_t, u_old, u, sums, at, there, tile, g, F: tl.constexpr, TANGENT: tl.constexpr
+):
     """u = da where a > 0, else 0, and the tile's sums for dbeta and dgamma, or their tangents."""
     c = tl.arange(0, F)
     gated = tl.where(tl.load(a + at, mask=there, other=0.0) > 0, da, 0.0)

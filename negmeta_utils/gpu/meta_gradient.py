@@ -66,7 +66,8 @@ def adapted_logits(
     theta, rates = (v.repeat_interleave(n_tasks, 0) for v in (params, alpha))
     for _ in range(n_steps):
         f = passes.forward(layout, theta, support)
-        theta = torch.addcmul(theta, rates, passes.gradient(layout, f, last=True).gradient, value=-1)
+        gradient = passes.gradient(layout, f, last=True).gradient
+        theta = torch.addcmul(theta, rates, gradient, value=-1)
     return passes.forward(layout, theta, query).logits
 
 

@@ -230,7 +230,8 @@ def _weight_gradient(layout: Layout, b: Block, block: int, dz, into, x_t=None, d
     pairs = (b.x, x_t, dz, dz_t) if tangent else (b.x, b.x, dz, dz)
     kernels.weight_gradient[splits, 3, n_tasks](
         *pairs, parts, *b.size, each, TANGENT=tangent,
-        **_sizes(layout, "BK") | {"BK": SUM_TILE, "num_stages": SUM_STAGES, "PRECISION": SUM_PRECISION},
+        **_sizes(layout, "BK")
+        | {"BK": SUM_TILE, "num_stages": SUM_STAGES, "PRECISION": SUM_PRECISION},
     )
     torch.sum(parts, 1, out=layout.view(into, f"conv{block}.weight"))
 

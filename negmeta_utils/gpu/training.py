@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from negmeta_utils import runs, storage
-from negmeta_utils.adaptation import BEND, METHODS, constrained
+from negmeta_utils.adaptation import BEND, METHODS
 from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep, resume, save
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.episodes import ImageSet, rows_of_episodes
@@ -313,7 +312,7 @@ def _draw(sizes: np.ndarray, seed: int, stream: str, indices: range, n_way: int,
 
 def _load_rows(group: Group, rows: torch.Tensor, n_shot: int) -> None:
     """Rows [n_networks, n_updates * n_tasks, n_way, n_per_class] to the device."""
-    n_networks, n_tasks = len(rows), group.support.shape[1] // len(rows)
+    n_tasks = group.support.shape[1] // len(rows)
     by_update = rows.unflatten(1, (-1, n_tasks)).transpose(0, 1).flatten(1, 2)
     n_updates = len(by_update)
     group.support[:n_updates].copy_(by_update[..., :n_shot].flatten(2))
@@ -334,7 +333,9 @@ def _fetch(group: Group, states: list[State], n_updates: int) -> None:
         for which, tensors in enumerate(learned):
             new = group.layout.unpack(values[which, i], tensors)
             moments = [
-                group.layout.unpack(m[which, i], {n: torch.zeros_like(v) for n, v in tensors.items()})
+                group.layout.unpack(
+                    m[which, i], {n: torch.zeros_like(v) for n, v in tensors.items()}
+                )
                 for m in (mean, square)
             ]
             for name, value in tensors.items():
