@@ -1,7 +1,7 @@
 """The answers that notebooks open on are what the shipped tables say."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import nbformat
 import pandas as pd
@@ -14,6 +14,7 @@ from negmeta_utils.evidence.contrasts import (
     contrasts,
 )
 from negmeta_utils.evidence.quantities import META_SGD, effect_sizes, grids
+from negmeta_utils.plots.style import LABELS
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED
@@ -59,8 +60,7 @@ def of_datasets() -> Iterator[pd.DataFrame]:
     table = questions("datasets/features.parquet")
     for _, rows in table.groupby("dataset"):
         yield contrasts({"": grids(rows)["meta-sgd - maml", "pre-adaptation"]})
-    labels = {"maml": "MAML", "meta-sgd": "Meta-SGD", "meta-sgd - maml": "both"}
-    yield from changes_by_dataset(table.assign(backbone="conv4"), labels).values()
+    yield from changes_by_dataset(table.assign(backbone="conv4"), LABELS).values()
     yield pd.read_csv(FIGURES / "questions" / "datasets" / "rates.csv").rename(
         columns={"mean": "points", "mean_low": "low", "mean_high": "high"}
     )
@@ -76,6 +76,31 @@ def of_uses() -> Iterator[pd.DataFrame]:
         yield against_base(contrasts(accuracy_grids(rows, "use"), "no adaptation"))
 
 
+def of_methods() -> Iterator[pd.DataFrame]:
+    for (method, _), grid in grids(questions("features/features.parquet")).items():
+        yield contrasts({method: grid})
+    backbones = pd.read_parquet(FIGURES / "backbones" / "backbones" / "features.parquet")
+    yield from changes_by_dataset(backbones, LABELS).values()
+    theory = pd.read_csv(FIGURES / "linear-theory" / "few-tasks" / "best_rates.csv")
+    yield theory.rename(columns={"rate": "points"})
+
+
+def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> None:
+    """Every "+0.04 [−0.12, +0.20]" of `text`, of which there are at least `least`, is a row of the
+    tables, rounded."""
+    known = [
+        row for table in tables for row in table[["points", "low", "high"]].to_numpy().tolist()
+    ]
+    found = TRIPLE.findall(text)
+    assert len(found) >= least
+    for texts in found:
+        half = 0.501 / 10 ** len(texts[0].partition(".")[2])
+        said = [float(number.replace("−", "-")) for number in texts]
+        assert any(
+            all(abs(a - b) <= half for a, b in zip(said, row, strict=True)) for row in known
+        ), texts
+
+
 @pytest.mark.parametrize(
     ("number", "tables", "least"),
     [
@@ -87,17 +112,15 @@ def of_uses() -> Iterator[pd.DataFrame]:
     ],
 )
 def test_every_interval_of_an_answer_is_in_the_tables(number, tables, least):
-    known = [
-        row for table in tables() for row in table[["points", "low", "high"]].to_numpy().tolist()
-    ]
-    found = TRIPLE.findall(answer(number))
-    assert len(found) >= least
-    for texts in found:
-        half = 0.501 / 10 ** len(texts[0].partition(".")[2])
-        said = [float(text.replace("−", "-")) for text in texts]
-        assert any(
-            all(abs(a - b) <= half for a, b in zip(said, row, strict=True)) for row in known
-        ), texts
+    check_intervals(answer(number), tables(), least)
+
+
+def test_every_interval_of_the_open_questions_is_in_the_tables():
+    page = (ROOT / "docs" / "results.md").read_text()
+    of = (of_features, of_mechanism, of_datasets, of_steps, of_uses, of_methods)
+    check_intervals(
+        page[page.index("## The open questions") :], (t for tables in of for t in tables()), 19
+    )
 
 
 def test_the_verdicts_that_notebook_4_opens_on_are_those_of_the_longest_run():
