@@ -18,6 +18,7 @@ from pandas import read_csv
 
 from negmeta_utils import runs
 from negmeta_utils.model import init_params
+from negmeta_utils.plots.tables import in_print
 from negmeta_utils.studies import cli, planning
 
 PAGES = {
@@ -234,7 +235,7 @@ def test_a_page_shows_the_table_that_was_measured(page, table):
 
 def test_the_readme_shows_the_claims_that_were_judged():
     for row in read_csv(runs.ROOT / "figures" / "paper-28" / "claims.csv").itertuples():
-        cells = [f"({row.claim}) {row.statement}", row.paper, row.measured]
+        cells = [f"({row.claim}) {row.statement}", in_print(row.paper), in_print(row.measured)]
         cells += [f"**{row.networks}**", f"**{row.methods}**"]
         assert f"| {' | '.join(cells)} |" in README
 

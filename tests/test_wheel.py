@@ -64,6 +64,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
             name = f"negmeta_utils/{name}"
         if (runs.ROOT / name).is_file():
             assert name in packed
+    assert "negmeta_utils/figures/demo/features.parquet" in packed  # of notebook 4 as it stands
     assert not [name for name in packed if name.startswith(("tests/", "benchmarks/", "tools/"))]
 
 
