@@ -16,6 +16,7 @@ from negmeta_utils.networks.network import Network, Params
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 AGAIN = "restore the files from a copy, or delete {} and train again"
+LENGTH = "n_updates"  # the one parameter that a run may be given a larger value of later
 TABLES = ("history", "rates", "every_rate")
 
 
@@ -84,20 +85,40 @@ def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.Reduce
 
 def find_run(directory: Path, manifest: dict) -> dict | None:
     """The manifest in `directory`, if any. Raises ValueError where it is one of another
-    configuration or of other images than `manifest`."""
+    configuration or of other images than `manifest`, or of a training that cannot be made one of
+    its length: it is longer, or ended with a validation that a longer one does not have."""
     path = directory / "manifest.json"
     if not path.exists():
         return None
     found = storage.read_json(path)
     check_same_run(path, identity(found), manifest)
+    known, wanted = (of["parameters"][LENGTH] for of in (found, manifest))
+    if known > wanted or (known < wanted and known % found["parameters"]["val_every"]):
+        raise _other_run(path, LENGTH, known, wanted)
     return found
 
 
+def is_at_its_end(found: dict | None, n_updates: int) -> bool:
+    """Whether a run is complete, and not to be trained for longer now."""
+    return (
+        found is not None
+        and found["status"] == "complete"
+        and found["parameters"][LENGTH] == n_updates
+    )
+
+
 def begin(directory: Path, manifest: dict, found: dict | None) -> dict:
-    """Write the manifest of a run that begins, or goes on: maybe by another commit or machine."""
+    """Write the manifest of a run that begins, or goes on: maybe by another commit or machine, or
+    for longer than it was meant to."""
     if found is not None:
         continued = {key: manifest[key] for key in ("started", "environment")}
-        manifest = {**found, "continued": [*found.get("continued", []), continued]}
+        length = {LENGTH: manifest["parameters"][LENGTH]}
+        manifest = {
+            **{key: value for key, value in found.items() if key not in ("results", "files")},
+            "status": "running",
+            "parameters": found["parameters"] | length,
+            "continued": [*found.get("continued", []), continued],
+        }
     storage.write_json(directory / "manifest.json", manifest)
     return manifest
 
@@ -180,10 +201,12 @@ def _raise_not_finite(directory: Path, what: str, update: int) -> NoReturn:
 
 
 def identity(manifest: dict) -> dict:
-    """What two runs must have in common for one to go on with the other's checkpoint."""
+    """What two runs must have in common for one to go on with the other's checkpoint: all but
+    where they train, and how long."""
     parameters = manifest.get("parameters", {}).items()
+    free = (*runs.PLACE, LENGTH)
     return {
-        "parameters": {name: value for name, value in parameters if name not in runs.PLACE},
+        "parameters": {name: value for name, value in parameters if name not in free},
         "data": manifest.get("data"),
     }
 
@@ -194,12 +217,16 @@ def check_same_run(path: Path, found: dict, manifest: dict) -> None:
     wanted = identity(manifest)
     for name, value in wanted["parameters"].items():
         if found["parameters"].get(name) != value:
-            raise ValueError(
-                f"{path}: of a run with {name}={found['parameters'].get(name)!r}, not {value!r}; "
-                "choose another folder, or delete that run"
-            )
+            raise _other_run(path, name, found["parameters"].get(name), value)
     if found["data"] != wanted["data"]:
         raise ValueError(f"{path}: of a run on other images; choose another folder")
+
+
+def _other_run(path: Path, name: str, found: object, wanted: object) -> ValueError:
+    return ValueError(
+        f"{path}: of a run with {name}={found!r}, not {wanted!r}; choose another folder, or delete "
+        "that run"
+    )
 
 
 def resume(directory: Path, state: State, manifest: dict) -> State:

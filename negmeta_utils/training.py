@@ -23,6 +23,7 @@ from negmeta_utils.checkpoints import (
     begin,
     find_run,
     fresh_state,
+    is_at_its_end,
     keep,
     largest,
     resume,
@@ -44,7 +45,8 @@ SNAPSHOTS = 20  # of every single rate in a training, at most
 def train(
     config: TrainConfig, run_dir: str | Path, report: Callable[[str], None] = lambda text: None
 ) -> runs.Run:
-    """Train to the end, from the last checkpoint in `run_dir` if there is one.
+    """Train to the end, from the last checkpoint in `run_dir` if there is one: also one that is
+    complete, with fewer meta-updates.
 
     report: called with one line on progress about once a second.
     Raises ValueError for a parameter that does not go with the data and for a directory that
@@ -60,7 +62,7 @@ def train(
         splits = {split: images.to(device) for split, images in splits.items()}
         manifest = new_manifest(config, device, splits)
         found = find_run(directory, manifest)
-        if found is None or found["status"] != "complete":
+        if not is_at_its_end(found, config.n_updates):
             network = config.find_network(splits["train"])
             state = fresh_state(config, network, splits["train"].channels, device)
             record_rates(config, state)

@@ -1,10 +1,13 @@
 """Files of a run that changed after they were written, and files that do not belong together."""
 
+import hashlib
 import json
 import random
 import shutil
+import struct
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -226,3 +229,28 @@ def test_shipped_files_are_those_that_their_manifests_list(name):
     assert {"model.safetensors", "history.parquet", "accuracy.parquet"} <= set(
         run.manifest["files"]
     )
+
+
+def test_a_tables_digest_is_of_its_values_alone(tmp_path):
+    """Not of what a version of pandas makes of them: a checkpoint goes on under another one."""
+    table = pd.DataFrame(
+        {
+            "update": [1, 2, 3],
+            "name": pd.Categorical(["b", "a", "b"], categories=["a", "b", "c"]),
+            "rate": np.array([0.5, np.nan, -1], dtype=np.float32),
+        }
+    )
+    content = (
+        b'["update", "name", "rate"]'
+        + struct.pack("<3d", 1, 2, 3)
+        + b'["b", "a"]'
+        + struct.pack("<3q", 0, 1, 0)
+        + struct.pack("<3d", 0.5, np.nan, -1)
+    )
+    assert storage.digest_of(table) == hashlib.sha256(content).hexdigest()
+    storage.write_table(tmp_path / "table.parquet", table)
+    assert storage.digest_of(storage.read_table(tmp_path / "table.parquet")) == (
+        storage.digest_of(table)
+    )
+    table.loc[1, "name"] = "b"
+    assert storage.digest_of(table) != hashlib.sha256(content).hexdigest()

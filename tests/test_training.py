@@ -56,6 +56,15 @@ def every_bad_check_cuts(optimizer):
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
 
 
+def test_a_run_that_is_complete_trains_on(tiny_config, tmp_path):
+    config = replace(tiny_config, n_updates=8, val_every=2, checkpoint_every=3, keep_at=[2])
+    short = train(replace(config, n_updates=4), tmp_path / "run")
+    with pytest.raises(ValueError, match="with n_updates=4, not 3"):
+        train(replace(config, n_updates=3), tmp_path / "run")
+    assert train(replace(config, n_updates=4), tmp_path / "run").manifest == short.manifest
+    assert_same_run(train(config, tmp_path / "run"), train(config, tmp_path / "whole"))
+
+
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
 @pytest.mark.parametrize("after", [2, 4, 7])
 @pytest.mark.slow
@@ -187,8 +196,11 @@ def test_a_complete_run_is_not_trained_again(tiny_config, tmp_path, monkeypatch)
 
 
 def test_a_directory_of_another_configuration_is_refused(tiny_config, tmp_path):
-    train(replace(tiny_config, n_updates=2), tmp_path / "run")
-    with pytest.raises(ValueError, match="of a run with n_updates=2, not 12; choose another"):
+    train(replace(tiny_config, n_updates=3, val_every=2), tmp_path / "run")
+    for other in (2, 12):  # the check at 3 is of a training that ends there
+        with pytest.raises(ValueError, match=f"with n_updates=3, not {other}; choose another"):
+            train(replace(tiny_config, n_updates=other, val_every=2), tmp_path / "run")
+    with pytest.raises(ValueError, match="of a run with val_every=2, not"):
         train(tiny_config, tmp_path / "run")
 
 

@@ -10,16 +10,21 @@ from typing import NamedTuple
 import torch
 import triton
 
-from negmeta_utils.gpu import kernels
+from negmeta_utils.gpu import backward_kernels, forward_kernels
 from negmeta_utils.gpu.vectors import Layout
 from negmeta_utils.model import BATCH_NORM_EPS, BLOCKS
 
-PRECISION = "tf32x3"  # of products: float32's but for the last bits, on tensor cores
-SUM_PRECISION = "tf32x3"
-PROGRAMS = 528  # to split sums into: four for each multiprocessor of an H100
-TILE = 64  # positions that a program multiplies at once
+# How the kernels are cut and compiled, as measured on an H100 (docs/speed.md). Products are
+# float32's but for the last bits, on tensor cores: one of TensorFloat-32 alone would be wrong by
+# tenths of a meta-gradient, since places of pooling and signs flip.
+PRECISION = "tf32x3"
+TILE = 32  # positions that a program multiplies at once
 WARPS, STAGES = 4, 3  # of such a program
-SUM_TILE, SUM_STAGES = 32, 3  # the same of a weight's gradient, a sum over positions
+# The same of a weight's gradient, a sum over positions: neither operand lies as TensorFloat-32
+# wants it, and bfloat16 does not mind.
+SUM_PRECISION = "bf16x6"
+SUM_TILE, SUM_STAGES = 32, 2
+PROGRAMS = 528  # to split sums into: four for each multiprocessor
 SUMS = 64  # tiles whose sums are added at once
 SMALL_TILE = 32  # positions of a program that multiplies nothing
 
@@ -121,16 +126,18 @@ def _block(layout: Layout, params, batch: Batch, block: int, x) -> Block:
     into = z, sums, normed, place, n, height, width
     sizes = _sizes(layout, "BM")
     if block == 1:
-        kernels.convolve_images[tiles, n_tasks](
+        forward_kernels.convolve_images[tiles, n_tasks](
             batch.images, batch.rows, params, w_at, gamma_at, length, *into, **sizes,
             C=layout.channels, K=_patch_size(layout),
         )  # fmt: skip
     else:
-        kernels.convolve[tiles, n_tasks](x, params, w_at, gamma_at, length, *into, **sizes)
+        forward_kernels.convolve[tiles, n_tasks](x, params, w_at, gamma_at, length, *into, **sizes)
     size = n * height * width
-    kernels.statistics[n_tasks,](sums, mean, r, tiles, size, BATCH_NORM_EPS, F=filters, BT=SUMS)
+    forward_kernels.statistics[n_tasks,](
+        sums, mean, r, tiles, size, BATCH_NORM_EPS, F=filters, BT=SUMS
+    )
     places = pooled[1] * pooled[2] * pooled[3]
-    kernels.activate[triton.cdiv(places, SMALL_TILE), n_tasks](
+    forward_kernels.activate[triton.cdiv(places, SMALL_TILE), n_tasks](
         normed, mean, r, params, gamma_at, beta_at, length, normed, a, places, F=filters,
         BM=SMALL_TILE,
     )  # fmt: skip
@@ -173,7 +180,7 @@ def _gate(layout: Layout, b: Block, block: int, da, found, tangents=None, u_old=
     sums = da.new_empty(n_tasks, tiles, 2, filters)
     tangent = tangents is not None
     n_t, u_old = (tangents.n, u_old) if tangent else (b.n, b.n)
-    kernels.gate[tiles, n_tasks](
+    backward_kernels.gate[tiles, n_tasks](
         da, b.a, b.n, n_t, u_old, da, sums, places, TANGENT=tangent, F=filters, BM=SMALL_TILE
     )
     _add_up_gate(layout, block, sums, found)
@@ -183,7 +190,7 @@ def _gate(layout: Layout, b: Block, block: int, da, found, tangents=None, u_old=
 def _add_up_gate(layout: Layout, block: int, sums, found) -> None:
     _, gamma_at, beta_at = _offsets(layout, block)
     n_tasks, tiles, _, filters = sums.shape
-    kernels.add_up[n_tasks,](
+    forward_kernels.add_up[n_tasks,](
         sums, found[:, beta_at:], found[:, gamma_at:], layout.length, layout.length, 1.0, sums,
         tiles, SCALED=False, F=filters, BT=SUMS,
     )  # fmt: skip
@@ -208,7 +215,7 @@ def _spread(layout: Layout, f: Forward, block: int, u, found, t=None, own=None):
     b = f.blocks[block]
     dz = torch.empty_like(b.z)
     tiles = triton.cdiv(b.size[0] * b.size[1] * b.size[2], SMALL_TILE)
-    kernels.spread[tiles, len(dz)](
+    backward_kernels.spread[tiles, len(dz)](
         *_spread_arguments(layout, f, block, u, found, t, own), dz, *b.size,
         TANGENT=t is not None, F=layout.n_filters, BM=SMALL_TILE,
     )  # fmt: skip
@@ -228,8 +235,12 @@ def _weight_gradient(layout: Layout, b: Block, block: int, dz, into, x_t=None, d
     parts = dz.new_empty(n_tasks, splits, 9, filters, filters)
     tangent = x_t is not None
     pairs = (b.x, x_t, dz, dz_t) if tangent else (b.x, b.x, dz, dz)
-    kernels.weight_gradient[splits, 3, n_tasks](
-        *pairs, parts, *b.size, each, TANGENT=tangent,
+    backward_kernels.weight_gradient[splits, 3, n_tasks](
+        *pairs,
+        parts,
+        *b.size,
+        each,
+        TANGENT=tangent,
         **_sizes(layout, "BK")
         | {"BK": SUM_TILE, "num_stages": SUM_STAGES, "PRECISION": SUM_PRECISION},
     )
@@ -241,7 +252,7 @@ def _weight_gradient_images(layout: Layout, f: Forward, u, found, t=None, own=No
     n_tasks = len(u)
     splits, each = _splits(b, SMALL_TILE, n_tasks)
     parts = u.new_empty(n_tasks, splits, 9, channels, filters)
-    kernels.weight_gradient_images[splits, n_tasks](
+    backward_kernels.weight_gradient_images[splits, n_tasks](
         f.batch.images, f.batch.rows, *_spread_arguments(layout, f, 1, u, found, t, own), parts,
         *b.size, each, TANGENT=t is not None, C=channels, K=_patch_size(layout),
         **_sizes(layout, "BK") | {"BK": SMALL_TILE},
@@ -257,7 +268,7 @@ def _input_gradient(layout: Layout, f: Forward, block: int, dz, found, along=Non
     n_tasks, tiles = len(dz), triton.cdiv(b.size[0] * b.size[1] * b.size[2], TILE)
     sums, u = dz.new_empty(n_tasks, tiles, 2, filters), torch.empty_like(before.a)
     dz_t, turned_t, t, u_old = along or (dz, f.turned, before, before.n)
-    kernels.input_gradient[tiles, n_tasks](
+    backward_kernels.input_gradient[tiles, n_tasks](
         dz, dz_t, f.turned, turned_t, (block - 2) * 9 * filters**2, 27 * filters**2, before.a,
         before.n, t.n, u_old, u, sums, *b.size, TANGENT=along is not None, **_sizes(layout, "BM"),
     )  # fmt: skip
@@ -305,22 +316,22 @@ def _block_tangent(layout: Layout, f: Forward, block: int, x_t, direction):
     into = b.z, b.mean, z_t, sums, *b.size
     sizes = _sizes(layout, "BM")
     if block == 1:
-        kernels.convolve_images_tangent[tiles, n_tasks](
+        forward_kernels.convolve_images_tangent[tiles, n_tasks](
             f.batch.images, f.batch.rows, direction, w_at, length, *into, **sizes,
             C=layout.channels, K=_patch_size(layout),
         )  # fmt: skip
     else:
-        kernels.convolve_tangent[tiles, n_tasks](
+        forward_kernels.convolve_tangent[tiles, n_tasks](
             b.x, x_t, f.params, direction, w_at, length, *into, **sizes
         )
     mean_t, m2 = b.z.new_empty(2, n_tasks, filters)
-    kernels.add_up[n_tasks,](
+    forward_kernels.add_up[n_tasks,](
         sums, mean_t, m2, filters, filters, 1 / (n * height * width), b.r, tiles, SCALED=True,
         F=filters, BT=SUMS,
     )  # fmt: skip
     n_t, a_t = torch.empty_like(b.n), torch.empty_like(b.a)
     places = n * (height // 2) * (width // 2)
-    kernels.activate_tangent[triton.cdiv(places, SMALL_TILE), n_tasks](
+    forward_kernels.activate_tangent[triton.cdiv(places, SMALL_TILE), n_tasks](
         z_t, b.place, b.n, b.a, mean_t, m2, b.r, f.params, direction, gamma_at, beta_at, length,
         n_t, a_t, *b.size, F=filters, BM=SMALL_TILE,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from negmeta_utils import storage, training
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import Episodes, ImageSet
+from negmeta_utils.gpu import group
 from negmeta_utils.gpu import training as together
 from negmeta_utils.gpu.meta_gradient import MetaGradients
 from negmeta_utils.model import init_params
@@ -75,8 +76,8 @@ def noise(monkeypatch):
 
 @pytest.fixture
 def by_cpu(monkeypatch):
-    monkeypatch.setattr(together, "meta_gradients", _meta_gradients)
-    monkeypatch.setattr(together, "adapted_logits", _adapted_logits)
+    monkeypatch.setattr(group, "meta_gradients", _meta_gradients)
+    monkeypatch.setattr(group, "adapted_logits", _adapted_logits)
 
 
 @pytest.fixture
@@ -127,9 +128,9 @@ def test_they_go_on_from_where_they_were(tmp_path, by_cpu, splits):
         storage.read_tensors(tmp_path / name / "checkpoint.safetensors")[0]
         for name in ("whole", "halves")
     )
-    for group, tensors in whole.items():
+    for kind, tensors in whole.items():
         for name, value in tensors.items():
-            torch.testing.assert_close(halves[group][name], value, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(halves[kind][name], value, atol=1e-6, rtol=1e-5)
 
 
 def test_only_what_is_alike_trains_together(tmp_path, splits):
