@@ -39,7 +39,7 @@ from negmeta_utils.storage import make_folder, read_json, read_table, read_tenso
 ROOT = Path(__file__).resolve().parents[1]  # the clone, where this is one
 PACKAGE = Path(__file__).resolve().parent
 PRETRAINED = PACKAGE / "pretrained"
-SHIPPED_TABLES = ("figures/demo",)  # of a study, by the name that notebooks take
+SHIPPED_TABLES = ("figures/demo", "figures/recipes")  # of a study, by the name that notebooks take
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
 KEPT, BEST, END = "kept", "best", "end"  # networks of a run besides the last, and that one

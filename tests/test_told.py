@@ -1,5 +1,9 @@
 """Numbers in prose, compared with the shipped tables that they are of."""
 
+import json
+
+import pandas as pd
+
 from negmeta_utils.runs import ROOT, load_run
 
 RESULTS = (ROOT / "docs" / "results.md").read_text()
@@ -27,3 +31,30 @@ def test_the_mean_rates_of_the_last_updates_lie_in_the_ranges_given():
     ends = late.groupby("layer")["mean"].agg(["min", "max"]).drop("logits")
     ranges = [f"[{signed(row['min'])}, {signed(row['max'])}]" for _, row in ends.iterrows()]
     assert f"the four lie in {', '.join(ranges[:3])} and {ranges[3]}" in RESULTS
+
+
+def test_the_recipes_are_those_of_the_table():
+    table = pd.read_csv(ROOT / "figures" / "recipes" / "distances.csv")
+    rows = [line for line in RESULTS.splitlines() if " of 5 | " in line]
+    assert len(rows) == 8
+    for line, row in zip(rows, table[table["group"] == "weights+bias"].itertuples(), strict=True):
+        schedule, start, rate, *numbers = line.strip("| ").split(" | ")
+        assert f"{schedule}, from {start}, outer rate {rate}" == row.recipe
+        nearest = f"{row.nearest_distance:.2f} at {row.nearest_update:,}"
+        assert numbers == [f"{row.distance:.2f}", f"{row.signs} of 5", nearest]
+
+
+def test_no_recipe_gives_the_signs():
+    rates = pd.read_parquet(ROOT / "figures" / "recipes" / "recipes.parquet")
+    own = rates[rates["group"] == "weights+bias"]
+    last = own[own["update"] == 20_000]
+    negative = last["mean"].lt(0).groupby(last["layer"]).sum()
+    assert negative.to_dict() == {"conv1": 0, "conv2": 0, "conv3": 3, "conv4": 0, "logits": 0}
+    assert "that of conv3 in three of eight" in RESULTS
+    signs = own.assign(right=(own["mean"] < 0) == own["layer"].str.startswith("conv"))
+    assert not signs.groupby(["recipe", "update"])["right"].all().any()
+    nearest = own[own["recipe"] == "constant, from U[0.005, 0.1], outer rate 0.0001"]
+    falls = nearest.pivot(index="update", columns="layer", values="mean").drop(columns="logits")
+    assert (falls.loc[20_000] < falls.loc[16_000]).all()
+    trainings = json.loads((ROOT / "figures" / "recipes" / "trainings.json").read_text())
+    assert {round(each["results"]["seconds_training"]) for each in trainings.values()} == {207}

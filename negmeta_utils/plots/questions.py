@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.evidence.contrasts import DOWN, UP
-from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, PAPER, POSITIVE
+from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, PALETTE, PAPER, POSITIVE
 
 VERDICT_COLOURS = {UP: COLOURS["maml"], DOWN: NEGATIVE}
 
@@ -126,7 +126,7 @@ def recipes_along(rates: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     layers, recipes = list(paper["layer"]), list(dict.fromkeys(rates["recipe"]))
     size = (2.5 * len(layers), 2.1 * len(measures))
     figure, axes = plt.subplots(len(measures), len(layers), figsize=size, sharex=True)
-    shades = _shades(recipes)
+    lines = _lines(recipes)
     published = paper.set_index("layer")
     for row, (measure, words) in zip(axes, measures.items(), strict=True):
         for axis in row[1:] if measure != "mean" else ():
@@ -134,7 +134,8 @@ def recipes_along(rates: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         for axis, layer in zip(row, layers, strict=True):
             for recipe, own in rates[rates["layer"] == layer].groupby("recipe", sort=False):
                 along = own.groupby("update")[measure].mean()
-                axis.plot(along.index, along, color=shades[recipe], label=recipe)
+                along = along[along > 0] if measure == "std" else along  # its axis is logarithmic
+                axis.plot(along.index, along, **lines[recipe])
             if f"paper {measure}" in published:
                 level = published.loc[layer, f"paper {measure}"]
                 axis.axhline(level, color=PAPER, ls="--", lw=1, label="the paper")
@@ -150,7 +151,9 @@ def recipes_along(rates: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.tight_layout()
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    figure.legend(
+        handles, labels, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.0)
+    )
     return figure
 
 
@@ -163,21 +166,30 @@ def distance_along(distance: pd.DataFrame) -> Figure:
     recipes = list(dict.fromkeys(distance["recipe"]))
     size = (5 * len(groups), 3.2)
     figure, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
-    shades = _shades(recipes)
+    lines = _lines(recipes)
     finite = distance[np.isfinite(distance["distance"])]
     for axis, group in zip(axes[0], groups, strict=True):
         for recipe, own in finite[finite["group"] == group].groupby("recipe", sort=False):
             along = own.groupby("update")["distance"].mean()
-            axis.plot(along.index, along, color=shades[recipe], label=recipe)
+            axis.plot(along.index, along, **lines[recipe])
         axis.set(title=group, xlabel="meta-update", ylim=(0, None))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[0, 0].set_ylabel("distance to table 1")
     figure.tight_layout()
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.02))
+    figure.legend(
+        handles, labels, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.02)
+    )
     return figure
 
 
-def _shades(names: list[str]) -> dict[str, tuple]:
-    """A colour a name, from dark to light."""
-    return dict(zip(names, plt.cm.viridis(np.linspace(0, 0.9, len(names))), strict=True))
+def _lines(recipes: list[str]) -> dict[str, dict]:
+    """How to draw each recipe, such as "plateau, from 0.01, outer rate 0.0001": a dash for its
+    schedule, a colour for the rest."""
+    parts = [recipe.partition(", ") for recipe in recipes]
+    dashes = dict(zip(dict.fromkeys(schedule for schedule, *_ in parts), ("-", ":"), strict=False))
+    colours = dict(zip(dict.fromkeys(rest for *_, rest in parts), PALETTE, strict=False))
+    return {
+        recipe: {"ls": dashes[schedule], "color": colours[rest], "label": recipe}
+        for recipe, (schedule, _, rest) in zip(recipes, parts, strict=True)
+    }

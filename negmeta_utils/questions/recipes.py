@@ -12,13 +12,15 @@ from negmeta_utils.parameters import check_folders
 from negmeta_utils.storage import read_json, read_table
 
 CHOICES = ["lr_schedule", "alpha_init", "alpha_lr"]
+WRITTEN = "recipes.parquet"  # by notebook 10
 FACTOR = 2  # a standard deviation within this factor of the paper's counts as near
 
 
 def read_recipes(names: list[str]) -> pd.DataFrame:
     """The rates along several trainings, complete or not, with what each was trained with.
 
-    names: folders of notebook 1, or shipped runs; one that holds no rates yet is left out. Columns:
+    names: folders of notebook 1, or shipped runs; one that holds no rates yet is left out; or of
+    notebook 10, with the table that it wrote. Columns:
     those of `rates.summarise_rates`; `CHOICES`, alpha_lr being outer_lr where it is None; recipe,
     these in words. Raises ValueError for a method that learns no rates, FileNotFoundError where
     no folder holds any.
@@ -26,6 +28,9 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
     check_folders("runs", names)
     tables = []
     for directory in map(runs.directory_of, names):
+        if (directory / WRITTEN).is_file():
+            tables.append(read_table(directory / WRITTEN))
+            continue
         if not (directory / "rates.parquet").is_file():
             continue
         given = read_json(directory / "manifest.json")["parameters"]
