@@ -10,6 +10,7 @@ from matplotlib.ticker import EngFormatter
 from negmeta_utils.evidence.contrasts import DOWN, UP
 from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, PALETTE, PAPER, POSITIVE
 
+OWN_SCALES = "each panel on its own scale"
 VERDICT_COLOURS = {UP: COLOURS["maml"], DOWN: NEGATIVE}
 
 
@@ -62,7 +63,8 @@ def _legend_of_verdicts(figure: Figure, verdicts: set[str], interval: str) -> No
 
 
 def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
-    """Measures of features by block, a line a method and task, with the range over seeds.
+    """Measures of features by block, a line a method and task, with the range over seeds; each
+    measure on a scale of its own.
 
     table: method, task, layer, seed and the columns of `measures`, whose values are panel titles.
     """
@@ -81,7 +83,7 @@ def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
         axis.set(title=title)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.tight_layout()
-    figure.legend(handles, labels, frameon=False, ncols=4, loc="upper center",
+    figure.legend(handles, labels, title=OWN_SCALES, frameon=False, ncols=4, loc="upper center",
                   bbox_to_anchor=(0.5, 0.02))  # fmt: skip
     return figure
 
