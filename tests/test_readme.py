@@ -125,6 +125,13 @@ def check_planned(command, clone, data):
     assert planning.plan(steps, clone / "runs" / words[2])
 
 
+def check_together(command, clone, data):
+    """Where no GPU is to be seen, it says so before anything is trained."""
+    result = run(command, clone, NEGMETA_DATA=str(data), CUDA_VISIBLE_DEVICES="")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "no such CUDA device here" in result.stderr
+
+
 def check_verify(command, clone, data):
     """A minute; `tests/studies/test_verify.py` runs it short."""
     assert run(f"{command} --help", clone).returncode == 0
@@ -211,6 +218,7 @@ RUN = {
     ".venv/bin/negmeta report demo": check_report,
     ".venv/bin/negmeta study mini-imagenet": check_study_on_data,
     ".venv/bin/negmeta study paper": check_planned,
+    ".venv/bin/negmeta study recipes": check_together,
 }
 
 

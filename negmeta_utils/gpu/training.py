@@ -9,14 +9,17 @@ any device.
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from negmeta_utils import storage
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep, resume, save
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.engine.device import memory_named
 from negmeta_utils.episodes import ImageSet, rows_of_episodes
 from negmeta_utils.gpu.group import Group, captured, load_rows, validate
 from negmeta_utils.gpu.vectors import Layout
@@ -53,12 +56,30 @@ def train_together(
     side by side, and what `training.train` does.
     """
     _check_alike(configs)
+    lower = "image_size, n_filters or the number of networks"
+    with ExitStack() as held:
+        held.enter_context(memory_named(torch.device(device), lower))
+        for directory in directories:
+            held.enter_context(storage.sole_user(directory))
+        _train(configs, directories, splits, report, seconds, device)
+
+
+def _train(
+    configs: list[TrainConfig],
+    directories: list[Path],
+    splits: dict[str, ImageSet],
+    report: Callable[[str], None],
+    seconds: float,
+    device: str,
+) -> None:
     states, manifests = _begin(configs, directories, splits, torch.device(device))
     group = _group(configs, states, splits["train"], device)
     validation = channels_last(splits["val"], device)
     update_all = captured(group)
     started = saved = time.monotonic()
     stretches = _stretches(configs[0], states[0].update)
+    if not stretches:
+        return
     spent = [state.seconds for state in states]
     with ThreadPoolExecutor(1) as pool:
         drawn = _drawn(pool, configs, splits, stretches)
@@ -108,7 +129,6 @@ def _check_alike(configs: list[TrainConfig]) -> None:
 def _begin(configs, directories, splits, device) -> tuple[list[State], list[dict]]:
     states, manifests = [], []
     for config, directory in zip(configs, directories, strict=True):
-        directory.mkdir(parents=True, exist_ok=True)
         manifest = new_manifest(config, device, splits)
         manifest["environment"]["kernels"] = "triton"
         manifest["environment"]["trained_together"] = len(configs)

@@ -84,6 +84,11 @@ def _add_study(commands: argparse._SubParsersAction) -> None:
         default=[],
         help="override a parameter; VALUE is YAML; may be given several times",
     )
+    command.add_argument(
+        "--together",
+        action="store_true",
+        help="first train the networks side by side on one NVIDIA GPU (docs/speed.md)",
+    )
     command.set_defaults(run=_study)
 
 
@@ -169,6 +174,10 @@ def _execute_study(options: argparse.Namespace) -> int:
     jobs = planning.plan(steps, out_dir)
     if options.scheduler is None:  # workers elsewhere may have other data
         values.check_data(job for job in jobs if not planning.is_complete(job, out_dir / job.name))
+    if options.together:
+        from negmeta_utils.studies import together
+
+        together.train_jobs(jobs, out_dir, print)
     with live.shown(out_dir, [job.name for job in jobs]) as say:
         outcome = scheduling.run_study(
             jobs, out_dir, options.workers, options.scheduler, say, interruption.end

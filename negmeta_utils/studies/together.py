@@ -1,0 +1,45 @@
+"""The trainings of a study on one NVIDIA GPU, those that are alike side by side."""
+
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.engine.device import resolve_device
+from negmeta_utils.studies.planning import FOLDERS, Job, is_complete
+
+NOTEBOOK = "01_train"
+
+
+def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> None:
+    """Train every network of `jobs` to its last meta-update, in the folder where its notebook
+    will look for it and go on: to the accuracy on the test classes.
+
+    Raises ValueError where there is no such GPU, or a network that cannot be trained so.
+    """
+    # Triton comes with PyTorch on Linux alone, so nothing else imports this.
+    from negmeta_utils.gpu.training import ALIKE, train_together
+    from negmeta_utils.training import load_splits
+
+    resolve_device("cuda")  # before anything is read
+    waiting = []
+    for job in jobs:
+        folder = out_dir / job.name
+        if job.notebook.stem == NOTEBOOK and not is_complete(job, folder):
+            waiting.append((_config(job), folder))
+
+    def shape(pair: tuple[TrainConfig, Path]) -> tuple:
+        return tuple(str(getattr(pair[0], name)) for name in ALIKE)
+
+    for _, alike in groupby(sorted(waiting, key=shape), shape):
+        configs, folders = zip(*alike, strict=True)
+        splits = load_splits(configs[0])[1]
+        resolved = [config.resolved(splits["train"]) for config in configs]
+        say(f"{len(configs)} networks side by side: {', '.join(f.name for f in folders)}")
+        train_together(resolved, list(folders), splits, say)
+
+
+def _config(job: Job) -> TrainConfig:
+    given = {name: value for name, value in job.parameters.items() if name not in FOLDERS}
+    data_dir = job.parameters.get("data_dir")
+    return TrainConfig(**given | {"device": "cuda", "data_dir": data_dir})

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from negmeta_utils.gpu import training as gpu_training
+from negmeta_utils.studies import cli, planning, together
+
+
+def jobs_of(out_dir, **overrides):
+    given = {"train.n_updates": 4, "train.seed": [0, 1], **overrides}
+    return planning.plan(planning.read_study(planning.find_study("demo"), given), out_dir)
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """What is trained together, without training it."""
+    found = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(
+        gpu_training,
+        "train_together",
+        lambda configs, folders, *_: found.append((configs, folders)),
+    )
+    return found
+
+
+def test_the_trainings_of_a_study_that_are_alike_train_together(groups, tmp_path):
+    together.train_jobs(jobs_of(tmp_path), tmp_path, lambda text: None)
+    ((configs, folders),) = groups
+    assert {(c.method, c.seed) for c in configs} == {
+        (method, seed) for method in ("maml", "meta-sgd") for seed in (0, 1)
+    }
+    assert all(c.device == "cuda" and c.n_updates == 4 for c in configs)
+    assert [folder.parent for folder in folders] == 4 * [tmp_path]
+
+
+def test_other_shapes_train_apart(groups, tmp_path):
+    jobs = jobs_of(tmp_path / "a") + jobs_of(tmp_path / "b", **{"train.n_query": 3})
+    together.train_jobs(jobs, tmp_path, lambda text: None)
+    assert sorted(len(configs) for configs, _ in groups) == [4, 4]
+    assert [sorted({c.n_query for c in configs}) for configs, _ in groups] in (
+        [[3], [10]],
+        [[10], [3]],
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_refused_in_one_line(tmp_path, capsys):
+    assert cli.main(["study", "demo", "--out", str(tmp_path / "out"), "--together"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said == ["negmeta: device='cuda': no such CUDA device here; use device='auto' or 'cpu'"]
