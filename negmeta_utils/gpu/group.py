@@ -8,7 +8,12 @@ import numpy as np
 import torch
 
 from negmeta_utils.adaptation import BEND
-from negmeta_utils.gpu.meta_gradient import adapted_logits, losses, meta_gradients
+from negmeta_utils.gpu.meta_gradient import (
+    MetaGradients,
+    adapted_logits,
+    losses,
+    meta_gradients,
+)
 from negmeta_utils.gpu.passes import Batch
 from negmeta_utils.gpu.vectors import Layout
 
@@ -104,24 +109,37 @@ def load_rows(group: Group, rows: torch.Tensor) -> None:
     group.row.zero_()
 
 
+def batches(group: Group, images: torch.Tensor, rows: torch.Tensor) -> tuple[Batch, Batch]:
+    """Support and query of episodes whose rows are [n_networks, n_episodes, n_way, n_per_class]."""
+    of_tasks = rows.flatten(0, 1).to(images.device)
+    parts = of_tasks[..., : group.n_shot], of_tasks[..., group.n_shot :]
+    support, query = (
+        Batch(images, part.flatten(1).contiguous(), labels)
+        for part, labels in zip(parts, group.labels, strict=True)
+    )
+    return support, query
+
+
+def meta_gradients_now(group: Group, rows: torch.Tensor) -> MetaGradients:
+    """Of every network as it is, with respect to parameters and unconstrained rates, on the
+    training's episodes of these rows."""
+    alpha, slope = inner_rates(group.values[1], group.positive)
+    of_both = batches(group, group.images, rows)
+    found = meta_gradients(group.layout, group.values[0], alpha, *of_both, group.inner_steps)
+    return found._replace(alpha=found.alpha * slope)
+
+
 def validate(
     group: Group, images: torch.Tensor, rows: torch.Tensor
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each network, loss and accuracy of each episode."""
     alpha, _ = inner_rates(group.values[1], group.positive)
     n_networks, n_episodes = rows.shape[:2]
-    n_shot = group.n_shot
     pixels = n_networks * group.query.shape[2] * images.shape[1] * images.shape[2]
     batch = max(1, PIXELS_AT_ONCE // pixels)
     found = []
     for first in range(0, n_episodes, batch):
-        part = rows[:, first : first + batch].flatten(0, 1).to(images.device)
-        support, query = (
-            Batch(images, chosen.flatten(1).contiguous(), labels)
-            for chosen, labels in zip(
-                (part[..., :n_shot], part[..., n_shot:]), group.labels, strict=True
-            )
-        )
+        support, query = batches(group, images, rows[:, first : first + batch])
         logits = adapted_logits(
             group.layout, group.values[0], alpha, support, query, group.inner_steps
         )

@@ -21,6 +21,7 @@ from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep,
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.device import memory_named
 from negmeta_utils.episodes import ImageSet, rows_of_episodes
+from negmeta_utils.gpu.comparison import refuse_wrong
 from negmeta_utils.gpu.group import Group, captured, load_rows, validate
 from negmeta_utils.gpu.vectors import Layout
 from negmeta_utils.networks.conv4 import CONV4
@@ -73,13 +74,14 @@ def _train(
     device: str,
 ) -> None:
     states, manifests = _begin(configs, directories, splits, torch.device(device))
-    group = _group(configs, states, splits["train"], device)
-    validation = channels_last(splits["val"], device)
-    update_all = captured(group)
-    started = saved = time.monotonic()
     stretches = _stretches(configs[0], states[0].update)
     if not stretches:
         return
+    group = _group(configs, states, splits["train"], device)
+    validation = channels_last(splits["val"], device)
+    refuse_wrong(configs, states, group, splits["train"])
+    update_all = captured(group)
+    started = saved = time.monotonic()
     spent = [state.seconds for state in states]
     with ThreadPoolExecutor(1) as pool:
         drawn = _drawn(pool, configs, splits, stretches)

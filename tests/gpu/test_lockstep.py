@@ -133,6 +133,20 @@ def test_they_go_on_from_where_they_were(tmp_path, by_cpu, splits):
             torch.testing.assert_close(halves[kind][name], value, atol=1e-6, rtol=1e-5)
 
 
+def test_wrong_kernels_are_refused_before_anything_is_trained(
+    tmp_path, by_cpu, splits, monkeypatch
+):
+    def wrong(*arguments):
+        found = _meta_gradients(*arguments)
+        return found._replace(alpha=1.02 * found.alpha)
+
+    monkeypatch.setattr(group, "meta_gradients", wrong)
+    configs = _resolved(CONFIGS[1:2])
+    with pytest.raises(ValueError, match="meta-sgd, seed 1: the meta-gradient on this GPU is 0.02"):
+        together.train_together(configs, [tmp_path / "run"], splits, device="cpu")
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
 def test_only_what_is_alike_trains_together(tmp_path, splits):
     configs = _resolved(CONFIGS[:2])
     other = dataclasses.replace(configs[1], inner_steps=3)
