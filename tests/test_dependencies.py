@@ -26,7 +26,7 @@ NOT_IMPORTED = {
 # Imported, and there with what is declared and needs them.
 BROUGHT = {
     "distributed": "dask", "boto3": "moto", "click": "papermill", "nbclient": "nbconvert",
-    "packaging": "pytest",
+    "packaging": "pytest", "triton": "torch",
 }  # fmt: skip
 OPTIONAL = {"learn2learn"}  # compared with where it is installed
 

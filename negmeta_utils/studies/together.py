@@ -19,11 +19,11 @@ def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> No
 
     Raises ValueError where there is no such GPU, or a network that cannot be trained so.
     """
-    # Triton comes with PyTorch on Linux alone, so nothing else imports this.
+    resolve_device("cuda")
+    # Triton comes with PyTorch for such a GPU alone, so nothing else imports this.
     from negmeta_utils.gpu.training import ALIKE, train_together
     from negmeta_utils.training import load_splits
 
-    resolve_device("cuda")  # before anything is read
     waiting = []
     for job in jobs:
         folder = out_dir / job.name

@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-pytest.importorskip("triton")
-
 CHECK = """
 import torch
 from negmeta_utils import adaptation, model

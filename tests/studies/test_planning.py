@@ -178,7 +178,7 @@ def test_a_study_that_cannot_be_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "study 'nothing': no such file; the studies here are backbones, demo"),
+        (["nothing"], "study 'nothing': no such file; the studies here are backbones, decide"),
         (["demo", "--set", "n_updates"], "--set n_updates: write NAME=VALUE"),
         (["demo", "--set", "n_upd=3"], "--set n_upd: no such step or parameter"),
         (["demo", "--set", "train.n_upd=3"], "01_train has no parameter 'n_upd'"),

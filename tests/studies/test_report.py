@@ -342,7 +342,7 @@ def test_a_job_that_failed_is_named_and_its_leftovers_are_not_shown(results, cap
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing"], r"study 'nothing': no such file; the studies here are backbones, demo, "),
+        (["nothing"], r"study 'nothing': no such file; the studies here are backbones, decide, "),
         (["demo", "--out", "EMPTY"], r"EMPTY: no study was started there"),
     ],
 )

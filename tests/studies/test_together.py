@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from negmeta_utils.gpu import training as gpu_training
 from negmeta_utils.studies import cli, planning, together
+
+pytest.importorskip("triton")
 
 
 def jobs_of(out_dir, **overrides):
@@ -13,6 +14,8 @@ def jobs_of(out_dir, **overrides):
 @pytest.fixture
 def groups(monkeypatch):
     """What is trained together, without training it."""
+    from negmeta_utils.gpu import training as gpu_training
+
     found = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(
