@@ -67,3 +67,17 @@ def memory_named(device: torch.device, lower: str) -> Iterator[None]:
         if known or "can't allocate memory" in str(error):  # the CPU's is a plain RuntimeError
             raise MemoryError(f"device={str(device)!r}: out of memory; lower {lower}") from error
         raise
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Convolutions and products of float32 throughout, where on a GPU torch makes convolutions of
+    TensorFloat-32 by default: a meta-gradient of these is wrong by tenths (docs/speed.md)."""
+    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    as_they_are = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with cudnn.flags(**as_they_are, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

@@ -35,9 +35,9 @@ def refuse_wrong(
             group.layout.unpack(found.alpha[i].cpu(), like) if learns else {},
         )
         episodes = episodes_of_rows(on_device, rows[i].to(group.images.device), config.n_shot)
-        tensors = (_moved(of, group.images.device) for of in (state.params, state.alpha))
+        params, free = (_moved(of, group.images.device) for of in (state.params, state.alpha))
         reference = dataclasses.replace(config, engine="reference")
-        expected = objective.gradient(reference, CONV4, *tensors, episodes)
+        expected = objective.gradient(reference, CONV4, params, free, episodes)
         expected = MetaGradient(
             expected.loss.cpu(),
             expected.accuracy.cpu(),

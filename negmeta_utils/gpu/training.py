@@ -19,7 +19,7 @@ from negmeta_utils import storage
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep, resume, save
 from negmeta_utils.config import TrainConfig
-from negmeta_utils.engine.device import memory_named
+from negmeta_utils.engine.device import exact_products, memory_named
 from negmeta_utils.episodes import ImageSet, rows_of_episodes
 from negmeta_utils.gpu.comparison import refuse_wrong
 from negmeta_utils.gpu.group import Group, captured, load_rows, validate
@@ -60,6 +60,7 @@ def train_together(
     lower = "image_size, n_filters or the number of networks"
     with ExitStack() as held:
         held.enter_context(memory_named(torch.device(device), lower))
+        held.enter_context(exact_products())
         for directory in directories:
             held.enter_context(storage.sole_user(directory))
         _train(configs, directories, splits, report, seconds, device)
