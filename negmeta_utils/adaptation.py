@@ -117,10 +117,11 @@ def constrained(method: str, free: Params) -> Params:
     the softplus has an exponential: no two libraries agree on that to the last bit."""
     if not METHODS[method].positive:
         return free
-    return {name: _above_zero(value) for name, value in free.items()}
+    return {name: above_zero(value) for name, value in free.items()}
 
 
-def _above_zero(value: torch.Tensor) -> torch.Tensor:
+def above_zero(value: torch.Tensor) -> torch.Tensor:
+    """What `constrained` makes of one tensor of a method whose rates stay positive."""
     root = (value * value + BEND**2).sqrt()
     return torch.where(value > 0, (root + value) / 2, BEND**2 / 2 / (root - value))
 

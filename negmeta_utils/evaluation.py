@@ -15,7 +15,6 @@ import torch.nn.functional as F
 
 from negmeta_utils.adaptation import METHODS, prototype_logits, prototypes
 from negmeta_utils.data.splits import load_split
-from negmeta_utils.engine.device import exact_products
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import (
     Episodes,
@@ -239,8 +238,7 @@ def in_batches(
     parts = []
     for start in range(first, n_episodes, batch):
         indices = range(start, min(start + batch, n_episodes))
-        with exact_products():
-            parts += of_batch(indices)
+        parts += of_batch(indices)
         report(f"{name}: {indices.stop} of {n_episodes} episodes")
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "method", settings["method"])

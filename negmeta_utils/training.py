@@ -33,7 +33,7 @@ from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
 from negmeta_utils.engine import library
-from negmeta_utils.engine.device import exact_products, memory_named
+from negmeta_utils.engine.device import memory_named
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
 from negmeta_utils.networks.catalogue import fingerprint
 from negmeta_utils.objective import evaluate
@@ -58,7 +58,7 @@ def train(
     device = torch.device(config.device)
     directory = runs.resolve(run_dir)
     memory = memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
-    with storage.sole_user(directory), memory, exact_products():
+    with storage.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
         manifest = new_manifest(config, device, splits)
         found = find_run(directory, manifest)

@@ -13,6 +13,7 @@ import torch
 from negmeta_utils import adaptation
 from negmeta_utils.adaptation import MetaGradient, loss_of
 from negmeta_utils.engine import meta_gradient as adjoint
+from negmeta_utils.engine.device import exact_products
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import Network, Params
@@ -50,7 +51,12 @@ def resolve_engine(name: str, network: Network) -> str:
 
 
 def engine_of(network: Network, name: str = "auto") -> Engine:
-    """The functions that compute for `network`; name as for `resolve_engine`."""
+    """The functions that compute for `network`, in exact products; name as for
+    `resolve_engine`."""
+    return Engine._make(exact_products()(function) for function in _functions(network, name))
+
+
+def _functions(network: Network, name: str) -> Engine:
     if resolve_engine(name, network) == "adjoint":
         return Engine(
             adjoint.meta_gradient,

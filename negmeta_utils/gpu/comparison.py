@@ -10,7 +10,7 @@ from negmeta_utils.checkpoints import State
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine import checked
 from negmeta_utils.episodes import ImageSet, episodes_of_rows, rows_of_episodes
-from negmeta_utils.gpu.group import Group, meta_gradients_now
+from negmeta_utils.gpu.group import Group, batches, free_gradients
 from negmeta_utils.networks.conv4 import CONV4
 
 
@@ -24,7 +24,7 @@ def refuse_wrong(
         numbers = range(state.update * config.n_tasks, (state.update + 1) * config.n_tasks)
         sizes = config.n_way, config.n_shot + config.n_query
         rows.append(rows_of_episodes(images.class_sizes, config.seed, "train", numbers, *sizes))
-    found = meta_gradients_now(group, torch.stack(rows).int())
+    found = free_gradients(group, *batches(group, group.images, torch.stack(rows).int()))
     for i, (config, state) in enumerate(zip(configs, states, strict=True)):
         learns = METHODS[config.method].learns_alpha
         like = {name: torch.zeros_like(value) for name, value in state.params.items()}

@@ -12,6 +12,7 @@ import torch
 from negmeta_utils.adaptation import MetaGradient
 from negmeta_utils.engine.engines import Engine
 from negmeta_utils.gpu import passes
+from negmeta_utils.gpu.meta_gradient import adapted
 from negmeta_utils.gpu.passes import Batch
 from negmeta_utils.gpu.vectors import Layout
 from negmeta_utils.networks.network import Params
@@ -46,10 +47,7 @@ def _adapt(
     full = {name: alpha[name].expand(shape) for name, shape in like.items()}
     rates, theta = layout.pack(full), _vectors(layout, params, len(support))
     batch = _batch(support, labels)
-    for _ in range(n_steps):
-        found = passes.gradient(layout, passes.forward(layout, theta, batch), last=True)
-        theta = torch.addcmul(theta, rates, found.gradient, value=-1)
-    return {"vectors": theta}
+    return {"vectors": adapted(layout, theta, rates, batch, n_steps)}
 
 
 def _embed(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from negmeta_utils.adaptation import BEND
+from negmeta_utils.adaptation import BEND, above_zero
 from negmeta_utils.gpu.meta_gradient import (
     MetaGradients,
     adapted_logits,
@@ -53,20 +53,26 @@ class Group:
 def inner_rates(free: torch.Tensor, positive: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The rates that unconstrained ones stand for (`adaptation.constrained`), and the derivative;
     the identity where not `positive`."""
-    root = (free * free + BEND**2).sqrt()
-    bent = torch.where(free > 0, (root + free) / 2, BEND**2 / 2 / (root - free))
+    bent, root = above_zero(free), (free * free + BEND**2).sqrt()
     return torch.where(positive, bent, free), torch.where(positive, bent / root, 1.0)
+
+
+def free_gradients(group: Group, support: Batch, query: Batch) -> MetaGradients:
+    """Of every network as it is, with respect to parameters and unconstrained rates."""
+    alpha, slope = inner_rates(group.values[1], group.positive)
+    of = group.layout, group.values[0], alpha
+    found = meta_gradients(*of, support, query, group.inner_steps)
+    return found._replace(alpha=found.alpha * slope)
 
 
 def update(group: Group) -> None:
     """One meta-update of every network, all on the device and in place."""
-    alpha, slope = inner_rates(group.values[1], group.positive)
     support, query = (
         Batch(group.images, rows.index_select(0, group.row)[0], labels)
         for rows, labels in zip((group.support, group.query), group.labels, strict=True)
     )
-    found = meta_gradients(group.layout, group.values[0], alpha, support, query, group.inner_steps)
-    gradient = torch.stack([found.params, found.alpha * slope])
+    found = free_gradients(group, support, query)
+    gradient = torch.stack([found.params, found.alpha])
     group.step += 1
     group.mean.lerp_(gradient, 1 - BETAS[0])
     group.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
@@ -118,15 +124,6 @@ def batches(group: Group, images: torch.Tensor, rows: torch.Tensor) -> tuple[Bat
         for part, labels in zip(parts, group.labels, strict=True)
     )
     return support, query
-
-
-def meta_gradients_now(group: Group, rows: torch.Tensor) -> MetaGradients:
-    """Of every network as it is, with respect to parameters and unconstrained rates, on the
-    training's episodes of these rows."""
-    alpha, slope = inner_rates(group.values[1], group.positive)
-    of_both = batches(group, group.images, rows)
-    found = meta_gradients(group.layout, group.values[0], alpha, *of_both, group.inner_steps)
-    return found._replace(alpha=found.alpha * slope)
 
 
 def validate(

@@ -64,11 +64,19 @@ def adapted_logits(
     """Query logits [n_networks * n_tasks, n, n_way] after adaptation; arguments as above."""
     n_tasks = len(support.rows) // len(params)
     theta, rates = (v.repeat_interleave(n_tasks, 0) for v in (params, alpha))
-    for _ in range(n_steps):
-        f = passes.forward(layout, theta, support)
-        gradient = passes.gradient(layout, f, last=True).gradient
-        theta = torch.addcmul(theta, rates, gradient, value=-1)
+    theta = adapted(layout, theta, rates, support, n_steps)
     return passes.forward(layout, theta, query).logits
+
+
+def adapted(
+    layout: Layout, theta: torch.Tensor, rates: torch.Tensor, support: Batch, n_steps: int
+) -> torch.Tensor:
+    """Parameters [n_tasks, length] of every task after `n_steps` inner steps from `theta`, of the
+    same shape (paper, eqs. 1 and 3); rates: broadcastable to it."""
+    for _ in range(n_steps):
+        found = passes.gradient(layout, passes.forward(layout, theta, support), last=True)
+        theta = torch.addcmul(theta, rates, found.gradient, value=-1)
+    return theta
 
 
 def losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

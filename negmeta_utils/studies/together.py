@@ -8,7 +8,7 @@ from negmeta_utils import storage
 from negmeta_utils.checkpoints import is_at_its_end
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.device import resolve_device
-from negmeta_utils.studies.planning import FOLDERS, Job, is_complete
+from negmeta_utils.studies.planning import Job, is_complete
 
 NOTEBOOK = "01_train"
 
@@ -45,6 +45,5 @@ def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> No
 
 
 def _config(job: Job) -> TrainConfig:
-    given = {name: value for name, value in job.parameters.items() if name not in FOLDERS}
-    data_dir = job.parameters.get("data_dir")
-    return TrainConfig(**given | {"device": "cuda", "data_dir": data_dir})
+    given = {name: value for name, value in job.parameters.items() if name != "out_dir"}
+    return TrainConfig(**given | {"device": "cuda"})
