@@ -118,16 +118,13 @@ def _spread_tangent(
     return tl.where(valid[:, None], scale[None, :] * q_t + scale_t[None, :] * q, 0.0)
 
 
-@triton.jit(do_not_specialize=["n", "height", "width"])
-def spread(
+@triton.jit
+def _dz(
     z, z_t, u, u_t, place, mean, r, mean_t, m2, theta, direction, gamma_at, beta_at, gradient,
-    product, P, dz, n, height, width, TANGENT: tl.constexpr, F: tl.constexpr, BM: tl.constexpr,
+    product, P, g, image, y, col, valid, at, n, height, width, TANGENT: tl.constexpr,
+    F: tl.constexpr,
 ):  # fmt: skip
-    """dz, or its tangent."""
-    tile, g, c = tl.program_id(0), tl.program_id(1), tl.arange(0, F)
-    m = tile * BM + tl.arange(0, BM)
-    image, y, col, valid = position(m, n, height, width)
-    at = g.to(tl.int64) * n * height * width * F + m[:, None] * F + c[None, :]
+    """dz at these positions, or its tangent."""
     if TANGENT:
         values = _spread_tangent(
             z, z_t, u, u_t, place, mean, r, mean_t, m2, theta, direction, gamma_at, beta_at,
@@ -138,6 +135,23 @@ def spread(
             z, u, place, mean, r, theta, gamma_at, beta_at, gradient, P, g, image, y, col, valid,
             at, n, height, width, F,
         )  # fmt: skip
+    return values
+
+
+@triton.jit(do_not_specialize=["n", "height", "width"])
+def spread(
+    z, z_t, u, u_t, place, mean, r, mean_t, m2, theta, direction, gamma_at, beta_at, gradient,
+    product, P, dz, n, height, width, TANGENT: tl.constexpr, F: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """dz, or its tangent."""
+    tile, g, c = tl.program_id(0), tl.program_id(1), tl.arange(0, F)
+    m = tile * BM + tl.arange(0, BM)
+    image, y, col, valid = position(m, n, height, width)
+    at = g.to(tl.int64) * n * height * width * F + m[:, None] * F + c[None, :]
+    values = _dz(
+        z, z_t, u, u_t, place, mean, r, mean_t, m2, theta, direction, gamma_at, beta_at,
+        gradient, product, P, g, image, y, col, valid, at, n, height, width, TANGENT, F,
+    )  # fmt: skip
     tl.store(dz + at, values, mask=valid[:, None])
 
 
@@ -217,16 +231,10 @@ def weight_gradient_images(
         m = tile * BK + tl.arange(0, BK)
         image, y, col, valid = position(m, n, height, width)
         at = g.to(tl.int64) * n * height * width * F + m[:, None] * F + c[None, :]
-        if TANGENT:
-            values = _spread_tangent(
-                z, z_t, u, u_t, place, mean, r, mean_t, m2, theta, direction, gamma_at, beta_at,
-                gradient, product, P, g, image, y, col, valid, at, n, height, width, F,
-            )  # fmt: skip
-        else:
-            values = _spread(
-                z, u, place, mean, r, theta, gamma_at, beta_at, gradient, P, g, image, y, col,
-                valid, at, n, height, width, F,
-            )  # fmt: skip
+        values = _dz(
+            z, z_t, u, u_t, place, mean, r, mean_t, m2, theta, direction, gamma_at, beta_at,
+            gradient, product, P, g, image, y, col, valid, at, n, height, width, TANGENT, F,
+        )  # fmt: skip
         x = patches(images, rows + g * n, image, y, col, valid, height, width, C, K)
         acc = tl.dot(tl.trans(values), x, acc, input_precision=PRECISION)
     parts += (g * tl.num_programs(0) + split).to(tl.int64) * 9 * C * F
