@@ -63,10 +63,12 @@ def imported(*folders):
     return {BROUGHT.get(name, name) for name in names} - OPTIONAL
 
 
+@pytest.mark.slow
 def test_the_package_imports_what_is_declared_and_nothing_else():
     assert imported("negmeta_utils") == MAIN - NOT_IMPORTED["main"]
 
 
+@pytest.mark.slow
 def test_tests_and_benchmarks_import_what_is_declared_and_nothing_else():
     assert imported("benchmarks") - MAIN == BENCH
     assert imported("tests", "tools") - MAIN - BENCH == TEST - NOT_IMPORTED["test"]

@@ -98,6 +98,7 @@ def test_zero_rates_change_no_feature(run, images):
     assert table["other_after"].equals(table["other_before"])
 
 
+@pytest.mark.slow
 def test_every_run_is_judged_on_the_same_episodes(run, images, tiny_config, tmp_path):
     other = train(replace(tiny_config, method="maml", seed=3, n_updates=2), tmp_path / "run")
     still = [
@@ -109,6 +110,7 @@ def test_every_run_is_judged_on_the_same_episodes(run, images, tiny_config, tmp_
     pd.testing.assert_frame_equal(first, second)
 
 
+@pytest.mark.slow
 def test_disjoint_pairs_share_no_class_and_keep_their_first_task(run, images):
     usual, disjoint = (evaluate_features(run, images, 40, 5, disjoint=d) for d in (False, True))
     assert (disjoint["shared_classes"] == 0).all() and (usual["shared_classes"] > 0).any()

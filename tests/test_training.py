@@ -56,6 +56,7 @@ def every_bad_check_cuts(optimizer):
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_complete_trains_on(tiny_config, tmp_path):
     config = replace(tiny_config, n_updates=8, val_every=2, checkpoint_every=3, keep_at=[2])
     short = train(replace(config, n_updates=4), tmp_path / "run")
@@ -108,6 +109,7 @@ def test_training_is_adam_on_the_reference_meta_gradient(tiny_config, tmp_path, 
         torch.testing.assert_close(run.alpha[name], alpha[name])
 
 
+@pytest.mark.slow
 def test_both_engines_train_the_same_model(tiny_config, tmp_path):
     runs_by_engine = [
         train(replace(tiny_config, engine=engine), tmp_path / engine)
@@ -136,6 +138,7 @@ def test_positive_rates_stay_positive_where_free_ones_do_not(tiny_config, tmp_pa
     assert least["meta-sgd"] < 0 < least["meta-sgd-positive"]
 
 
+@pytest.mark.slow
 def test_a_prototypical_network_learns_without_its_linear_layer(tiny_config, tmp_path):
     config = replace(tiny_config, method="protonet", n_updates=40, n_filters=8, test_episodes=60)
     run = train(config, tmp_path / "run")
@@ -144,6 +147,7 @@ def test_a_prototypical_network_learns_without_its_linear_layer(tiny_config, tmp
     assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
 
 
+@pytest.mark.slow
 def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     lines = []
     run = train(tiny_config, tmp_path / "run", lines.append)
@@ -189,6 +193,7 @@ def test_a_run_goes_below_the_working_directory(tiny_config, tmp_path, monkeypat
     assert (tmp_path / "run-b" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_complete_run_is_not_trained_again(tiny_config, tmp_path, monkeypatch):
     first = train(tiny_config, tmp_path / "run")
     monkeypatch.setattr(training, "_meta_update", lambda *_: pytest.fail("trained again"))

@@ -50,6 +50,7 @@ def failing(*arguments):
     raise RuntimeError("no kernel image is available for execution on the device\nand more")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -72,6 +73,7 @@ def test_with_a_faulty_engine_training_goes_on_with_the_reference(
     assert run.parameters["engine"] == "adjoint", "which is what was asked for"
 
 
+@pytest.mark.slow
 def test_its_results_are_the_references(tiny_config, tmp_path, engine, untested_device):
     engine(failing)
     with pytest.warns(RuntimeWarning):
@@ -83,6 +85,7 @@ def test_its_results_are_the_references(tiny_config, tmp_path, engine, untested_
         assert torch.equal(run.params[name], value)
 
 
+@pytest.mark.slow
 def test_a_right_engine_is_compared_once_and_used(tiny_config, tmp_path, engine, untested_device):
     calls = engine(adjoint.meta_gradient)
     with warnings.catch_warnings():
@@ -92,6 +95,7 @@ def test_a_right_engine_is_compared_once_and_used(tiny_config, tmp_path, engine,
     assert run.manifest["environment"]["engine"].startswith("adjoint, compared")
 
 
+@pytest.mark.slow
 def test_where_it_is_tested_nothing_is_computed_twice(tiny_config, tmp_path, engine):
     calls = engine(adjoint.meta_gradient)
     train(tiny_config, tmp_path)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from negmeta_utils import adaptation, evaluation, training
@@ -20,6 +21,7 @@ def test_products_are_exact_inside_and_as_they_were_outside():
         torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.slow
 def test_a_training_is_exact(tiny_config, tmp_path, monkeypatch):
     seen, gradient = [], meta_gradient.meta_gradient
 
@@ -32,6 +34,7 @@ def test_a_training_is_exact(tiny_config, tmp_path, monkeypatch):
     assert set(seen) == {(False, "highest")}
 
 
+@pytest.mark.slow
 def test_so_is_an_evaluation_of_any_network(run, images, monkeypatch):
     seen, adapt = [], adaptation.adapt
 

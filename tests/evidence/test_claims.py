@@ -228,6 +228,7 @@ def test_p_values_by_hand():
     assert row["p networks"] == pytest.approx(2 * 2 * min(one_sided))
 
 
+@pytest.mark.slow
 def test_holm_is_over_every_way_of_being_wrong():
     features, rates = next(tables({**NONE, "skill": (0, 2), "on": (-2, -2)}, 1))
     table = p_values(features, rates)
@@ -336,6 +337,7 @@ def test_columns_and_texts():
         assert f"| {claim} | {statement} |" in RULES
 
 
+@pytest.mark.slow
 def test_what_does_not_survive_holm_says_so():
     seen = set()
     for features, rates in tables({**NONE, "skill": (0, 1.6), "on": (-2, -2)}, 12):

@@ -111,6 +111,7 @@ def test_equivalence_verdicts_by_known_truth():
     assert (equivalence(noisy, "other", "base").verdict == "undecided").all()
 
 
+@pytest.mark.slow
 def test_a_change_of_the_margin_is_hardly_ever_called_none():
     n, wrong = 300, 0
     for seed in range(n):

@@ -16,6 +16,7 @@ from negmeta_utils.evidence.error_rates import (
 from negmeta_utils.runs import ROOT
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_shipped_table_is_computed_again():
     shipped = pd.read_csv(TABLE)
     cell = {"seeds": "exponential", "n_seeds": 8, "n_episodes": 300, "case": "(f), no effect"}

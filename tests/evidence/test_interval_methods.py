@@ -41,6 +41,7 @@ def test_every_interval_is_the_one_of_its_own_function():
     assert np.ptp(rows["mean"]) < 1e-9
 
 
+@pytest.mark.slow
 def test_misses_tell_which_intervals_hold_for_the_methods():
     """Networks that differ far more than episodes explain, but no difference of the methods."""
     features = synthetic(np.random.default_rng(0), NONE, n_seeds=6, between_seeds=3)

@@ -5,6 +5,7 @@ from scipy import stats
 from negmeta_utils.evidence.looks import constant, levels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_looks", "published"), [(1, 1.960), (2, 1.977), (3, 2.004), (4, 2.024), (5, 2.040)]
 )

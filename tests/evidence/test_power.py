@@ -20,6 +20,7 @@ from negmeta_utils.evidence.quantities import DIFFERENCE, grids
 COMPONENTS = Components(0.25, 1.0, 4.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_seeds", "n_episodes", "effect"), [(3, 20, 1.5), (6, 40, -0.8)])
 def test_power_is_what_simulated_verdicts_show(n_seeds, n_episodes, effect):
     rng, n = np.random.default_rng(0), 800

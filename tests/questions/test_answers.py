@@ -115,6 +115,7 @@ def test_every_interval_of_an_answer_is_in_the_tables(number, tables, least):
     check_intervals(answer(number), tables(), least)
 
 
+@pytest.mark.slow
 def test_every_interval_of_the_open_questions_is_in_the_tables():
     page = (ROOT / "docs" / "results.md").read_text()
     of = (of_features, of_mechanism, of_datasets, of_steps, of_uses, of_methods)

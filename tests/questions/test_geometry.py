@@ -57,6 +57,7 @@ def test_variance_ratio_is_goldblums(features):
     assert float(variance_ratio(features, N_WAY)) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_what_does_not_adapt_does_not_move(tiny_config, tiny_data, tmp_path):
     run = train(tiny_config, tmp_path / "run")
     images = datasets.load("mini-imagenet", "test", 16, str(tiny_data))

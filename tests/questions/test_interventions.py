@@ -199,6 +199,7 @@ def test_one_class_adapts_to_images_of_one_class_with_one_label(one_step, images
             torch.testing.assert_close(value[i], expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_way_to_adapt_is_measured_on_the_same_pairs(run, images):
     table = evaluate_adaptations(run, images, adaptations(run, images, 2), 4, eval_seed=2)
     names = [*interventions(run.alpha), WITHOUT_NEGATIVE + AS_LONG]

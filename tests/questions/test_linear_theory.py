@@ -68,6 +68,7 @@ def test_the_error_of_the_start_is_that_of_linear_algebra(problem, rates, n, tol
     assert problem.start_error(rates) == pytest.approx(errors, rel=tolerance)
 
 
+@pytest.mark.slow
 def test_at_bernacchias_size_the_minimum_lies_a_twentieth_below_the_closed_form():
     """What the notebook says of the terms that the closed form leaves out."""
     rates = np.linspace(-1.5, -0.6, 10)
@@ -78,6 +79,7 @@ def test_at_bernacchias_size_the_minimum_lies_a_twentieth_below_the_closed_form(
     assert best.high < PROBLEM.best_train_rate() < -1
 
 
+@pytest.mark.slow
 def test_without_an_inner_step_the_error_of_the_start_is_exact():
     """A tiny problem, where terms of the next order would be half of it."""
     tiny = MixedRegression(n_params=12, n_tasks=2, n_support=3, n_query=3, spread=1, distance=2)
@@ -149,6 +151,7 @@ def test_meta_gradients_are_the_analytic_ones(n_rates):
     assert got[1]["weight"].numpy() == pytest.approx(by_rate if n_rates == 20 else by_rate.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [-1.5, 0.0, 0.4])
 def test_meta_training_ends_at_the_solution_nearest_to_the_start(rate):
     problem = replace(PROBLEM, distance=0.7)
@@ -218,6 +221,7 @@ def test_a_repetition_is_the_same_however_many_there_are(monkeypatch):
     assert not np.isclose(elsewhere["test_loss"], few["test_loss"]).any()
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_best_rate_misses_it_as_often_as_it_says():
     generator = np.random.default_rng(0)
     rates, n, missed = np.linspace(-2, 1, 7), 60, 0
@@ -285,6 +289,7 @@ def test_without_correlation_meta_sgd_has_one_positive_rate_for_all():
     assert (rates > 0).all()
 
 
+@pytest.mark.slow
 def test_meta_sgd_learns_negative_rates_for_what_correlated_tasks_share():
     problem = MixedRegression(n_params=12, spread=1.0)
     learned = linear_experiment.shared_and_own_rates(problem, 0.2, 80, range(1))

@@ -24,6 +24,7 @@ def features(run, images):
     return evaluate_features(run, images, N, eval_seed=2)
 
 
+@pytest.mark.slow
 def test_variants_hold_the_rates_as_learned_and_the_same_features_before(run, images, features):
     changed = by_rates(run, interventions(run.alpha))
     table = evaluate_adaptations(run, images, changed, N, eval_seed=2, batch=4)
