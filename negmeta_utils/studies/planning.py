@@ -11,7 +11,9 @@ A study file is YAML:
         notebook: 02_alpha_distribution
         parameters:
           runs: {from: train, method: meta-sgd}   # the folders of these jobs, as a list;
-                                                  # or [{from: one}, {from: another}, /a/run]
+                                                  # or [{from: one}, {from: another}, /a/run];
+                                                  # {from: train, at: best}: the network that
+                                                  # each training kept there, or `at: 20000`
 
 Each point of a grid is a job. It gets a folder of its own below the study's, as its parameter
 `out_dir`, and leaves there what it makes, its executed notebook and `job.json`. A job is complete,
@@ -37,6 +39,7 @@ import nbformat
 import papermill
 
 from negmeta_utils import storage
+from negmeta_utils.runs import BEST
 from negmeta_utils.studies import study_yaml
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
@@ -158,10 +161,10 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
             for key, value in parameters.items():
                 if _references(value):
                     taken = [source for one in _as_list(value) for source in _taken(one, jobs)]
-                    needs += [source.name for source in taken if isinstance(source, Job)]
-                    identity[key] = [s.name if isinstance(s, Job) else s for s in taken]
+                    needs += [job.name for job, _ in taken if job]
+                    identity[key] = [job.name + rest if job else rest for job, rest in taken]
                     parameters[key] = [
-                        str(out_dir / s.name) if isinstance(s, Job) else s for s in taken
+                        str(out_dir / job.name) + rest if job else rest for job, rest in taken
                     ]
             parameters["out_dir"] = str(out_dir / name)
             content = [step["notebook"], code, identity, [jobs[n].key for n in needs]]
@@ -310,14 +313,30 @@ def _as_list(value: object) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def _taken(value: object, jobs: dict[str, Job]) -> list[Any]:
-    """The jobs that a `{from: STEP, ...}` means; a folder, or any other value, as it is."""
-    return _select(jobs.values(), value) if isinstance(value, dict) else [value]
+def _taken(value: object, jobs: dict[str, Job]) -> list[tuple[Job | None, Any]]:
+    """The jobs that a `{from: STEP, ...}` means, each with what names the network of its run; a
+    folder, or any other value, as it is, with no job."""
+    if not isinstance(value, dict):
+        return [(None, value)]
+    return [(job, _network(value, job)) for job in _select(jobs.values(), value)]
+
+
+def _network(reference: dict, job: Job) -> str:
+    """What stands behind a run's folder for the network that `at:` asks for."""
+    if "at" not in reference:
+        return ""
+    known = [BEST, *job.parameters.get("keep_at", [])]
+    if reference["at"] not in known:
+        raise ValueError(
+            f"reference {reference}: at: {job.name} keeps {', '.join(map(str, known))}; choose "
+            "one of these, or add to keep_at"
+        )
+    return f"@{reference['at']}"
 
 
 def _select(jobs: Iterable[Job], reference: dict) -> list[Job]:
     """The jobs that a `{from: STEP, NAME: VALUE}` means."""
-    wanted = {name: value for name, value in reference.items() if name != "from"}
+    wanted = {name: value for name, value in reference.items() if name not in ("from", "at")}
     chosen = [
         job
         for job in jobs

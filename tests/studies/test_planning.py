@@ -35,11 +35,15 @@ def test_every_study_of_the_project_can_be_planned(path, tmp_path):
 
 def test_the_papers_study_has_the_papers_settings(tmp_path):
     jobs = planning.plan(planning.read_study(planning.find_study("paper"), {}), tmp_path)
-    train = [job.parameters for job in jobs if job.step == "train"]
+    train = [job.parameters for job in jobs if job.notebook.stem == "01_train"]
     assert [p["method"] for p in train] == ["maml", "meta-sgd"]
+    assert [(p.get("alpha_init"), p.get("alpha_lr")) for p in train] == [
+        (None, None),
+        ("uniform", 0.0001),
+    ]
     expected = {
         "n_way": 5, "n_shot": 1, "n_query": 10, "n_tasks": 3, "inner_steps": 5, "inner_lr": 0.01,
-        "n_updates": 60_000, "n_filters": 64, "image_size": 84, "val_episodes": 40,
+        "n_updates": 60_000, "n_filters": 64, "image_size": 84,
     }  # fmt: skip
     for parameters in train:
         assert expected.items() <= parameters.items()
@@ -222,6 +226,25 @@ def test_a_parameter_takes_the_folders_of_several_steps(tmp_path):
         planning.read_study(
             small_studies.write_study(path, {"look": look, "train": train, "more": more}), {}
         )
+
+
+def test_a_parameter_takes_networks_that_were_kept_along_the_way(tmp_path):
+    keep_at = {"keep_at": [100]}
+    train = {"notebook": "01_train", "grid": {"seed": [0, 1]}, "parameters": keep_at}
+    reference = {"from": "train", "at": "best"}
+    look = {"notebook": "03_feature_adaptation", "parameters": {"runs": reference}}
+
+    def looking(at):
+        reference["at"] = at
+        path = small_studies.write_study(tmp_path / "s.yml", {"look": look, "train": train})
+        return planning.plan(planning.read_study(path, {}), tmp_path)[-1]
+
+    for at in ("best", 100):
+        assert looking(at).needs == ("train-0", "train-1")
+        assert looking(at).parameters["runs"] == [f"{tmp_path}/train-{s}@{at}" for s in (0, 1)]
+    assert looking("best").key != looking(100).key
+    with pytest.raises(ValueError, match="at: train-0 keeps best, 100; choose one of these"):
+        looking(200)
 
 
 def test_a_job_is_another_when_the_code_of_its_notebook_is(tmp_path, monkeypatch):
