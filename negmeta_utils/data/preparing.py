@@ -113,7 +113,7 @@ def fill(wanted: Wanted, split: str) -> None:
     """
     if wanted.source is None:
         path = path_of(wanted, split)
-        images, names, sizes = _drawn_glyphs(split, wanted.size)
+        images, names, sizes = _glyphs(split, wanted.size)
         with _writing(wanted.folder), scratch.folder(wanted.folder) as side:
             cache.write(side / path.name, path.name, images, names, sizes)
             _publish(side, wanted.folder)
@@ -175,9 +175,8 @@ def _refuse_beyond_memory(n_images: int, split: str, each: int, size: int) -> No
     bounds.refuse_beyond_memory(n_images * each, what, "choose a smaller image_size")
 
 
-def _drawn_glyphs(split: str, size: int) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
-    _refuse_beyond_memory(glyphs.IMAGES_PER_CLASS, split, size**2, size)  # before a slow drawing
-    drawn, names = glyphs.draw_split(split)
+def _glyphs(split: str, size: int) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    drawn, names = glyphs.read_split(split)
     _refuse_beyond_memory(len(names) * drawn.shape[1], split, 2 * size**2, size)
     images = np.stack(
         [decoding.resized(Image.fromarray(image), size) for image in drawn.reshape(-1, 28, 28)]

@@ -36,7 +36,7 @@ def verify(report: Callable[[str], None]) -> bool:
     published = storage.read_json(PUBLISHED)
     data = data_digests()
     if data != published["data"]:
-        report("glyphs: another Pillow or matplotlib draws other images than the published ones")
+        report("glyphs: other images than the published ones; install the package again")
         return False
     same = True
     for name in TRAININGS:
@@ -83,7 +83,7 @@ def digits(name: str) -> dict:
 
 
 def data_digests() -> dict[str, str]:
-    """The fingerprints of the glyphs' splits as they are drawn here."""
+    """The fingerprints of the glyphs' splits as they are read here."""
     _, splits = load_splits(TrainConfig(dataset="glyphs"))
     return {split: images.fingerprint for split, images in splits.items()}
 

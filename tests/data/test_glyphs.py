@@ -2,6 +2,7 @@
 
 import unicodedata
 
+import draw_glyphs
 import numpy as np
 import pytest
 
@@ -60,9 +61,9 @@ def test_no_two_classes_are_near_duplicates(splits):
     face, and ask for a visible difference between every two."""
     from PIL import Image, ImageDraw, ImageFont
 
-    path = glyphs.Path(glyphs.matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    path = draw_glyphs.Path(draw_glyphs.matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     font = ImageFont.truetype(str(path), 60)
-    covered = set(glyphs.TTFont(path).getBestCmap())
+    covered = set(draw_glyphs.TTFont(path).getBestCmap())
     outlines, names = [], []
     for images in splits.values():
         for name in images.class_names:
@@ -86,12 +87,24 @@ def test_no_two_classes_are_near_duplicates(splits):
     assert similarity.max() < 0.97, [names[i] for i in worst]
 
 
-def test_an_image_is_a_function_of_character_and_index_alone(splits):
+def test_images_are_drawn_as_the_shipped_ones_were(splits):
     names = splits["test"].class_names
     for c in (0, len(names) // 2, len(names) - 1):
         for i in (0, 19):
-            again = glyphs.draw(unicodedata.lookup(names[c]), i)
+            again = draw_glyphs.draw(unicodedata.lookup(names[c]), i)
             assert (splits["test"].images[20 * c + i, 0].numpy() == again).all()
+
+
+def test_another_file_than_the_shipped_one_is_refused(tmp_path, monkeypatch):
+    for name, content in {"cut": b"\xfd7zXZ\x00", "other": _another_split(), "empty": b""}.items():
+        (tmp_path / "val.npy.xz").write_bytes(content)
+        monkeypatch.setattr(glyphs, "DRAWN", tmp_path)
+        with pytest.raises(ValueError, match="val.npy.xz: not what was shipped; install"):
+            pytest.fail(f"{name}: {glyphs.read_split('val')[1][:1]}")
+
+
+def _another_split() -> bytes:
+    return (glyphs.DRAWN / "test.npy.xz").read_bytes()
 
 
 def test_pixels_alone_do_not_solve_the_task(splits):
