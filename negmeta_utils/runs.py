@@ -18,10 +18,9 @@ Every file is written to the side, synced and renamed, so a reader sees a whole 
 import atexit
 import platform
 import re
-import shutil
 import subprocess
-import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +30,7 @@ import pandas as pd
 import torch
 
 from negmeta_utils import digests
+from negmeta_utils.data import scratch
 from negmeta_utils.data.names import one_line
 from negmeta_utils.engine.device import arithmetic, device_name
 from negmeta_utils.parameters import check_folders, check_value
@@ -122,15 +122,15 @@ def resolve(path: str | Path) -> Path:
 
 def output_folder(path: str | None) -> Path:
     """The folder a notebook writes to, made where missing; for None a temporary
-    one, deleted when Python ends.
+    one, deleted when Python ends, or where it was killed, by the next one.
 
     Raises ValueError for a path that is no text, OSError for one that cannot be written to.
     """
     check_value("out_dir", path, Optional[str])
     if path is None:
-        folder = Path(tempfile.mkdtemp(prefix="negmeta-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return folder
+        until_the_end = ExitStack()
+        atexit.register(until_the_end.close)
+        return until_the_end.enter_context(scratch.temporary())
     folder = resolve(path)
     make_folder(folder)
     return folder

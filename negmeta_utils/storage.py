@@ -36,7 +36,12 @@ _held: dict[Path, IO] = {}  # folders of this process alone, with their locks
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """Where is kept what can be made again: decoded data sets, compiled sources."""
     given = cache_dir or os.environ.get("NEGMETA_CACHE")
-    return Path(given) if given else user_cache_path("negmeta")
+    return Path(given) if given else own_cache()
+
+
+def own_cache() -> Path:
+    """This user's own."""
+    return user_cache_path("negmeta")
 
 
 @contextmanager

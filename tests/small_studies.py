@@ -10,6 +10,7 @@ import psutil
 import yaml
 
 from negmeta_utils.studies import planning
+from negmeta_utils.studies.kernels import MODULE
 
 # `negmeta ARGUMENTS` on notebooks of the test's own.
 PROGRAM = """
@@ -61,7 +62,7 @@ def wait_for(condition, process=None, seconds=300):
 def kernels(process):
     """The kernels below a process: psutil's processes."""
     below = psutil.Process(process.pid).children(recursive=True)
-    return [p for p in below if "ipykernel_launcher" in " ".join(p.cmdline())]
+    return [p for p in below if MODULE in p.cmdline()]
 
 
 TINY = {

@@ -86,7 +86,11 @@ def extract(archive: Path, folder: Path) -> None:
         if error.errno is None:
             raise
         is_full = error.errno in storage.FULL
-        remedy = scratch.ELSEWHERE if is_full else "pack it again with plain names"
+        remedy = (
+            scratch.ELSEWHERE.format("NEGMETA_CACHE")
+            if is_full
+            else "pack it again with plain names"
+        )
         raise OSError(
             f"{archive}: cannot be unpacked below {folder.parents[1]} ({error.strerror}); {remedy}"
         ) from error

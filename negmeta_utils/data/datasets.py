@@ -111,9 +111,9 @@ def find_dataset(name: str) -> Dataset:
 def locate(name: str, data_dir: str | None = None) -> Path:
     """The folder or archive of data set `name`.
 
-    data_dir is taken from the clone where it is relative; the variable NEGMETA_DATA, like every
-    path given to a shell, from the working directory. Raises FileNotFoundError, saying what to
-    set, and ValueError for what is neither a folder nor an archive nor a file of the data set.
+    Relative paths are from the working directory, in data_dir as in NEGMETA_DATA. Raises
+    FileNotFoundError, saying what to set, and ValueError for what is neither a folder nor an
+    archive nor a file of the data set.
     """
     variable = os.environ.get("NEGMETA_DATA")
     if name.startswith(FOLDER):

@@ -4,6 +4,7 @@ Each holds a lock file, which the system releases when the process ends in any w
 that works in the same place removes the folders whose locks are free.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -14,25 +15,36 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 PREFIX = ".work-"
+IN_TEMPORARY = "negmeta-work-"  # in place of it in the system's folder, which others use too
 LOCK = ".lock"
 YOUNG = 3600  # seconds; without a lock, a folder younger than that may be about to get one
-ELSEWHERE = "make room or grant write permission, or set NEGMETA_CACHE to another folder"
+ELSEWHERE = "make room or grant write permission, or set {} to another folder"
 NO_LOCKS = (OSError, NotImplementedError)  # of a file system that knows none
 
 
 @contextmanager
-def folder(parent: Path) -> Iterator[Path]:
+def temporary() -> Iterator[Path]:
+    """An empty folder in the system's folder for such, removed in the end. Raises OSError."""
+    with folder(Path(tempfile.gettempdir()), IN_TEMPORARY, "TMPDIR") as made:
+        yield made
+
+
+@contextmanager
+def folder(parent: Path, prefix: str = PREFIX, variable: str = "NEGMETA_CACHE") -> Iterator[Path]:
     """An empty folder somewhere below `parent`, removed in the end, and so is `parent` if it was
-    made for this and stays empty. Raises OSError where it cannot be made."""
+    made for this and stays empty. Raises OSError, which names the variable that says where else,
+    where it cannot be made."""
     with ExitStack() as stack:
         try:
             stack.enter_context(made(parent))
-            clear(parent)
-            path, lock = _owned(parent)
+            clear(parent, prefix)
+            path, lock = _owned(parent, prefix)
             (path / "content").mkdir()
         except OSError as error:
             said = error.strerror or error
-            raise OSError(f"{parent}: cannot be written to ({said}); {ELSEWHERE}") from error
+            raise OSError(
+                f"{parent}: cannot be written to ({said}); {ELSEWHERE.format(variable)}"
+            ) from error
         try:
             yield path / "content"
         finally:
@@ -40,9 +52,9 @@ def folder(parent: Path) -> Iterator[Path]:
             _let_go(lock)
 
 
-def _owned(parent: Path) -> tuple[Path, FileLock]:
+def _owned(parent: Path, prefix: str) -> tuple[Path, FileLock]:
     while True:
-        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = FileLock(path / LOCK)
         try:
             lock.acquire(blocking=False)
@@ -53,11 +65,13 @@ def _owned(parent: Path) -> tuple[Path, FileLock]:
         return path, lock
 
 
-def clear(parent: Path) -> None:
-    """Remove what killed processes left in `parent`."""
-    for left in parent.glob(f"{PREFIX}*"):
+def clear(parent: Path, prefix: str = PREFIX) -> None:
+    """Remove what this user's killed processes left in `parent`."""
+    for left in parent.glob(f"{prefix}*"):
         lock = FileLock(left / LOCK)
         try:
+            if left.lstat().st_uid != os.getuid():
+                continue
             if not (left / LOCK).exists() and time.time() - left.stat().st_mtime < YOUNG:
                 continue
             lock.acquire(blocking=False)

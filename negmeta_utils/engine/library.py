@@ -9,11 +9,11 @@ import shutil
 import stat
 import subprocess
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -31,6 +31,7 @@ VECTORS = {
 }
 
 
+UNUSED = 90 * 24 * 3600  # seconds
 _one_at_a_time = threading.Lock()
 
 
@@ -40,7 +41,8 @@ def library(bits: int = 32) -> ctypes.CDLL | None:
     nothing can be kept; a warning says which, once.
 
     Compiled once, in some seconds, and kept in a folder of this user's alone, beside decoded data
-    sets, under a name that says from which sources, by which compiler and for which vectors.
+    sets or in the user's own cache, under a name that says from which sources, by which compiler
+    and for which vectors. What was not used for `UNUSED` seconds goes when more is compiled.
     """
     with _one_at_a_time:
         return _library(bits)
@@ -54,12 +56,15 @@ def _library(bits: int) -> ctypes.CDLL | None:
         key = hashlib.sha256(_macros(command) + repr(command).encode())
         for source in sources:
             key.update(source.read_bytes())
-        path = _private(storage.cache_folder() / f"code-{os.getuid()}") / f"{key.hexdigest()}.so"
+        folder = _private(_place() / f"code-{os.getuid()}")
+        path = folder / f"{key.hexdigest()}.so"
         if not _is_whole(path):
+            _clear_unused(folder)
             with storage.replacing(path) as temporary:
                 _compile(command, [s for s in sources if s.suffix == ".c"], temporary)
                 with temporary.open("r+b") as file:
                     file.write(hashlib.sha256(file.read()).digest())  # after all that is loaded
+        os.utime(path)
         return ctypes.CDLL(str(path))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error).encode()
@@ -70,6 +75,31 @@ def _library(bits: int) -> ctypes.CDLL | None:
             stacklevel=3,
         )
         return None
+
+
+def _place() -> Path:
+    """The cache folder or, where another user could put something in the place of what is written
+    there, or this one cannot write, the user's own."""
+    shared = storage.cache_folder()
+    storage.make_folder(shared)
+    whole = shared.resolve()
+    safe = os.access(whole, os.W_OK) and all(map(_is_safe, (whole, *whole.parents)))
+    return shared if safe else storage.own_cache()
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether only this user and the system can move or replace what this user has in `folder`."""
+    found, system = folder.stat(), Path("/").stat()
+    by_others = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+    return found.st_uid in (os.getuid(), system.st_uid) and not by_others
+
+
+def _clear_unused(folder: Path) -> None:
+    """Remove libraries that no version of the sources, nor compiler, of late has asked for."""
+    for path in [*folder.glob("*.so"), *folder.parent.glob("native-*.so")]:  # the latter of old
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > UNUSED:
+                path.unlink()
 
 
 def _private(folder: Path) -> Path:
@@ -127,9 +157,10 @@ def _macros(command: list[str]) -> bytes:
 
 
 def _compile(command: list[str], sources: list[Path], out: Path) -> None:
-    """Each source by a process of its own: on two cores in half the time."""
-    with TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+    """Each source by a process of its own, to an object beside `out`: on two cores in half the
+    time."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = [out.with_name(f"{source.stem}.o") for source in sources]
         commands = [
             [*command, "-c", str(source), "-o", str(made)]
             for source, made in zip(sources, objects, strict=True)

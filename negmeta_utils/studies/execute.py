@@ -11,7 +11,6 @@ import fcntl
 import os
 import platform
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +24,8 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from negmeta_utils import runs, storage
-from negmeta_utils.studies.kernels import StudyKernelManager
+from negmeta_utils.data import scratch
+from negmeta_utils.studies import kernels
 from negmeta_utils.studies.planning import Job, is_complete
 
 LOCK = ".job.lock"
@@ -109,7 +109,7 @@ def interrupt_kernels(folders: list[Path]) -> None:
         if tenth % 100 == 0:  # a kernel between two cells does not hear it
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
-                    if "ipykernel_launcher" in process.cmdline():
+                    if kernels.MODULE in process.cmdline():
                         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
 
@@ -137,12 +137,12 @@ def _locked(folder: Path) -> Iterator[int]:
 
 def _papermill(job: Job, folder: Path, lock: int) -> str:
     """The last line of the error, empty where there was none."""
-    with tempfile.TemporaryDirectory(prefix="negmeta-") as sockets:
+    with scratch.temporary() as sockets:
         config = Config()
         # Kernels that start at once could pick the same TCP port; these addresses are unique.
         config.KernelManager.transport = "ipc"
         config.KernelManager.ip = f"{sockets}/kernel"
-        config.NotebookClient.kernel_manager_class = StudyKernelManager
+        config.NotebookClient.kernel_manager_class = kernels.StudyKernelManager
         config.StudyKernelManager.lock = lock
         config.StudyKernelManager.progress = str((folder / PROGRESS).absolute())
         config.StudyKernelManager.profiles = f"{sockets}/ipython"

@@ -28,7 +28,6 @@ import json
 import math
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -92,8 +91,8 @@ def lay_out(folder: Path) -> Path:
     if target.exists():
         raise FileExistsError(f"{target}: is there already; choose another folder, or move it away")
     storage.make_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".notebooks-", dir=folder) as temporary:
-        whole = Path(temporary, "notebooks")
+    with storage.temporary_folder(folder) as temporary:
+        whole = temporary / "notebooks"
         shutil.copytree(NOTEBOOKS, whole, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         whole.rename(target)
     return target

@@ -11,11 +11,11 @@ import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from negmeta_utils import storage
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.data import scratch
 from negmeta_utils.engine.device import arithmetic
 from negmeta_utils.evaluation import evaluate_features
 from negmeta_utils.training import load_splits, train
@@ -70,7 +70,7 @@ def digits(name: str) -> dict:
     config = replace(
         TRAININGS[name], dataset="glyphs", device="cpu", n_updates=UPDATES, test_episodes=0, **short
     )
-    with TemporaryDirectory() as folder:
+    with scratch.temporary() as folder:
         run = train(config, folder)
         losses = [float(loss).hex() for loss in run.history()["train_loss"]]
         table = evaluate_features(run, load_splits(config)[1]["test"], PAIRS)

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tarfile
+import tempfile
 import time
 import zipfile
 
@@ -11,6 +12,7 @@ import data_makers as make
 import pytest
 from PIL import Image
 
+from negmeta_utils import runs
 from negmeta_utils.data import archives, bounds, datasets, scratch
 
 
@@ -190,6 +192,28 @@ def test_only_what_nobody_holds_is_cleared(tmp_path):
             assert mine.is_dir() and other.is_dir() and young.is_dir()
             assert not old.exists()
     assert list(tmp_path.iterdir()) == [young]
+
+
+def test_the_systems_folder_is_cleared_of_what_is_this_users_and_nobody_holds(
+    tmp_path, monkeypatch
+):
+    """After SIGKILL, here of a process that ended without a word."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "negmeta-data").mkdir()
+    os.utime(tmp_path / "negmeta-data", (0, 0))
+    killed = os.fork()
+    if not killed:
+        runs.output_folder(None)
+        os._exit(9)
+    os.waitpid(killed, 0)
+    (left,) = tmp_path.glob(f"{scratch.IN_TEMPORARY}*")
+    with monkeypatch.context() as other_user:
+        other_user.setattr(os, "getuid", lambda: 4711)
+        with scratch.temporary() as mine:
+            assert left.is_dir() and mine.is_dir()
+    with scratch.temporary():
+        assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["negmeta-data"]
 
 
 def test_memory_is_what_the_control_group_leaves(tmp_path):

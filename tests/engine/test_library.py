@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from negmeta_utils import storage
 from negmeta_utils.engine import library
 
 if shutil.which("cc") is None:
@@ -24,6 +25,7 @@ def cache(tmp_path, monkeypatch):
     (sources / "small.c").write_text("void keep_memory(void) {}\nint seven(void) { return 7; }\n")
     monkeypatch.setattr(library, "SOURCES", sources)
     monkeypatch.setenv("NEGMETA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(storage, "own_cache", lambda: tmp_path / "cache")
     monkeypatch.delenv("CC", raising=False)
     library._library.cache_clear()
     # A process maps a file of one name once: each load is of a copy, as in a new process.
@@ -45,8 +47,8 @@ def compiled(cache):
 
 def test_it_is_compiled_once_for_this_user_alone(cache):
     path = compiled(cache)
-    stamp = path.stat().st_mtime_ns
-    assert compiled(cache).stat().st_mtime_ns == stamp
+    file = path.stat().st_ino
+    assert compiled(cache).stat().st_ino == file
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -111,11 +113,56 @@ def test_what_lies_where_others_can_write_is_not_loaded(mode, cache):
     planted = path.with_name("planted.so")
     planted.write_text("by another")
     path.parent.chmod(mode)
-    first = path.stat().st_ino, path.stat().st_mtime_ns
-    again = compiled(cache)
-    assert (again.stat().st_ino, again.stat().st_mtime_ns) != first
+    compiled(cache)
     assert not planted.exists()
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def of_another_user(folder):
+    if os.getuid():
+        pytest.skip("only root can give a folder away")
+    os.chown(folder, 4711, 4711)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_used"),
+    [
+        (lambda shared: shared.chmod(0o1777), True),
+        (lambda shared: shared.chmod(0o777), False),
+        (lambda shared: shared.chmod(0o775), False),
+        (lambda shared: shared.parent.chmod(0o777), False),
+        (of_another_user, False),
+    ],
+    ids=["sticky", "open to all", "open to a group", "in an open folder", "of another user"],
+)
+def test_a_shared_cache_holds_code_only_where_nobody_can_replace_it(
+    change, is_used, cache, tmp_path, monkeypatch
+):
+    """Data are read from it all the same."""
+    shared = tmp_path / "of all" / "shared"
+    shared.mkdir(parents=True)
+    change(shared)
+    monkeypatch.setenv("NEGMETA_CACHE", str(shared))
+    compiled(shared if is_used else cache)
+    assert not list((cache if is_used else shared).rglob("*.so"))
+
+
+def test_what_no_version_uses_any_more_goes_when_more_is_compiled(cache, monkeypatch):
+    used = compiled(cache)
+    old = [used.with_name("old.so"), cache / "native-abc.so"]
+    for path in [used, *old]:
+        path.touch()
+        os.utime(path, (0, 0))
+    new = cache / "native-new.so"
+    new.touch()
+    library._library.cache_clear()
+    assert library.library().seven() == 7
+    assert all(path.exists() for path in old), "nothing was compiled"
+    monkeypatch.setenv("CC", "cc -O1")
+    library._library.cache_clear()
+    assert library.library().seven() == 7
+    assert used.exists() and new.exists()
+    assert not any(path.exists() for path in old)
 
 
 def test_a_folder_of_another_user_is_not_used_and_that_is_said(cache, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import venv
 
 import nbformat
 import pytest
@@ -20,17 +21,34 @@ plt.plot([1, 2])
 print(json.dumps({
     "python": sys.executable, "package": negmeta_utils.__file__, "yaml": yaml.__file__,
     "backend": at_first, "usetex": plt.rcParams["text.usetex"],
-    "threads": os.environ["OMP_NUM_THREADS"],
+    "threads": os.environ["OMP_NUM_THREADS"], "isa": os.environ.get("DNNL_MAX_CPU_ISA"),
 }))
 """
 
 
+def site_of_its_own(folder):
+    """A Python whose site would stop every kernel: its sitecustomize.py, and IPython's
+    configuration and start-up files for all its users."""
+    venv.create(folder)
+    ipython = folder / "etc" / "ipython"
+    (ipython / "startup").mkdir(parents=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "these.pth").write_text("\n".join(p for p in sys.path if os.path.isdir(p)))
+    names = ("ipython_config.py", "ipython_kernel_config.py", "startup/00.py")
+    for file in (packages / "sitecustomize.py", *(ipython / name for name in names)):
+        file.write_text("raise SystemExit('not to be run')")
+    return folder / "bin" / "python"
+
+
 def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch):
     """One kernel, in surroundings that would each break it or change what it shows."""
+    python = site_of_its_own(tmp_path / "site")
+    monkeypatch.setattr(sys, "executable", str(python))
     spec = tmp_path / "jupyter" / "kernels" / "python3"
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     here = tmp_path / "here"
-    for folder in (spec, startup, here):
+    modules = tmp_path / "modules"
+    for folder in (spec, startup, here, modules):
         folder.mkdir(parents=True)
     kernel = {"argv": ["/bin/false", "{connection_file}"], "display_name": "", "language": "python"}
     (spec / "kernel.json").write_text(json.dumps(kernel))
@@ -41,6 +59,7 @@ def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch
         "JUPYTER_PATH": tmp_path / "jupyter", "IPYTHONDIR": tmp_path / "ipython",
         "PYTHONSTARTUP": here / "start.py", "MATPLOTLIBRC": here / "matplotlibrc",
         "MPLBACKEND": "Agg", "JUPYTER_CONFIG_DIR": here, "LC_ALL": "C", "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": modules, "PYTHONPLATLIBDIR": "nowhere", "DNNL_MAX_CPU_ISA": "SSE41",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(here)
@@ -58,6 +77,7 @@ def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch
     assert "inline" in said["backend"]
     assert said["usetex"] is False
     assert said["threads"] == "1"
+    assert said["isa"] is None
 
 
 def test_this_package_comes_before_another_on_the_users_path():
@@ -66,6 +86,21 @@ def test_this_package_comes_before_another_on_the_users_path():
     assert kept["PYTHONPATH"] == os.pathsep.join(["/profiles", str(runs.ROOT), "/other"])
     assert kept["OMP_NUM_THREADS"] == "3"
     assert "PYTHONSTARTUP" not in kept
+
+
+@pytest.mark.parametrize("name", ["PYTHONWARNINGS", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR"])
+def test_variables_that_change_digits_or_what_is_shown_are_left_out(name):
+    given = {name: "1", "PYTHONDONTWRITEBYTECODE": "1", "MKL_NUM_THREADS": "2"}
+    kept = kernels.environment(given, "/profiles")
+    assert name not in kept
+    assert kept["PYTHONDONTWRITEBYTECODE"] == "1" and kept["MKL_NUM_THREADS"] == "2"
+
+
+def test_packages_are_found_where_this_process_finds_them(monkeypatch):
+    """As on clusters whose sitecustomize.py says where they are."""
+    monkeypatch.setattr(sys, "path", ["/known"])
+    exec(kernels.customize(["", "here", "/known", "/of/the/site"]))
+    assert sys.path == ["/known", "/of/the/site"]
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
