@@ -61,7 +61,9 @@ def test_no_two_classes_are_near_duplicates(splits):
     face, and ask for a visible difference between every two."""
     from PIL import Image, ImageDraw, ImageFont
 
-    path = draw_glyphs.Path(draw_glyphs.matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    path = draw_glyphs.Path(
+        draw_glyphs.matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"
+    )
     font = ImageFont.truetype(str(path), 60)
     covered = set(draw_glyphs.TTFont(path).getBestCmap())
     outlines, names = [], []
