@@ -97,6 +97,8 @@ def run_study(
 
     def ended(job: Job, result: Result) -> None:
         words = outcome.add(job, result)
+        if result.state == "done":
+            words += _first_figure(out_dir / job.name)
         count = sum(map(len, (outcome.done, outcome.skipped, outcome.not_run, outcome.failed)))
         say(f"[{count:>{len(str(len(jobs)))}}/{len(jobs)}] {job.name}: {words}")
 
@@ -121,6 +123,12 @@ def run_study(
                 interrupted()
                 raise
     return outcome
+
+
+def _first_figure(folder: Path) -> str:
+    """Where there is something to look at already; the job's other figures lie beside it."""
+    figures = sorted(folder.glob("*.png"))
+    return f"; {figures[0]}" if figures else ""
 
 
 def _run(

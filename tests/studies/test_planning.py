@@ -64,6 +64,7 @@ def test_a_study_runs_end_to_end_and_a_second_time_does_nothing(small, tmp_path,
         "[1/5] train-maml-0", "[2/5] train-meta-sgd-0", "[3/5] alpha", "[4/5] features",
         "[5/5] statistics",
     ]  # fmt: skip
+    assert ended(printed)[0].endswith(f" s; {out / 'train-maml-0' / 'figure5.png'}")
     assert "(f) the difference in (e) is significant: " in printed
     assert printed.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
     for file in (
