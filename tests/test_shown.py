@@ -34,6 +34,15 @@ def test_tables_are_in_words_with_one_minus_and_no_column_of_dashes(path):
             assert not [column for column in columns if set(column) <= {"–", ""}]
 
 
+def test_seeds_needed_have_one_row_for_each_method_and_number_of_episodes():
+    (rows,) = (
+        rows
+        for head, *rows in tables(next(path for path in NOTEBOOKS if path.stem.startswith("04")))
+        if head == ["method", "episodes", "seeds", "low", "high"]
+    )
+    assert len(rows) == len({tuple(row[:2]) for row in rows}) == 8
+
+
 @by_name
 def test_no_line_of_progress_is_left(path):
     for output in outputs(path):

@@ -6,7 +6,10 @@ A study without results in `runs/` is left as it is.
 import shutil
 from pathlib import Path
 
-from negmeta_utils.runs import PRETRAINED, file_digests
+from negmeta_utils.explore.measures import layer_rates
+from negmeta_utils.explore.pictures import rates_picture
+from negmeta_utils.plots.style import save, set_style
+from negmeta_utils.runs import PRETRAINED, file_digests, load_run
 from negmeta_utils.storage import read_json, read_table, write_json, write_table
 
 RUNS, FIGURES = Path("runs"), Path("figures")
@@ -59,6 +62,15 @@ def ship(study: str, dataset: str) -> None:
         write_json(to / "manifest.json", {**manifest, "files": file_digests(to)})
 
 
+def picture_of_rates() -> None:
+    """The figure that notebook 0 opens on, from the shipped network of the longest training."""
+    run, layer = load_run("mini-imagenet-meta-sgd-0"), "conv3"
+    set_style()
+    figure = rates_picture(run.rates(), layer_rates(run, layer), layer, -1)
+    save(figure, FIGURES / "paper-28", f"rates_of_{layer}")
+    (FIGURES / "paper-28" / f"rates_of_{layer}.svg").unlink()
+
+
 if __name__ == "__main__":
     for study in STUDIES:
         if (RUNS / study / "statistics" / "job.json").is_file():
@@ -68,3 +80,4 @@ if __name__ == "__main__":
     for study, jobs in JOBS.items():
         for job in jobs:
             copy(RUNS / study / job, FIGURES / study / job)
+    picture_of_rates()

@@ -2,7 +2,6 @@
 from all positions of the slider together, but for the height of a histogram."""
 
 import math
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.evidence.words import signed
 from negmeta_utils.explore.measures import CONDITIONS, Answers, LayerRates, Steps, count_flips
-from negmeta_utils.plots.paper import bins_about_zero
+from negmeta_utils.plots.paper import bins_about_zero, class_name
 from negmeta_utils.plots.style import NEGATIVE, PALETTE, POSITIVE
 
 # One colour and one mark a class: either alone would do.
@@ -50,7 +50,7 @@ def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int)
     figure.axes[0].set_ylabel("mean, middle\n50 % and 90 %")
     figure.axes[5 * (rows - 1) + (len(layers) - 1) % 5 // 2].set_xlabel("meta-update")
     below = grid[rows, :].subgridspec(1, 2, width_ratios=(2, 3.2), wspace=0.22)
-    _histogram(figure.add_subplot(below[0]), rates.values, kept, f"{layer} at {update}")
+    _histogram(figure.add_subplot(below[0]), rates.values, kept, f"{layer} at {update:,}")
     _heat_map(figure.add_subplot(below[1]), rates.filters, kept, layer, layer == layers[-1])
     return figure
 
@@ -65,6 +65,7 @@ def _band(axis: Axes, rows: pd.DataFrame, update: int) -> None:
     axis.axvline(update, color="black", lw=1, ls="--")
     axis.margins(x=0.03)
     axis.locator_params(nbins=4)
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _histogram(axis: Axes, values: np.ndarray, kept: int, title: str) -> None:
@@ -131,8 +132,8 @@ def answers_picture(of: dict[str, Answers]) -> Figure:
                 axis.text(corners[0, n_shot, 0] - 0.15 * side, y, letter, ha="right", va="center")
         figure.text(0.01, 1 - 0.3 * (number + 1) / whole, score, fontsize=9)
     for row, name in enumerate(answers.class_names):
-        short = textwrap.fill(textwrap.shorten(name.lower(), 44, placeholder=" …"), 22)
         y = corners[row, 0, 1] + side / 2
+        short = class_name(name)
         axis.text(-0.5 * side, y, short, ha="right", va="center", fontsize=9, parse_math=False)
         axis.text(-0.2 * side, y, str(row + 1), ha="center", va="center", fontweight="bold")
     for column, text in ((0, "support"), (n_shot, "query")):

@@ -49,7 +49,8 @@ def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[s
             for spine in axis.spines.values():
                 spine.set(visible=True, color=PALETTE[0] if column < support.shape[1] else "none")
                 spine.set_linewidth(2.5)
-        label = axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        label = axes[row, 0].set_ylabel(class_name(name), rotation=0, ha="right", va="center")
+        label.set_fontsize(8)
         label.set_parse_math(False)  # a folder's name may hold dollars
     axes[0, 0].set_title("support", fontsize=9)
     axes[0, support.shape[1]].set_title("query", fontsize=9, loc="left")
@@ -270,7 +271,8 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
 
 
 def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    """What adaptation does to features: on-task and off-task changes with their intervals.
+    """What adaptation does to features: on-task and off-task changes with their intervals, below
+    one another on one scale, which is readable on a telephone, too.
 
     changes: method, quantity, over ("episodes" or "seeds"), points, low, high; rows without an
     interval are left out. paper: method, quantity, points. All in percentage points.
@@ -278,21 +280,22 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     changes = changes.dropna(subset=["low", "high"])
     quantities = list(dict.fromkeys(changes["quantity"]))
     methods = list(dict.fromkeys(changes["method"]))
-    size = (4.6 * len(quantities), 1.6 + 0.6 * len(methods))
+    size = (5.6, 0.8 + (0.6 + 0.4 * len(methods)) * len(quantities))
     figure, axes = plt.subplots(
-        1, len(quantities), figsize=size, sharex=True, sharey=True, squeeze=False
+        len(quantities), 1, figsize=size, sharex=True, sharey=True, squeeze=False
     )
-    for axis, quantity in zip(axes[0], quantities, strict=True):
-        for place, method in enumerate(methods):
+    for axis, quantity in zip(axes[:, 0], quantities, strict=True):
+        for place, method in enumerate(reversed(methods)):
             rows = changes[(changes["quantity"] == quantity) & (changes["method"] == method)]
             for row in rows.itertuples():
                 _interval(axis, row, place + APART[row.over], colour(method))
             published = paper[(paper["quantity"] == quantity) & (paper["method"] == method)]
             axis.plot(published["points"], [place] * len(published), "x", color=PAPER, zorder=3)
         axis.axvline(0, color="black", lw=1)
-        axis.set(title=quantity, xlabel="percentage points", ylim=(-0.6, len(methods) - 0.4))
+        axis.set(title=quantity, ylim=(-0.6, len(methods) - 0.4))
         axis.locator_params(axis="x", nbins=6)
-    axes[0, 0].set_yticks(range(len(methods)), [label(m) for m in methods])
+    axes[-1, 0].set_xlabel("percentage points")
+    axes[0, 0].set_yticks(range(len(methods)), [label(m) for m in reversed(methods)])
     handles = {
         "episodes": {"marker": "o", "label": "over episodes: these networks"},
         "seeds": {"marker": "s", "ls": "--", "label": "over seeds: the methods"},
@@ -307,11 +310,16 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
             if name in shown
         ],
         frameon=False,
-        ncols=3,
+        ncols=2,
         loc="upper center",
         bbox_to_anchor=(0.5, 0.02),
     )
     return figure
+
+
+def class_name(name: str) -> str:
+    """A class beside its images: lower case, two lines at most."""
+    return textwrap.fill(textwrap.shorten(name.lower(), 44, placeholder=" …"), 22)
 
 
 def _interval(axis: plt.Axes, row, place: float, colour: str) -> None:

@@ -48,7 +48,7 @@ def conditions(
 
 def _legend_of_verdicts(figure: Figure, verdicts: set[str], interval: str) -> None:
     """What the colours of `conditions` mean, as far as they appear."""
-    meanings = {COLOURS["maml"]: "above zero", NEGATIVE: "below zero", POSITIVE: "holds zero"}
+    meanings = {COLOURS["maml"]: "above zero", NEGATIVE: "below zero", POSITIVE: "contains zero"}
     if not interval:
         meanings = {POSITIVE: "one seed: no interval, undecided"}
     shown = {VERDICT_COLOURS.get(verdict, POSITIVE) for verdict in verdicts}

@@ -31,6 +31,14 @@ LABELS = {
     "protonet": "prototypical network",
     "meta-sgd - maml": "Meta-SGD − MAML",
 }
+NAMES = {
+    "mini-imagenet": "Mini-ImageNet",
+    "cifar-fs": "CIFAR-FS",
+    "omniglot": "Omniglot",
+    "glyphs": "glyphs",
+    "conv4": "Conv4",
+    "resnet12": "ResNet-12",
+}  # of data sets and backbones; others as they are called
 NETWORKS = {"end": "end of training", "best": "best validation"}  # others: their meta-update
 NEGATIVE, POSITIVE, PAPER = PALETTE[3], PALETTE[7], "black"
 APART = {"episodes": 0.12, "seeds": -0.12}  # of a method's two intervals

@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from negmeta_utils.evidence.words import fixed, p_text
-from negmeta_utils.plots.style import LABELS, label
+from negmeta_utils.plots.style import LABELS, NAMES, label
 
 ONE_LINE, TO_THE_LEFT = "white-space: nowrap", "text-align: left"  # numbers and text
 # Columns whose name is not its words with underscores between them.
@@ -36,12 +36,28 @@ WORDS = {
     "d_z_low": "d<sub>z</sub> low",
     "d_z_high": "d<sub>z</sub> high",
     "size_mb": "MB",
+    "same_before": "A before",
+    "same_after": "A after",
+    "other_before": "B before",
+    "other_after": "B after",
+    "pre_adaptation": "before adaptation",
+    "ordinary": "whole adapted model",
+    "on_task": "on-task change",
+    "off_task": "off-task change",
+    "off_task_paper": "off-task change, paper's pairing",
+    "on_task_relative": "on-task, %",
+    "off_task_relative": "off-task, %",
+    "off_task_paper_relative": "paper's pairing, %",
 }
 
 
 def words(name: object) -> str:
     """A column's name in words."""
     return WORDS.get(str(name), str(name).replace("_", " "))
+
+
+def holds_p_values(column: str) -> bool:
+    return str(column).startswith(("p_", "p ", "Holm "))
 
 
 def in_print(text: str) -> str:
@@ -55,7 +71,7 @@ def shown(table: pd.DataFrame, precision: int = 3, percent: tuple[str, ...] = ()
     """`table` for a notebook's page, without its index.
 
     precision: decimals of floats. percent: columns of shares, 0..1, shown in percent with one
-    decimal. Columns that start with p_ or "p " or "Holm " hold p-values.
+    decimal.
     """
     table = table.dropna(axis=1, how="all")
     cells = pd.DataFrame(
@@ -79,7 +95,14 @@ def _cell(column: str, value: object, precision: int) -> str:
     if isinstance(value, Integral) and not isinstance(value, bool):
         return f"{value:,}".replace("-", "−")
     if isinstance(value, float):
-        p_value = str(column).startswith(("p_", "p ", "Holm "))
-        return p_text(value) if p_value else fixed(value, precision)
-    text = label(value) if column == "method" and isinstance(value, str) else in_print(str(value))
-    return html.escape(text, quote=False)
+        return p_text(value) if holds_p_values(column) else fixed(value, precision)
+    return html.escape(in_words(column, value), quote=False)
+
+
+def in_words(column: str, value: object) -> str:
+    """A cell that is no number: methods, data sets and backbones by their names."""
+    if column == "method" and str(value).partition("@")[0] in LABELS:
+        return label(str(value))
+    if column in ("dataset", "backbone"):
+        return NAMES.get(value, str(value))
+    return in_print(str(value))

@@ -70,11 +70,12 @@ def features_by_dataset(
 def changes_by_dataset(features: pd.DataFrame, labels: dict[str, str]) -> dict[str, pd.DataFrame]:
     """`contrasts` of the on-task and of the off-task change, by quantity; a condition is a data
     set, a method and, where there are several, a backbone. features: of `features_by_dataset`.
-    labels: of methods."""
+    labels: of methods, and of those data sets and backbones that have one."""
     several = features["backbone"].nunique() > 1
     conditions: dict[str, dict] = {quantity: {} for quantity in CHANGES}
     for (dataset, backbone), table in features.groupby(KEYS, sort=False):
-        place = f"{dataset}, {backbone}" if several else dataset
+        name = labels.get(dataset, dataset)
+        place = f"{name}, {labels.get(backbone, backbone)}" if several else name
         for (method, quantity), grid in grids(table).items():
             if quantity in conditions:
                 conditions[quantity][f"{place}: {labels[method]}"] = grid
@@ -87,6 +88,7 @@ def between_backbones(features: pd.DataFrame, labels: dict[str, str]) -> pd.Data
     where no data set has several."""
     tables = []
     for dataset, table in features.groupby("dataset", sort=False):
+        place = labels.get(dataset, dataset)
         found: dict[tuple[str, str], dict] = {}
         for backbone, rows in table.groupby("backbone", sort=False):
             for key, grid in grids(rows).items():
@@ -95,6 +97,7 @@ def between_backbones(features: pd.DataFrame, labels: dict[str, str]) -> pd.Data
             if quantity in CHANGES and len(conditions) > 1:
                 base = next(iter(conditions))
                 rows = against_base(contrasts(conditions, base))
-                names = f"{dataset}, " + rows["condition"] + f" minus {base}: {labels[method]}"
+                minus = f" minus {labels.get(base, base)}: {labels[method]}"
+                names = f"{place}, " + rows["condition"].map(lambda b: labels.get(b, b)) + minus
                 tables.append(rows.assign(condition=names, quantity=quantity))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
 from negmeta_utils.evidence.quantities import mean_interval
+from negmeta_utils.evidence.words import signed
 
 # Which rate a sweep varies: that of meta-training, that of adaptation to new tasks, or one for both
 VARY = ("meta-training", "adaptation", "both")
@@ -238,15 +239,17 @@ def summary(
     ]
     names = ("of meta-training", "of adaptation to new tasks", "one rate for both")
     for name, row in zip(names, best.itertuples(), strict=True):
-        interval = f"[{row.low:+.3f}, {row.high:+.3f}]"
-        lines.append(f"- {name}: {row.rate:+.3f} {interval}, closed form {row.closed_form:+.3f}")
+        interval = f"[{signed(row.low, 3)}, {signed(row.high, 3)}]"
+        known = f"closed form {signed(row.closed_form, 3)}"
+        lines.append(f"- {name}: {signed(row.rate, 3)} {interval}, {known}")
     ends = learned[learned["update"] == learned["update"].max()]
     for what, rows in ends.groupby("what", sort=False):
         end = mean_interval(rows["rate"])
-        interval = f" [{end.low:+.3f}, {end.high:+.3f}]" if len(rows) > 1 else ""
+        interval = f" [{signed(end.low, 3)}, {signed(end.high, 3)}]" if len(rows) > 1 else ""
         lines.append(
-            f"- learned {what}: {end.mean:+.3f}{interval} over {len(rows)}, closed form "
-            f"{rows['closed_form'].iloc[0]:+.3f}; negative: {rows['negative'].mean():.0%}"
+            f"- learned {what}: {signed(end.mean, 3)}{interval}, closed form "
+            f"{signed(rows['closed_form'].iloc[0], 3)}; {100 * rows['negative'].mean():.0f} % of "
+            "the rates negative"
         )
     return "\n".join(lines) + "\n"
 

@@ -8,10 +8,17 @@ import pandas as pd
 from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS, distance_to_paper
+from negmeta_utils.evidence.words import signed
 from negmeta_utils.parameters import check_folders
 from negmeta_utils.storage import read_json, read_table
 
-CHOICES = ["lr_schedule", "alpha_init", "alpha_lr"]
+# A parameter whose value the paper does not state: what it is in words.
+CHOICES = {
+    "lr_schedule": "schedule of the outer rate",
+    "alpha_init": "start of the learned rates",
+    "alpha_lr": "outer rate of the learned rates",
+}
+STARTS = {"uniform": "U[0.005, 0.1]"}  # of the learned rates
 WRITTEN = "recipes.parquet"  # by notebook 10
 FACTOR = 2  # a standard deviation within this factor of the paper's counts as near
 
@@ -53,7 +60,7 @@ def choices(given: dict) -> dict:
 def in_words(given: dict) -> str:
     """A recipe such as "plateau, from 0.01, outer rate 0.0001"."""
     chosen = choices(given)
-    start = "U[0.005, 0.1]" if chosen["alpha_init"] == "uniform" else given.get("inner_lr", 0.01)
+    start = STARTS.get(chosen["alpha_init"], given.get("inner_lr", 0.01))
     return f"{chosen['lr_schedule']}, from {start}, outer rate {chosen['alpha_lr']:g}"
 
 
@@ -82,7 +89,7 @@ def one_choice_apart(distance: pd.DataFrame) -> pd.DataFrame:
     """What one choice changes: a row for every two trainings of one seed that differ in it alone,
     at the last update that both have reached, weights and biases only.
 
-    Columns: choice, of and to (its two values), others (the choices that both share), seed,
+    Columns: choice, of and to (its two values), others (what both share), all in words; seed,
     update, distance_of, distance_to, signs_of, signs_to.
     """
     own = distance[distance["group"] == WEIGHTS]
@@ -95,16 +102,24 @@ def one_choice_apart(distance: pd.DataFrame) -> pd.DataFrame:
             continue
         update = along_a.index.intersection(along_b.index).max()
         at = along_a.loc[update], along_b.loc[update]
-        others = ", ".join(f"{name} {a[name]}" for name in CHOICES if name not in differ)
+        others = ", ".join(_told(name, a[name]) for name in CHOICES if name not in differ)
         (choice,) = differ
         records.append(
-            (choice, a[choice], b[choice], others, a["seed"], update,
+            (CHOICES[choice], *(_value(own[choice]) for own in (a, b)), others, a["seed"], update,
              *(row["distance"] for row in at), *(row["signs"] for row in at))
         )  # fmt: skip
     columns = ["choice", "of", "to", "others", "seed", "update"]
     return pd.DataFrame(
         records, columns=[*columns, "distance_of", "distance_to", "signs_of", "signs_to"]
     )
+
+
+def _value(value: str | float) -> str:
+    return STARTS.get(value, value) if isinstance(value, str) else f"{value:g}"
+
+
+def _told(choice: str, value: str | float) -> str:
+    return f"{CHOICES[choice]}: {_value(value)}"
 
 
 def told(rates: pd.DataFrame, apart: pd.DataFrame, missing: list[str]) -> list[str]:
@@ -116,19 +131,21 @@ def told(rates: pd.DataFrame, apart: pd.DataFrame, missing: list[str]) -> list[s
     all_right = own.groupby(["recipe", "seed", "update"])["right"].all()
     trainings = own.groupby(["recipe", "seed"]).ngroups
     having = all_right[all_right].reset_index().drop_duplicates(["recipe", "seed"])
+    ended = int(last.groupby(["recipe", "seed"])["right"].all().sum())
     sentences = [
-        f"All five signs of claim (a) are there at some validation of {len(having)} of {trainings} "
-        f"trainings{_listed(having['recipe'])}, and at the last one known of "
-        f"{int(last.groupby(['recipe', 'seed'])['right'].all().sum())}."
+        f"All five signs of claim (a) are right at some validation in {len(having)} of {trainings} "
+        f"trainings{_listed(having['recipe'])}, and at the last validation in {ended}."
     ]
-    sentences += [_of_choice(choice, apart[apart["choice"] == choice]) for choice in CHOICES]
+    for choice in CHOICES.values():
+        sentences += _of_choice(choice, apart[apart["choice"] == choice])
     for column, what in (
         ("right", "the paper's sign of the mean"),
         ("near", f"a standard deviation within a factor of {FACTOR} of the paper's"),
     ):
         by_layer = last.groupby("layer")[column].any()
         lacking = ", ".join(by_layer.index[~by_layer])
-        sentences.append(f"What no recipe gives at its last validation, {what}: {lacking or '–'}.")
+        which = f"in no training for {lacking}" if lacking else "for every layer in some training"
+        sentences.append(f"At the last validation {what} is found {which}.")
     if missing:
         sentences.append(f"Planned, and not there yet: {'; '.join(missing)}.")
     return sentences
@@ -138,16 +155,17 @@ def _listed(recipes: pd.Series) -> str:
     return f" ({'; '.join(recipes)})" if len(recipes) else ""
 
 
-def _of_choice(choice: str, pairs: pd.DataFrame) -> str:
+def _of_choice(choice: str, pairs: pd.DataFrame) -> list[str]:
+    """What a choice changes, a sentence for every two values that were compared."""
     if pairs.empty:
-        return f"`{choice}`: no two of these trainings differ in it alone."
-    each = "; ".join(
-        f"{row.of} to {row.to} at {row.update:,} ({row.others}): distance {row.distance_of:.2f} to "
-        f"{row.distance_to:.2f}, right signs {row.signs_of} to {row.signs_to}"
-        for row in pairs.itertuples()
-    )
-    changed = int((pairs["signs_of"] != pairs["signs_to"]).sum())
-    return (
-        f"`{choice}`: it changes how many signs are the paper's in {changed} of {len(pairs)} "
-        f"pairs. {each}."
-    )
+        return [f"{choice.capitalize()}: no two of these trainings differ in it alone."]
+    sentences = []
+    for (of, to), rows in pairs.groupby(["of", "to"], sort=False):
+        change = rows["distance_to"] - rows["distance_of"]
+        signs = int((rows["signs_of"] != rows["signs_to"]).sum())
+        sentences.append(
+            f"{choice.capitalize()}, {of} to {to}: the distance changes by {signed(change.min())} "
+            f"to {signed(change.max())}, and how many signs are right in {signs} of {len(rows)} "
+            "pairs of trainings."
+        )
+    return sentences

@@ -1,11 +1,16 @@
 """Tables of a report: columns in words, each with a line on what it is, and numbers to be read."""
 
 import math
+import re
+from numbers import Integral
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from negmeta_utils.evidence.words import p_text
+from negmeta_utils.plots.tables import WORDS, holds_p_values, in_words, words
 
 SHOWN = 14  # rows, as many as table 1 has; the rest is a link away
 # What a column of the study's tables holds. Names not listed here are shown without a line.
@@ -60,6 +65,13 @@ MEANINGS = {
     "on_task_relative": "change in % of accuracy before adaptation",
     "off_task_relative": "change in % of accuracy before adaptation",
     "off_task_paper_relative": "change in % of accuracy before adaptation",
+    "claim": "of the paper",
+    "networks": "verdict on these networks, over episodes",
+    "methods": "verdict on the methods, over training seeds",
+    "p networks": "of the verdict on these networks",
+    "p methods": "of the verdict on the methods",
+    "Holm networks": "the same p-value, corrected for six claims",
+    "Holm methods": "the same p-value, corrected for six claims",
 }
 
 
@@ -71,8 +83,8 @@ def readable(title: str, table: pd.DataFrame, link: str | None = None) -> dict:
     return {
         "title": title,
         "link": link,
-        "columns": [column.replace("_", " ") for column in table],
-        "meanings": [(c.replace("_", " "), MEANINGS[c]) for c in table if c in MEANINGS],
+        "columns": [heading(column) for column in table],
+        "meanings": [(heading(c), MEANINGS[c]) for c in table if c in MEANINGS],
         "numeric": [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes],
         "rows": [
             [as_text(column, value) for column, value in zip(table, row, strict=True)]
@@ -83,17 +95,32 @@ def readable(title: str, table: pd.DataFrame, link: str | None = None) -> dict:
 
 
 def title_of(path: Path) -> str:
-    return path.stem.replace("_", " ")
+    return re.sub(r"(?<=[a-z])(?=\d)", " ", path.stem.replace("_", " "))
+
+
+def heading(column: str) -> str:
+    """A column in words; those of `WORDS` may hold markup, any other name may not."""
+    return Markup(words(column)) if column in WORDS else words(column)
 
 
 def as_text(column: str, value: object) -> str:
-    """A cell: three or four digits, a proper minus, p-values no smaller than can be meant."""
+    """A cell: four digits and no power of ten, a proper minus, p-values no smaller than can be
+    meant, methods and data sets by their names."""
     if pd.isna(value):
         return "–"
+    if isinstance(value, Integral):
+        return str(value) if isinstance(value, bool | np.bool_) else _grouped(value)
     if not isinstance(value, float):
-        return str(value)
+        return in_words(column, value)
     if math.isinf(value):
-        return "no number"
-    if column.startswith("p_"):
+        return "more episodes needed"  # the only number that a table has as infinite: of seeds
+    if holds_p_values(column):
         return p_text(value)
-    return f"{value:.4g}".replace("-", "−")
+    if abs(value) >= 1000:
+        return _grouped(value)
+    digits = np.format_float_positional(value, 4, unique=False, fractional=False, trim="-")
+    return digits.replace("-", "−")
+
+
+def _grouped(number: float) -> str:
+    return f"{number:,.0f}".replace("-", "−")

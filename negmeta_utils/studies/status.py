@@ -137,7 +137,7 @@ def _time_left(states: list[State]) -> str:
         return f"time left unknown ({pace})"
     seconds = max(max(known), sum(known) / max(1, running))
     unknown = len(ahead) - len(known)
-    others = f", without {unknown} that nothing tells the time of" if unknown else ""
+    others = f"; {unknown} more cannot be estimated yet" if unknown else ""
     return f"about {_duration(seconds)} left {pace}{others}"
 
 

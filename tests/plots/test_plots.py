@@ -204,4 +204,4 @@ def test_titles_do_not_touch_however_many_layers_and_long_their_names():
 def test_colours_of_verdicts_have_a_legend():
     (legend,) = every_figure.FIGURES["conditions"]().legends
     assert legend.get_title().get_text() == "interval, 95 % over seeds and episodes:"
-    assert [text.get_text() for text in legend.get_texts()] == ["above zero", "holds zero"]
+    assert [text.get_text() for text in legend.get_texts()] == ["above zero", "contains zero"]

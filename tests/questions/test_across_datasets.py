@@ -9,7 +9,7 @@ import torch
 
 from negmeta_utils.evaluation import evaluate_features
 from negmeta_utils.evidence.learned_rates import table_1
-from negmeta_utils.plots.style import LABELS
+from negmeta_utils.plots.style import LABELS, NAMES
 from negmeta_utils.questions.across_datasets import (
     between_backbones,
     by_dataset,
@@ -53,11 +53,11 @@ def test_features_and_changes_are_those_of_each_run(run, images, tiny_data):
     expected = evaluate_features(run, images, 4, 1)
     of_run = table[table["method"] == "meta-sgd"].drop(columns=["dataset", "backbone"])
     pd.testing.assert_frame_equal(of_run.reset_index(drop=True), expected)
-    changes = changes_by_dataset(table, LABELS)
+    changes = changes_by_dataset(table, LABELS | NAMES)
     assert list(changes) == ["on-task change", "off-task change"]
     off_task = changes["off-task change"].set_index("condition")
-    assert {f"mini-imagenet: {LABELS[m]}" for m in ("maml", "meta-sgd")} <= set(off_task.index)
-    row = off_task.loc[f"mini-imagenet: {LABELS['meta-sgd']}"]
+    assert {f"Mini-ImageNet: {LABELS[m]}" for m in ("maml", "meta-sgd")} <= set(off_task.index)
+    row = off_task.loc[f"Mini-ImageNet: {LABELS['meta-sgd']}"]
     difference = (expected["other_after"] - expected["other_before"]).mean()
     assert row["points"] == pytest.approx(100 * difference)
 
@@ -72,11 +72,11 @@ def test_a_backbone_is_set_against_the_first_one_in_pairs(run, images):
 
     lifts = {("conv4", 0): 0.0, ("conv4", 1): 0.1, ("wide", 0): 0.3, ("wide", 1): 0.5}
     features = pd.concat([trained(*key, lift) for key, lift in lifts.items()])
-    found = between_backbones(features, LABELS).set_index("quantity")
+    found = between_backbones(features, LABELS | NAMES).set_index("quantity")
     change = (features["other_after"] - features["other_before"]).groupby(features["backbone"])
     row = found.loc["off-task change"]
     assert row["points"] == pytest.approx(100 * (change.mean()["wide"] - change.mean()["conv4"]))
-    assert row["condition"] == f"glyphs, wide minus conv4: {LABELS['meta-sgd']}"
+    assert row["condition"] == f"glyphs, wide minus Conv4: {LABELS['meta-sgd']}"
     assert found.loc["on-task change", "verdict"] == "unchanged"
     assert between_backbones(features[features["backbone"] == "wide"], LABELS).empty
 

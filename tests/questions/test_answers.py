@@ -144,6 +144,6 @@ def test_notebook_2_opens_on_the_last_rates_of_the_longest_run():
     assert (round(spread.min()), round(spread.max())) == (3, 11)
 
 
-@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06", "07", "08", "09"])
+@pytest.mark.parametrize("number", [f"{number:02}" for number in range(11)])
 def test_a_notebook_opens_on_a_figure(number):
     assert "](attachment:" in answer(number)

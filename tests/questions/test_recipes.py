@@ -8,6 +8,7 @@ import pytest
 from negmeta_utils import storage
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS
 from negmeta_utils.questions.recipes import (
+    CHOICES,
     distances,
     in_words,
     nearest,
@@ -69,7 +70,7 @@ def test_the_nearest_recipe_comes_first_as_far_as_it_has_come_and_along_the_way(
 
 def test_pairs_differ_in_one_choice_and_meet_where_both_have_been(four):
     apart = one_choice_apart(distances(read_recipes(four)))
-    assert apart["choice"].tolist() == ["lr_schedule", "alpha_lr"]
+    assert apart["choice"].tolist() == [CHOICES["lr_schedule"], CHOICES["alpha_lr"]]
     schedule = apart.iloc[0]
     assert (schedule["of"], schedule["to"], schedule["update"]) == ("plateau", "constant", 800)
     assert [schedule["distance_of"], schedule["distance_to"]] == pytest.approx([0, math.log(8)])
@@ -79,13 +80,18 @@ def test_pairs_differ_in_one_choice_and_meet_where_both_have_been(four):
 def test_what_is_said_follows_the_tables(four):
     rates = read_recipes(four)
     said = told(rates, one_choice_apart(distances(rates)), ["constant, from U"])
-    assert "at some validation of 2 of 3 trainings" in said[0]
-    assert said[0].endswith("and at the last one known of 2.")
-    assert said[1].startswith("`lr_schedule`: it changes how many signs are the paper's in 1 of 1")
-    assert "distance 0.00 to 2.08, right signs 5 to 0" in said[1]
-    assert said[2] == "`alpha_init`: no two of these trainings differ in it alone."
-    assert said[4].endswith("the paper's sign of the mean: –.")
-    assert said[5].endswith("of the paper's: conv1, conv2, conv3, conv4, logits.")
+    assert "at some validation in 2 of 3 trainings" in said[0]
+    assert said[0].endswith("and at the last validation in 2.")
+    assert said[1] == (
+        "Schedule of the outer rate, plateau to constant: the distance changes by +2.08 to +2.08, "
+        "and how many signs are right in 1 of 1 pairs of trainings."
+    )
+    assert said[2].startswith("Start of the learned rates: no two of these trainings differ in it")
+    assert said[3].startswith("Outer rate of the learned rates, 0.001 to 0.0001: the distance")
+    assert said[4].endswith(
+        "the paper's sign of the mean is found for every layer in some training."
+    )
+    assert said[5].endswith("is found in no training for conv1, conv2, conv3, conv4, logits.")
     assert said[6] == "Planned, and not there yet: constant, from U."
 
 

@@ -203,8 +203,8 @@ def test_a_figure_has_its_caption_settings_and_words(finished):
 def test_tables_and_provenance_are_those_of_the_files(finished):
     soup = soup_of(finished)
     tables = {t.caption.text: t for t in soup.find(id="tables").find_all("table")}
-    assert set(tables) == {"table1", "effects"}
-    cells = [[c.text for c in r.find_all(["th", "td"])] for r in tables["table1"]("tr")]
+    assert set(tables) == {"table 1", "effects"}
+    cells = [[c.text for c in r.find_all(["th", "td"])] for r in tables["table 1"]("tr")]
     table1 = pd.read_csv(PUBLISHED / "table1.csv")
     assert cells[0] == [column.replace("_", " ") for column in table1]
     column = list(table1).index("mean")
@@ -213,6 +213,8 @@ def test_tables_and_provenance_are_those_of_the_files(finished):
     )
     rows = len(pd.read_parquet(PUBLISHED / "features.parquet"))
     assert f"features.parquet ({rows:,} rows in 1 folder(s))" in text_of(soup.find(id="tables"))
+    method = [row.find(["th", "td"]).text for row in tables["effects"]("tr")[1:]]
+    assert {"MAML", "Meta-SGD"} <= set(method)
     manifest = json.loads((PUBLISHED / "train-maml-0.json").read_text())
     provenance = text_of(soup.find(id="provenance"))
     known = manifest["environment"]

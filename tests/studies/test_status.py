@@ -70,7 +70,7 @@ def test_every_state_is_told_with_the_time_left(planned, leave):
     assert told["m"] == "to come"
     # 90 s of n-2 and twice 120 s, less what this test has taken.
     assert last.startswith("2 done, 1 running, 1 failed, 2 to come; about 5 min ")
-    assert last.endswith("left with 1 at once, without 1 that nothing tells the time of")
+    assert last.endswith("left with 1 at once; 1 more cannot be estimated yet")
 
 
 def test_a_running_training_is_judged_by_its_checkpoint(planned, leave):
@@ -99,7 +99,7 @@ def test_other_parameters_say_nothing_of_a_time(tmp_path, leave):
     leave(tmp_path, jobs[0], "job.json", seconds=60.0)
     assert rows(tmp_path)[1] == (
         "1 done, 0 running, 0 failed, 3 to come; about 1 min 0 s left one by one, but none is "
-        "running, without 2 that nothing tells the time of"
+        "running; 2 more cannot be estimated yet"
     )
 
 
