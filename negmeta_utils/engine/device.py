@@ -11,6 +11,13 @@ import torch
 from negmeta_utils.engine import library
 
 
+def cores() -> int:
+    """How many this process may use: `taskset`, SLURM and containers may allow fewer than all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def device_name(device: torch.device) -> str:
     """The hardware in words."""
     if device.type == "cuda":

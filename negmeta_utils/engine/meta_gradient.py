@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from negmeta_utils import adaptation
 from negmeta_utils.adaptation import MetaGradient
 from negmeta_utils.engine import convolutions, cpu, first_block, layers, passes
+from negmeta_utils.engine.device import cores
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import BLOCKS, Params
 
@@ -202,9 +203,7 @@ def _each_task_of(function: Callable, params: Params, images: torch.Tensor) -> l
 def _each_task(function: Callable, *tensors: torch.Tensor) -> list:
     """`function` of the tensors of each task [1, ...], or on a GPU once of all tasks together.
 
-    On a CPU as many tasks as there are threads run side by side, because an operation is too small
-    to be shared out. (Three on two threads would end together a little sooner, but take half as
-    much memory again.)
+    On a CPU tasks run side by side, because an operation is too small to be shared out.
     """
     if tensors[0].is_cuda:
         return [function(*tensors)]
@@ -212,12 +211,21 @@ def _each_task(function: Callable, *tensors: torch.Tensor) -> list:
     tasks = zip(*(tensor.split(1) for tensor in tensors), strict=True)
     if n_tasks == 1 or n_threads == 1:
         return [function(*task) for task in tasks]
-    workers = min(n_tasks, n_threads)
     try:
-        with ThreadPoolExecutor(workers, "task", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(
+            _at_once(n_tasks, n_threads), "task", torch.set_num_threads, (1,)
+        ) as pool:
             return list(pool.map(lambda task: function(*task), tasks))
     finally:
         torch.set_num_threads(n_threads)  # a part of this setting belongs to the whole process
+
+
+def _at_once(n_tasks: int, n_threads: int) -> int:
+    """How many tasks run side by side: one a thread. Where that would leave threads idle in a
+    second round and there are no more cores than threads, all tasks share the cores and end
+    together: three on two cores take 0.8 to 0.9 of the time, and half as much memory again."""
+    shared = n_tasks < 2 * n_threads and cores() <= n_threads
+    return n_tasks if shared else min(n_tasks, n_threads)
 
 
 def _task_gradients(

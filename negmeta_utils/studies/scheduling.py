@@ -25,7 +25,7 @@ from distributed import (
     as_completed,
 )
 
-from negmeta_utils.engine.device import resolve_device
+from negmeta_utils.engine.device import cores, resolve_device
 from negmeta_utils.studies import interruption
 from negmeta_utils.studies.execute import Result, execute, interrupt_kernels, stop_kernels
 from negmeta_utils.studies.planning import Job, is_complete, write_plan
@@ -237,10 +237,3 @@ def _threads(workers: int) -> dict[str, str]:
     share = str(max(1, cores() // workers))
     default = os.environ.get("OMP_NUM_THREADS", share)
     return {name: os.environ.get(name, default) for name in THREADS}
-
-
-def cores() -> int:
-    """How many this process may use: `taskset`, SLURM and containers may allow fewer than all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

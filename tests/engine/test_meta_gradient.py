@@ -163,6 +163,17 @@ def test_leaves_no_graph_on_parameters_that_require_gradients():
     assert_same(result, expected, 1e-12)
 
 
+@pytest.mark.parametrize(
+    ("n_tasks", "n_threads", "n_cores", "expected"),
+    [(3, 2, 2, 3), (3, 2, 8, 2), (3, 4, 4, 3), (20, 2, 2, 2), (4, 2, 2, 2), (5, 3, 2, 5)],
+)
+def test_no_core_is_idle_while_a_last_task_is_alone(
+    n_tasks, n_threads, n_cores, expected, monkeypatch
+):
+    monkeypatch.setattr(adjoint, "cores", lambda: n_cores)
+    assert adjoint._at_once(n_tasks, n_threads) == expected
+
+
 @pytest.mark.parametrize("n_filters", [4, 32], ids=["torch", "c"])
 def test_does_not_depend_on_the_number_of_threads(n_filters):
     params, alpha, episodes = random_setting("meta-sgd", 28, n_tasks=3, n_filters=n_filters)
