@@ -1,6 +1,7 @@
 """Studies: read, planned, executed by papermill, overridden, resumed, and failing well."""
 
 import json
+import re
 
 import nbformat
 import papermill
@@ -8,7 +9,7 @@ import pytest
 import small_studies
 import yaml
 
-from negmeta_utils import storage
+from negmeta_utils import runs, storage
 from negmeta_utils.studies import cli, planning, scheduling, values
 
 STUDIES = sorted((planning.NOTEBOOKS / "studies").glob("*.yml"))
@@ -246,6 +247,15 @@ def test_a_parameter_takes_networks_that_were_kept_along_the_way(tmp_path):
     assert looking("best").key != looking(100).key
     with pytest.raises(ValueError, match="at: train-0 keeps best, 100; choose one of these"):
         looking(200)
+
+
+def test_the_study_in_the_docs_can_be_planned(tmp_path):
+    text = (runs.ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "s.yml").write_text(written)
+    jobs = planning.plan(planning.read_study(tmp_path / "s.yml", {}), tmp_path)
+    assert [len(job.needs) for job in jobs] == [0, 0, 0, 0, 2, 4]
+    assert jobs[-2].parameters["runs"][0].endswith("train-meta-sgd-0@200")
 
 
 def test_a_job_is_another_when_the_code_of_its_notebook_is(tmp_path, monkeypatch):
