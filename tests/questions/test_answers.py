@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import nbformat
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from negmeta_utils.evidence.contrasts import (
     accuracy_grids,
@@ -14,12 +15,14 @@ from negmeta_utils.evidence.contrasts import (
     contrasts,
 )
 from negmeta_utils.evidence.quantities import META_SGD, effect_sizes, grids
+from negmeta_utils.evidence.words import signed
+from negmeta_utils.explore.measures import layer_rates
 from negmeta_utils.plots.style import LABELS
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED
 from negmeta_utils.questions.test_time import changes_over_steps
-from negmeta_utils.runs import PRETRAINED, ROOT
+from negmeta_utils.runs import PRETRAINED, ROOT, load_run
 from negmeta_utils.studies.planning import NOTEBOOKS
 
 FIGURES = ROOT / "figures"
@@ -147,3 +150,74 @@ def test_notebook_2_opens_on_the_last_rates_of_the_longest_run():
 @pytest.mark.parametrize("number", [f"{number:02}" for number in range(11)])
 def test_a_notebook_opens_on_a_figure(number):
     assert "](attachment:" in answer(number)
+
+
+def percent(text: str) -> float:
+    return float(text.removesuffix(" %"))
+
+
+def test_notebook_0_opens_on_its_own_table_and_on_the_longest_run():
+    (path,) = NOTEBOOKS.glob("00_*.ipynb")
+    pages = [
+        output.data["text/html"]
+        for cell in nbformat.read(path, 4).cells
+        for output in cell.get("outputs", ())
+        if "flipped" in output.get("data", {}).get("text/html", "")
+    ]
+    (table,) = BeautifulSoup(pages[0], "html.parser")("table")
+    rows = [[cell.text for cell in row("td")] for row in table("tr")[1:]]
+    flipped = [percent(row[3]) for row in rows if row[1] != "before"]
+    change = [
+        percent(row[2]) - percent(before[2])
+        for row in rows
+        for before in rows
+        if row[0] == before[0] and (row[1], before[1]) != ("before",) * 2 and before[1] == "before"
+    ]
+    said = f"{min(flipped):.0f} to {max(flipped):.0f} % of all answers flip"
+    assert said in answer("00")
+    changes = f"by {signed(min(change), 1)} to {signed(max(change), 1)} points"
+    assert changes in answer("00")
+    table1 = pd.read_csv(FIGURES / "paper-28" / "table1.csv").set_index(["group", "layer"])
+    conv3 = table1.loc[("weights+bias", "conv3")]
+    assert f"{100 * conv3['share_negative']:.0f} % of the third convolution's" in answer("00")
+    assert f"a mean of {signed(conv3['mean'], 4)}" in answer("00")
+
+
+def test_notebook_1_opens_on_the_accuracies_of_the_longest_run():
+    runs = [load_run(f"mini-imagenet-{method}-0") for method in ("maml", "meta-sgd")]
+    validated = [run.history().dropna(subset=["val_accuracy"]) for run in runs]
+    best = [rows.loc[rows["val_accuracy"].idxmax()] for rows in validated]
+    numbers = [
+        *(f"{100 * row['val_accuracy']:.1f} % (" for row in best),
+        *(f"after {row['update']:,.0f}" for row in best),
+        " and ".join(f"{100 * rows['val_accuracy'].iloc[-1]:.1f}" for rows in validated) + " %",
+        " and ".join(f"{100 * run.final_accuracy().mean():.1f}" for run in runs) + " % on 600",
+    ]
+    for number in numbers:
+        assert number in answer("01")
+
+
+def test_notebook_10_opens_on_the_distances_at_the_end_of_training():
+    table = pd.read_csv(FIGURES / "recipes" / "distances.csv")
+    own = table[table["group"] == "weights+bias"].sort_values("distance", ignore_index=True)
+    texts = [f"{distance:.2f}" for distance in own["distance"]]
+    assert own["recipe"][0] == "constant, from U[0.005, 0.1], outer rate 0.0001"
+    assert own["recipe"][1] == "plateau, from U[0.005, 0.1], outer rate 0.0001"
+    assert f"of {texts[0]} with a constant outer rate and {texts[1]} with the" in answer("10")
+    assert f"the others end at {texts[2]} to {texts[-1]}" in answer("10")
+    rates = pd.read_parquet(FIGURES / "recipes" / "recipes.parquet")
+    last = rates[(rates["update"] == 20_000) & (rates["group"] == "weights+bias")]
+    negative = (last["mean"] < 0).groupby(last["layer"]).sum()
+    assert negative.to_dict() == {"conv1": 0, "conv2": 0, "conv3": 3, "conv4": 0, "logits": 0}
+
+
+def test_notebook_0_says_how_much_of_the_variance_of_rates_is_between_channels_and_filters():
+    (path,) = NOTEBOOKS.glob("00_*.ipynb")
+    (said,) = (c.source for c in nbformat.read(path, 4).cells if "of the variance" in c.source)
+    run = load_run("glyphs-meta-sgd-0")
+    end = {layer: layer_rates(run, layer).filters[-1] for layer in ("conv2", "conv3", "conv4")}
+    of_filters = [100 * end[n].mean(axis=1).var() / end[n].var() for n in ("conv2", "conv3")]
+    assert f"the filters ({of_filters[0]:.0f} and {of_filters[1]:.0f} %)" in said
+    of_channels = end["conv4"].reshape(len(end["conv4"]), -1, 9).mean(axis=(0, 2))
+    share = 100 * of_channels.var() / end["conv4"].var()
+    assert f"{share:.0f} % of the variance of the rates is between channels" in said
