@@ -242,10 +242,18 @@ def test_a_page_shows_the_table_that_was_measured(page, table):
 
 
 def test_the_readme_shows_the_claims_that_were_judged():
+    rows = re.findall(r"^\| (\((\w)\) .*) \|$", README, re.M)
+    shown = {claim: row.split(" | ") for row, claim in rows}
     for row in read_csv(runs.ROOT / "figures" / "paper-28" / "claims.csv").itertuples():
-        cells = [f"({row.claim}) {row.statement}", in_print(row.paper), in_print(row.measured)]
-        cells += [f"**{row.networks}**", f"**{row.methods}**"]
-        assert f"| {' | '.join(cells)} |" in README
+        said, measured, verdict = shown[row.claim]
+        assert said == f"({row.claim}) {row.statement}: *{in_print(row.paper)}*"
+        whole = in_print(row.measured).replace(" over 40000 episodes", "")
+        assert whole.removesuffix("; all signs in 0 of 1 networks") == measured
+        word, _, rest = verdict.removeprefix("**").partition("**")
+        assert word == row.networks
+        assert row.methods == "undecided"
+        assert rest.strip(" ;") in in_print(str(row.note))
+    assert "40,000 pairs of tasks" in README
 
 
 def test_a_number_of_the_answer_is_one_of_the_claims():
@@ -266,5 +274,6 @@ def test_the_python_of_the_readme_runs(capsys):
 
 def test_files_that_a_page_links_to_are_there():
     for page, text in PAGES.items():
-        for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+        links = re.findall(r"\]\((?!https?://)([^)#]+)\)", text)
+        for link in links + re.findall(r'<img src="([^"]+)"', text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
