@@ -101,15 +101,18 @@ def _looks_like_tar(beginning: bytes) -> bool:
 
 
 class _ShortReads:
-    """A file of a tar that does not give a name or a header of many megabytes."""
+    """A file of a tar that does not give a name or a header of many megabytes. last: what was read
+    last."""
 
     def __init__(self, file: io.BufferedIOBase):
         self.seek, self.tell, self.close, self._read = file.seek, file.tell, file.close, file.read
+        self.last = b""
 
     def read(self, n_bytes: int) -> bytes:
         if not 0 <= n_bytes <= LONGEST_READ:
             raise tarfile.ReadError(f"a name of {n_bytes} bytes")
-        return self._read(n_bytes)
+        self.last = self._read(n_bytes)
+        return self.last
 
 
 def _extract_tar(archive: Path, folder: Path) -> None:
@@ -128,6 +131,20 @@ def _extract_tar(archive: Path, folder: Path) -> None:
                 bounds.refuse_beyond_disk(member.size, folder, f"the files in {archive}")
                 if not (member.isdir() and member.name in ("", ".", "./")):
                     tar.extract(member, folder, set_attrs=False, filter="data")
+        _refuse_without_end(archive, plain)
+
+
+def _refuse_without_end(archive: Path, plain: _ShortReads) -> None:
+    """What tarfile read last must be a block of zeros, with nothing behind it: it takes a header
+    that is damaged or missing for the end as well, and whatever follows would not be there."""
+    if plain.last != bytes(BLOCK):
+        raise ValueError(f"{archive}: broken off or damaged, for it has no end; fetch it again")
+    while more := plain.read(LONGEST_READ):
+        if more.count(0) < len(more):
+            raise ValueError(
+                f"{archive}: holds more behind its end, such as a second archive; pack it again as "
+                "one"
+            )
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from negmeta_utils.data.class_lists import CIFAR_FS
 from negmeta_utils.data.layouts import Layout, Split, named, split_of, subfolders
-from negmeta_utils.data.names import stays_below
+from negmeta_utils.data.names import shown, stays_below
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 LONGEST_TABLE = 10**8  # bytes
@@ -46,7 +46,12 @@ def _rows(table: Path) -> list[dict]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines, skipinitialspace=True)
-            rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
+            columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
+            if columns.count("filename") != 1 or columns.count("label") != 1:
+                raise ValueError(
+                    f"{table}: its first line names the columns {shown(', '.join(columns))[:80]}; "
+                    "correct it to filename,label"
+                )
             return list(rows)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table}: not a table in UTF-8 ({error}); correct it") from error

@@ -48,14 +48,15 @@ def _read(parts: list[Path], split: str) -> Split:
 def _refuse_missing_shards(paths: list[Path]) -> None:
     """The names say how many files there are: train-00000-of-00003."""
     numbered = [match for path in paths if (match := SHARD.search(path.name))]
-    if not numbered:
-        return
     totals = {int(match[2]) for match in numbered}
-    if len(totals) > 1 or len(numbered) < len(paths):
+    kinds = {re.sub(r"\d+", "", SHARD.split(path.name)[0]) for path in paths}
+    if len(totals) > 1 or 0 < len(numbered) < len(paths) or len(kinds) > 1:
         names = " and ".join(path.name for path in (paths[0], paths[-1]))
         raise ValueError(
             f"{paths[0].parent}: {names} do not belong to one set of files; remove those of another"
         )
+    if not numbered:
+        return
     there = [int(match[1]) for match in numbered]
     missing = sorted(set(range(totals.pop())) - set(there))
     if missing or len(set(there)) < len(there):

@@ -14,6 +14,7 @@ from PIL import Image
 
 FORMATS = ("PNG", "JPEG")  # JPEG includes the several pictures of a phone's file; the first counts
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn: a quarter of a GiB of RGB
+END_OF_JPEG = b"\xff\xd9"
 ORIENTATION = 0x0112  # of EXIF
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,10 +75,21 @@ def as_shown(image: Image.Image, mode: str) -> Image.Image:
     if image.format == "PNG" and getattr(image, "is_animated", False):
         raise ValueError(f"an animation of {image.n_frames} pictures")
     rawmode = str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
+    if image.format == "JPEG" and END_OF_JPEG not in _rest(image):
+        raise ValueError("broken off, for it has no end")  # Pillow makes grey of zeros there
     image.load()
     how = UPRIGHT.get(_orientation(image))
     shown = _on_white(image, rawmode).convert(mode)
     return shown if how is None else shown.transpose(how)
+
+
+def _rest(image: Image.Image) -> bytes:
+    """What follows the headers in the file of an image that is not loaded yet."""
+    assert image.fp is not None
+    at = image.fp.tell()
+    rest = image.fp.read()
+    image.fp.seek(at)
+    return rest
 
 
 def _orientation(image: Image.Image) -> int:

@@ -181,6 +181,49 @@ def test_what_is_packed_unusually_is_read(name, write, tmp_path):
     assert images.class_names == ("val a",) and (images.images == 77).all()
 
 
+def at_a_member(packed, at):
+    return packed[:at]
+
+
+def in_a_header(packed, at):
+    return packed[: at + 100]
+
+
+def damaged_header(packed, at):
+    return packed[: at + 3] + bytes([packed[at + 3] ^ 1]) + packed[at + 4 :]
+
+
+def zeros_between(packed, at):
+    return packed[:at] + bytes(1024) + packed[at:]
+
+
+def another_behind(packed, at):
+    return packed + packed
+
+
+@pytest.mark.parametrize("packing", ["a.tar", "a.tar.gz"])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (at_a_member, "broken off or damaged"),
+        (in_a_header, "broken off or damaged"),
+        (damaged_header, "broken off or damaged"),
+        (zeros_between, "more behind its end"),
+        (another_behind, "more behind its end"),
+    ],
+)
+def test_no_file_of_a_tar_is_left_out_silently(damage, words, packing, tmp_path):
+    """tarfile takes a missing or damaged header for the end, and reads nothing after it."""
+    whole = tar_of(tmp_path / "whole.tar", *((f"{n}.png", b"content") for n in range(4)))
+    with tarfile.open(whole) as packed:
+        at = packed.getmembers()[2].offset
+    content = damage(whole.read_bytes(), at)
+    path = tmp_path / packing
+    path.write_bytes(gzip.compress(content) if packing.endswith("gz") else content)
+    with pytest.raises(ValueError, match=words):
+        extract(path, tmp_path)
+
+
 def test_only_what_nobody_holds_is_cleared(tmp_path):
     with scratch.folder(tmp_path) as mine:
         young, old = tmp_path / f"{scratch.PREFIX}young", tmp_path / f"{scratch.PREFIX}old"

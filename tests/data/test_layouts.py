@@ -151,6 +151,15 @@ def test_a_csv_names_files_of_its_images_once(row, words, classes, tmp_path):
         datasets.load("mini-imagenet", "train", 16, str(tmp_path), tmp_path / "cache")
 
 
+@pytest.mark.parametrize("header", ["filename;label", "Filename,Label", "filename,label,label", ""])
+def test_a_csv_whose_first_line_is_another_is_refused(header, classes, tmp_path):
+    make.write_csv(tmp_path / "mini-imagenet", classes)
+    table = tmp_path / "mini-imagenet" / "train.csv"
+    table.write_text(table.read_text().replace("filename,label", header, 1))
+    with pytest.raises(ValueError, match="train.csv: its first line .* to filename,label"):
+        datasets.load("mini-imagenet", "train", 16, str(tmp_path), tmp_path / "cache")
+
+
 def test_omniglot_may_lie_in_folders_of_their_own_names(tmp_path):
     for part, n in (("images_background", 6), ("images_evaluation", 1)):
         for a in range(n):

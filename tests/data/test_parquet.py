@@ -66,6 +66,15 @@ def test_files_of_two_sets_are_not_read_as_one(other, tmp_path):
         load(tmp_path / "d")
 
 
+@pytest.mark.parametrize("other", ["train (1)", "train-old", "training"])
+def test_a_second_file_by_another_name_does_not_bring_every_image_twice(other, tmp_path):
+    write_all(tmp_path / "d")
+    for title in ("train", other):
+        write(tmp_path / "d", "train", [0, 1], ["c", "d"], title)
+    with pytest.raises(ValueError, match="do not belong to one set of files"):
+        load(tmp_path / "d")
+
+
 @pytest.mark.parametrize(
     ("labels", "names", "words"),
     [

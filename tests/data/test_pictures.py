@@ -197,6 +197,22 @@ def test_a_png_with_any_bit_turned_over_in_its_pixels_is_refused():
             read(bytes(broken))
 
 
+def test_a_photograph_that_breaks_off_is_refused_though_its_length_is_right():
+    """As a download leaves one that reserved the room first; Pillow makes grey of the zeros."""
+    content = saved(Image.fromarray(smooth()), "JPEG", exif=thumbnail())
+    assert read(content).shape == (32, 48, 3)
+    half = len(content) - 200
+    with pytest.raises(ValueError, match="broken off"):
+        read(content[:half] + bytes(len(content) - half))
+
+
+def thumbnail():
+    """EXIF with a whole picture in it, as cameras write."""
+    exif = Image.Exif()
+    exif[0x927C] = saved(Image.new("RGB", (8, 8)), "JPEG")
+    return exif
+
+
 def folder_with(path, write):
     """A data set whose first training image is written by `write(path of it)`."""
     for split in datasets.SPLITS:
