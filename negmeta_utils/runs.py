@@ -16,6 +16,7 @@ Every file is written to the side, synced and renamed, so a reader sees a whole 
 """
 
 import atexit
+import os
 import platform
 import re
 import subprocess
@@ -287,12 +288,15 @@ def environment(device: torch.device) -> dict:
 
 def _git_commit() -> str | None:
     """The clone's commit, marked where the working tree differs from it; None outside a clone."""
+    # Hooks of Git set variables that name another repository.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     if not (ROOT / ".git").exists():  # installed, maybe inside a clone of something else
         return None
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],
             cwd=ROOT,
+            env=own,
             capture_output=True,
             text=True,
             check=True,

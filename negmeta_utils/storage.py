@@ -116,17 +116,11 @@ def sole_user(folder: Path) -> Iterator[None]:
         raise _unwritable(folder, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(
                 f"{folder}: in use by another process; wait for its end or choose another folder"
             ) from None
-        except OSError as error:
-            warnings.warn(
-                f"{folder}: no locks on this file system ({error.strerror}); see to it that "
-                "nothing else uses this folder at the same time",
-                stacklevel=3,
-            )
         before = _held.get(folder)  # of a folder of that name that was moved away
         _held[folder] = file
         try:
@@ -135,6 +129,20 @@ def sole_user(folder: Path) -> Iterator[None]:
             del _held[folder]
             if before:
                 _held[folder] = before
+
+
+def lock(file: IO, how: int) -> None:
+    """`fcntl.flock`, with a warning in place of an error where the file system has no locks."""
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        warnings.warn(
+            f"{Path(file.name).parent}: no locks on this file system ({error.strerror}); see to it "
+            "that nothing else uses this folder at the same time",
+            stacklevel=3,
+        )
 
 
 def _check_in_place(path: Path) -> None:

@@ -86,12 +86,6 @@ def test_the_lock_has_an_exact_version_of_every_dependency_that_is_allowed():
             assert locked[normal(requirement.name)] in requirement.specifier, text
 
 
-@pytest.mark.parametrize("release", ["3.12.0", "3.24.3", "3.29.6"])
-def test_releases_of_filelock_that_share_a_lock_are_not_admitted(release):
-    (requirement,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "filelock")
-    assert Version(release) not in requirement.specifier
-
-
 def test_make_says_what_it_downloads_and_how_to_have_less(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(runs.ROOT / name, tmp_path)

@@ -93,6 +93,14 @@ def test_a_folder_without_a_name_goes_when_python_ends(monkeypatch):
     assert not folder.exists()
 
 
+def test_the_commit_is_this_clones_whatever_git_is_told(tmp_path, monkeypatch):
+    """As in a hook, where Git names its own repository."""
+    commit = runs._git_commit()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert runs._git_commit() == commit
+
+
 def test_relative_paths_are_relative_to_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert runs.resolve("figures/demo") == tmp_path / "figures" / "demo"

@@ -1,19 +1,20 @@
 """From a data set as it lies on disk to cache files, one a split, whole or not there at all."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
+from negmeta_utils import storage
 from negmeta_utils.data import (
     accounting,
     archives,
@@ -87,21 +88,22 @@ def _stamps(files: Iterable[str]) -> str:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The cache folder is filled by one process at a time; the others wait here."""
-    lock = FileLock(folder / LOCK)
-    with _writing(folder):
-        _make(folder / LOCK)
-        lock.acquire()
-    try:
+    with ExitStack() as stack:
+        with _writing(folder):
+            file = stack.enter_context(_lock_file(folder / LOCK))
+        storage.lock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        lock.release()
 
 
-def _make(lock: Path) -> None:
-    """filelock would wait for ever where a file cannot be made although its folder is there."""
+def _lock_file(path: Path) -> IO:
+    """Open: for reading alone where another user made it. Raises OSError."""
     try:
-        lock.touch()
-    except FileNotFoundError as error:
+        return path.open("a")
+    except PermissionError:
+        if not path.exists():
+            raise
+        return path.open()
+    except FileNotFoundError as error:  # as of a folder in /proc
         raise PermissionError(errno.EACCES, "no file can be made there") from error
 
 

@@ -4,6 +4,7 @@ Each holds a lock file, which the system releases when the process ends in any w
 that works in the same place removes the folders whose locks are free.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -11,21 +12,29 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from filelock import FileLock, Timeout
+from negmeta_utils import storage
 
 PREFIX = ".work-"
 IN_TEMPORARY = "negmeta-work-"  # in place of it in the system's folder, which others use too
 LOCK = ".lock"
+LONGEST = 60  # bytes; with some 40 more the address of a socket is at most 104 of them
 YOUNG = 3600  # seconds; without a lock, a folder younger than that may be about to get one
 ELSEWHERE = "make room or grant write permission, or set {} to another folder"
-NO_LOCKS = (OSError, NotImplementedError)  # of a file system that knows none
+ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 @contextmanager
-def temporary() -> Iterator[Path]:
-    """An empty folder in the system's folder for such, removed in the end. Raises OSError."""
-    with folder(Path(tempfile.gettempdir()), IN_TEMPORARY, "TMPDIR") as made:
+def temporary(for_sockets: bool = False) -> Iterator[Path]:
+    """An empty folder in the system's folder for such, removed in the end. Raises OSError.
+
+    for_sockets: in /tmp where that folder's name is so long that a socket could not be in it.
+    """
+    parent = tempfile.gettempdir()
+    if for_sockets and len(os.fsencode(parent)) > LONGEST:
+        parent = "/tmp"
+    with folder(Path(parent), IN_TEMPORARY, "TMPDIR") as made:
         yield made
 
 
@@ -45,45 +54,41 @@ def folder(parent: Path, prefix: str = PREFIX, variable: str = "NEGMETA_CACHE") 
             raise OSError(
                 f"{parent}: cannot be written to ({said}); {ELSEWHERE.format(variable)}"
             ) from error
-        try:
-            yield path / "content"
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-            _let_go(lock)
+        with lock:
+            try:
+                yield path / "content"
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def _owned(parent: Path, prefix: str) -> tuple[Path, FileLock]:
+def _owned(parent: Path, prefix: str) -> tuple[Path, IO]:
+    """A new folder, and its lock file, open."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        lock = FileLock(path / LOCK)
+        lock = (path / LOCK).open("w")
         try:
-            lock.acquire(blocking=False)
-        except Timeout:  # another process removes it
-            continue
-        except NO_LOCKS:
+            fcntl.flock(lock, ALONE)
+        except BlockingIOError:
             pass
-        return path, lock
+        except OSError:  # no locks on this file system
+            return path, lock
+        else:
+            if storage.is_open(path / LOCK, lock):
+                return path, lock
+        lock.close()  # another process removed it, or is about to
 
 
 def clear(parent: Path, prefix: str = PREFIX) -> None:
     """Remove what this user's killed processes left in `parent`."""
     for left in parent.glob(f"{prefix}*"):
-        lock = FileLock(left / LOCK)
-        try:
-            if left.lstat().st_uid != os.getuid():
+        with suppress(OSError):  # it is in use, gone meanwhile, or there are no locks
+            found = left.lstat()
+            is_young = time.time() - found.st_mtime < YOUNG
+            if found.st_uid != os.getuid() or (is_young and not (left / LOCK).exists()):
                 continue
-            if not (left / LOCK).exists() and time.time() - left.stat().st_mtime < YOUNG:
-                continue
-            lock.acquire(blocking=False)
-        except (Timeout, *NO_LOCKS):
-            continue
-        shutil.rmtree(left, ignore_errors=True)
-        _let_go(lock)
-
-
-def _let_go(lock: FileLock) -> None:
-    with suppress(*NO_LOCKS):  # its file is gone
-        lock.release()
+            with (left / LOCK).open("a") as lock:
+                fcntl.flock(lock, ALONE)
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

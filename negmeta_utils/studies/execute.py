@@ -97,6 +97,8 @@ def in_execution(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError:  # no locks there: nothing tells
+            return False
     return False
 
 
@@ -131,13 +133,13 @@ async def stop_kernels(keys: list[str], dask_worker: Worker) -> None:
 def _locked(folder: Path) -> Iterator[int]:
     """`folder` for this process and its heirs alone: the descriptor to inherit."""
     with (folder / LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        storage.lock(file, fcntl.LOCK_EX)
         yield file.fileno()
 
 
 def _papermill(job: Job, folder: Path, lock: int) -> str:
     """The last line of the error, empty where there was none."""
-    with scratch.temporary() as sockets:
+    with scratch.temporary(for_sockets=True) as sockets:
         config = Config()
         # Kernels that start at once could pick the same TCP port; these addresses are unique.
         config.KernelManager.transport = "ipc"

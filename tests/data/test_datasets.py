@@ -1,10 +1,13 @@
 """Named data sets against arrays made independently, on folders made here and on the real ones."""
 
 import csv
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
 import resource
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -313,6 +316,36 @@ def test_what_a_killed_process_left_is_cleared_by_the_next(packed, tiny_data, tm
     assert {p.name for p in cache.iterdir() if p.suffix != ".safetensors"} == {preparing.LOCK}
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_a_cache_is_filled_and_that_is_said(number, tiny_data, tmp_path, monkeypatch):
+    """As on NFS without its lock service."""
+
+    def no_locks(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.warns(UserWarning, match=f"{tmp_path}: no locks on this file system"):
+        datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
+    assert not list(tmp_path.glob(f"{scratch.PREFIX}*"))
+
+
+def test_a_user_fills_the_cache_that_another_one_began():
+    if os.getuid():
+        pytest.skip("only root can be another user")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o1777)
+        datasets.load("glyphs", "val", 8, None, folder)
+        before = set(Path(folder).iterdir())
+        os.seteuid(65534)
+        try:
+            images = datasets.load("glyphs", "val", 9, None, folder)
+        finally:
+            os.seteuid(0)
+        assert images.images.shape[-1] == 9
+        (new,) = set(Path(folder).iterdir()) - before
+        assert new.stat().st_uid == 65534
+
+
 def test_a_cache_of_another_version_is_left_alone(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "FORMAT", preparing.FORMAT + 1)
     datasets.load("mini-imagenet", "val", 16, str(tiny_data), tmp_path)
@@ -370,7 +403,11 @@ def test_a_disk_that_fills_up_leaves_the_cache_as_it_was(tiny_data, tmp_path, pa
             FileNotFoundError,
             "no val split beside train and test",
         ),
-        (lambda f: (f / "val.csv").write_text("a,b\n1,2\n"), ValueError, "without filename or"),
+        (
+            lambda f: (f / "val.csv").write_text("a,b\n1,2\n"),
+            ValueError,
+            "its first line names the columns a, b",
+        ),
         (lambda f: next(f.glob("images/n1*")).unlink(), FileNotFoundError, "listed, but not there"),
         (
             lambda f: next(f.glob("images/n1*")).write_bytes(b"<html>"),

@@ -1,15 +1,20 @@
 """What a study's kernels take from the user's surroundings, and what they do not."""
 
+import errno
+import fcntl
 import json
 import os
 import sys
+import tempfile
 import venv
+from pathlib import Path
 
 import nbformat
 import pytest
 import small_studies
 
 from negmeta_utils import parameters, runs
+from negmeta_utils.data import scratch
 from negmeta_utils.studies import execute, kernels, planning, scheduling
 
 SEEN = """
@@ -101,6 +106,25 @@ def test_packages_are_found_where_this_process_finds_them(monkeypatch):
     monkeypatch.setattr(sys, "path", ["/known"])
     exec(kernels.customize(["", "here", "/known", "/of/the/site"]))
     assert sys.path == ["/known", "/of/the/site"]
+
+
+def test_jobs_are_done_where_there_are_no_locks(tmp_path, monkeypatch):
+    def no_locks(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    said = pytest.warns(UserWarning, match=f"{tmp_path}: no locks on this file system")
+    with said, execute._locked(tmp_path):
+        assert not execute.in_execution(tmp_path)
+
+
+def test_sockets_lie_where_their_names_are_short_enough(tmp_path, monkeypatch):
+    for name, parent in (("t" * 90, "/tmp"), ("t", tmp_path / "t")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+        monkeypatch.setattr(scratch, "LONGEST", len(str(tmp_path)) + 2)
+        with scratch.temporary(for_sockets=True) as folder:
+            assert folder.parents[1] == Path(parent)
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
