@@ -109,7 +109,7 @@ def as_text(column: str, value: object) -> str:
     if pd.isna(value):
         return "–"
     if isinstance(value, Integral):
-        return str(value) if isinstance(value, bool | np.bool_) else _grouped(value)
+        return str(value) if isinstance(value, bool | np.bool_) else _grouped(int(value))
     if not isinstance(value, float):
         return in_words(column, value)
     if math.isinf(value):

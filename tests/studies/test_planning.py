@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import nbformat
 import papermill
@@ -247,6 +248,12 @@ def test_a_parameter_takes_networks_that_were_kept_along_the_way(tmp_path):
     assert looking("best").key != looking(100).key
     with pytest.raises(ValueError, match="at: train-0 keeps best, 100; choose one of these"):
         looking(200)
+
+
+def test_notebooks_are_validated_without_the_grammar_that_takes_seconds():
+    assert "lark" not in sys.modules
+    with pytest.raises(nbformat.ValidationError):
+        nbformat.validate({"cells": [{"cell_type": "tea"}], "nbformat": 4, "nbformat_minor": 5})
 
 
 def test_the_study_in_the_docs_can_be_planned(tmp_path):
