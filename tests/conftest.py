@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-import negmeta_utils.studies  # noqa: F401 (before anything imports nbformat: see there)
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data import datasets
 from negmeta_utils.episodes import ImageSet
