@@ -188,7 +188,7 @@ def test_a_figure_has_its_caption_settings_and_words(finished):
         "Figure 5: accuracy over training",
         "Figure 6: the distribution by layer",
         "Figure 7: accuracy by prototypes, and of the whole adapted model",
-        "The changes",
+        "On-task and off-task changes",
     ]
     figure5, figure6, *_ = section.find_all("figure")
     assert "negative rates in orange" in text_of(figure6.figcaption)
