@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from negmeta_utils.evaluation import evaluate_adaptations, shared_test_images
-from negmeta_utils.evidence.contrasts import change_grids, equivalence
+from negmeta_utils.evidence.contrasts import DOWN, UNDECIDED, UP, change_grids, equivalence
 from negmeta_utils.evidence.intervals import interval_over_episodes
 from negmeta_utils.plots import questions, style
 from negmeta_utils.questions.interventions import (
@@ -60,7 +60,9 @@ def draw(folder: Path) -> None:
         wide = [interval_over_episodes(grid - base)[1:] for grid in grids.values()]
         panel = rows[quantity].rename(columns={"rates": "condition"})
         panels[f"{quantity}, minus as learned"] = panel.assign(
-            low=[low for low, _ in wide], high=[high for _, high in wide]
+            low=[low for low, _ in wide],
+            high=[high for _, high in wide],
+            verdict=[UP if low > 0 else DOWN if high < 0 else UNDECIDED for low, high in wide],
         )
     found = pd.concat(rows, names=["quantity"]).reset_index("quantity")
     found.to_csv(folder / "equivalence.csv", index=False)

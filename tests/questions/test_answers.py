@@ -127,6 +127,11 @@ def test_every_interval_of_the_open_questions_is_in_the_tables():
     )
 
 
+def test_every_interval_of_the_readme_is_in_the_tables():
+    page = (ROOT / "README.md").read_text()
+    check_intervals(page[: page.index("| (a) ")], (*of_features(), *of_mechanism()), 3)
+
+
 def test_the_verdicts_that_notebook_4_opens_on_are_those_of_the_longest_run():
     for row in pd.read_csv(FIGURES / "paper-28" / "claims.csv").itertuples():
         cells = [f"({row.claim}) {row.statement}", f"**{row.networks}**"]
