@@ -1,6 +1,8 @@
 """Plots of notebooks 5 to 8, where conditions are set beside one another: tables in, figures out,
 in the style of `figures`."""
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -68,10 +70,9 @@ def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
 
     table: method, task, layer, seed and the columns of `measures`, whose values are panel titles.
     """
-    size = (3.9 * len(measures), 3.2)
-    figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False)
+    figure, axes = _panels(len(measures), (3.9, 2.9))
     layers = list(dict.fromkeys(table["layer"]))
-    for axis, (column, title) in zip(axes[0], measures.items(), strict=True):
+    for axis, (column, title) in zip(axes, measures.items(), strict=True):
         for (method, task), rows in table.groupby(["method", "task"]):
             by_seed = rows.pivot_table(index="layer", columns="seed", values=column).loc[layers]
             line = "-" if task == "on-task" else "--"
@@ -81,11 +82,23 @@ def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
             low, high = by_seed.min(axis=1), by_seed.max(axis=1)
             axis.fill_between(layers, low, high, color=COLOURS[method], alpha=0.15, lw=0)
         axis.set(title=title)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    handles, labels = axes[0].get_legend_handles_labels()
     figure.tight_layout()
-    figure.legend(handles, labels, title=OWN_SCALES, frameon=False, ncols=4, loc="upper center",
+    figure.legend(handles, labels, title=OWN_SCALES, frameon=False, ncols=2, loc="upper center",
                   bbox_to_anchor=(0.5, 0.02))  # fmt: skip
     return figure
+
+
+def _panels(number: int, size: tuple[float, float], **shared) -> tuple[Figure, list[plt.Axes]]:
+    """Axes of `size` inches each, two beside one another: four would be too small to read."""
+    columns = min(2, number)
+    rows = math.ceil(number / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, **shared
+    )
+    for axis in axes.flat[number:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:number])
 
 
 def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
@@ -93,21 +106,21 @@ def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
 
     tables: by panel title; columns line, x, points, low, high.
     """
-    size = (4.1 * len(tables), 3.3)
-    figure, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    figure, axes = _panels(len(tables), (4.1, 2.9), sharey=True)
     names = list(dict.fromkeys(name for table in tables.values() for name in table["line"]))
     colours = dict(zip(names, plt.cm.viridis(np.linspace(0, 0.85, len(names))), strict=True))
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+    for axis, (title, table) in zip(axes, tables.items(), strict=True):
         for name, rows in table.groupby("line", sort=False):
             rows = rows.sort_values("x")
             axis.plot(rows["x"], rows["points"], "o-", ms=3.5, color=colours[name], label=name)
             axis.fill_between(rows["x"], rows["low"], rows["high"], color=colours[name], alpha=0.15,
                               lw=0)  # fmt: skip
         axis.set(title=title, xlabel=xlabel)
-    axes[0, 0].set_ylabel("percentage points")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    for axis in axes[::2]:
+        axis.set_ylabel("percentage points")
+    handles, labels = axes[0].get_legend_handles_labels()
     figure.tight_layout()
-    figure.legend(handles, labels, frameon=False, ncols=4, loc="upper center",
+    figure.legend(handles, labels, frameon=False, ncols=2, loc="upper center",
                   bbox_to_anchor=(0.5, 0.02))  # fmt: skip
     return figure
 
