@@ -259,8 +259,22 @@ class Embedded(NamedTuple):
 
 
 def embed_tasks(engine: Engine, params: Params, episodes: Episodes) -> Embedded:
-    """By `params`, shared or a set a task."""
-    return Embedded(engine.embed(params, episodes.support), engine.embed(params, episodes.query))
+    """By `params`, shared or a set a task. Raises FloatingPointError where it is not finite: an
+    accuracy of that would look like chance."""
+    embedded = Embedded(
+        engine.embed(params, episodes.support), engine.embed(params, episodes.query)
+    )
+    for of in embedded:
+        _refuse_not_finite(of, "the features")
+    return embedded
+
+
+def _refuse_not_finite(values: torch.Tensor, what: str) -> None:
+    if not values.isfinite().all():
+        raise FloatingPointError(
+            f"evaluation: {what} of a network, or of one adapted to a task, are not finite; look "
+            "at its inner rates, and train it with a lower outer_lr or inner_lr"
+        )
 
 
 def own_accuracy(
@@ -277,6 +291,7 @@ def own_accuracy(
         logits = prototype_logits(embedded.support, embedded.query, n_way)
     else:
         logits = engine.head(adapted, embedded.query)
+    _refuse_not_finite(logits, "the answers")
     return (logits.argmax(-1) == query_labels).float().mean(-1)
 
 

@@ -57,6 +57,17 @@ def test_one_shot_prototypes_are_scikit_learns_nearest_neighbour_by_cosine():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("conv1.weight", "the features"), ("logits.bias", "the answers")]
+)
+def test_what_is_not_finite_is_no_accuracy_of_chance(name, words, run, images):
+    alpha = {key: value.clone() for key, value in run.alpha.items()}
+    alpha[name][...] = float("inf")
+    manifest = {**run.manifest, "parameters": {**run.parameters, "inner_steps": 1}}
+    with pytest.raises(FloatingPointError, match=f"evaluation: {words} .* are not finite"):
+        evaluate_features(replace(run, alpha=alpha, manifest=manifest), images, 2)
+
+
 def test_a_row_is_what_the_reference_gives_one_task_at_a_time(run, images):
     table = evaluate_features(run, images, 7, eval_seed=5, batch=3)
     settings = run.parameters

@@ -35,7 +35,7 @@ def one_line(place: object) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise _in_one_line(error, place) from error
+        raise in_one_line(error, place) from error
     except MemoryError as error:
         raise OSError(
             f"{shown(place)}: does not fit in memory; free some, or make it less"
@@ -48,7 +48,8 @@ def one_line(place: object) -> Iterator[None]:
         ) from error
 
 
-def _in_one_line(error: ValueError | OSError, place: object) -> ValueError | OSError:
+def in_one_line(error: ValueError | OSError, place: object) -> ValueError | OSError:
+    """`error` in one line that names a place, as `one_line`."""
     if isinstance(error, OSError) and error.errno is not None:  # by the system, not by this package
         where = shown(os.fsdecode(error.filename) if error.filename else place)
         text = f"{where}: {error.strerror}; correct the path, or make it readable and writable"

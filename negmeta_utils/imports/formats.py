@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
+from negmeta_utils import strict_yaml
 from negmeta_utils.networks.catalogue import check_name
 
 # Wrappers of modules, whose names stand before a parameter's.
@@ -172,11 +171,14 @@ def read_mapping(path: Path) -> Translation:
     Raises ValueError for anything else.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = strict_yaml.read(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML; it must have network, keys and maybe rates") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: not YAML, or not a mapping ({error}); it must have network, keys and maybe "
+            "rates"
+        ) from error
     if not isinstance(content, dict) or not {"network", "keys"} <= set(content):
         raise ValueError(f"{path}: must have network and keys, and may have rates")
     if unknown := sorted(set(content) - {"network", "keys", "rates"}):

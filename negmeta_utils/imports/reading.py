@@ -20,7 +20,7 @@ def read_tensors_of(path: Path) -> dict[str, torch.Tensor]:
     line, for what is no such file, needs code to be read, or claims more than it holds.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise ValueError(f"{path}: no such file; correct the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix not in SUFFIXES:
@@ -68,7 +68,9 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
             or claimed > value.untyped_storage().nbytes()
             or (value.untyped_storage().nbytes() > most)
         ):
-            raise ValueError(f"{path}: {key} claims {claimed} bytes, more than the file holds")
+            raise ValueError(
+                f"{path}: {key} claims {claimed} bytes, more than the file holds; {WHOLE}"
+            )
     return tensors
 
 

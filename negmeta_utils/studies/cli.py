@@ -13,8 +13,9 @@ from typing import NoReturn
 import shtab
 
 import negmeta_utils
-from negmeta_utils.data.names import one_line
-from negmeta_utils.studies import interruption, study_yaml
+from negmeta_utils import strict_yaml
+from negmeta_utils.data.names import in_one_line, one_line
+from negmeta_utils.studies import interruption
 
 interruption.ignore_in_workers()  # which import this first; the rest takes them seconds
 
@@ -45,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("negmeta: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
-        print(f"negmeta: {error}", file=sys.stderr)
+        of_system = isinstance(error, OSError) and error.errno is not None
+        said = in_one_line(error, options.command) if of_system else error
+        print(f"negmeta: {said}", file=sys.stderr)
         return 2
 
 
@@ -272,7 +275,7 @@ def parse_override(text: str) -> tuple[str, object]:
     if not equals:
         raise ValueError(f"--set {text}: write NAME=VALUE or STEP.NAME=VALUE")
     try:
-        return target, study_yaml.load(value)
+        return target, strict_yaml.load(value)
     except ValueError as error:
         raise ValueError(
             f"--set {text}: {value!r} is not YAML ({error}); close its brackets and quotes"

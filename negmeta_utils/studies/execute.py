@@ -26,7 +26,7 @@ from traitlets.config import Config
 from negmeta_utils import runs, storage
 from negmeta_utils.data import scratch
 from negmeta_utils.studies import kernels
-from negmeta_utils.studies.planning import Job, is_complete
+from negmeta_utils.studies.planning import Job, is_complete, results_in
 
 LOCK = ".job.lock"
 PROGRESS = ".progress"  # what the notebook last said of how far it is
@@ -82,6 +82,7 @@ def execute(job: Job, folder: Path) -> Result:
             "needs": list(job.needs),
             "seconds": seconds,
             "ended": runs.now(),
+            "files": results_in(folder),
         }
         storage.write_json(folder / "job.json", attempt | record)
         (folder / ATTEMPT).unlink()

@@ -37,14 +37,15 @@ from typing import Any
 import nbformat
 import papermill
 
-from negmeta_utils import storage
+from negmeta_utils import storage, strict_yaml
 from negmeta_utils.runs import BEST
-from negmeta_utils.studies import study_yaml
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
 NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").resolve()
 STEP_NAME = r"\w[\w+-]*"  # a part of its jobs' folders' names
 MOST_JOBS = 10_000  # of a step
+RESULTS = (".json", ".parquet", ".safetensors")
+NO_RESULTS = ("attempt.json", "checkpoint.safetensors")
 FOLDERS = ("out_dir", "data_dir")  # parameters that say where, not what
 
 
@@ -128,6 +129,10 @@ def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
                     f"{path}: step {name!r}: grid: {parameter}: {values!r} is no list of values; "
                     "write it as [1, 2], or move it to parameters"
                 )
+        if twice := sorted(set(step["grid"]) & set(step["parameters"])):
+            raise ValueError(
+                f"{path}: step {name!r}: {twice[0]} is in grid and in parameters; delete one"
+            )
         for parameter in [*step["grid"], *step["parameters"]]:
             if parameter not in known[name]:
                 raise ValueError(
@@ -139,7 +144,16 @@ def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
                     f"{path}: step {name!r}: out_dir is each job's own folder; delete it, and say "
                     "--out for the study's"
                 )
-    return {name: steps[name] for name in _in_order(path, steps)}
+    ordered = {name: steps[name] for name in _in_order(path, steps)}
+    for name, step in steps.items():
+        for reference in _references_of(step):
+            source = reference["from"]
+            if unknown := set(reference) - {"from", "at"} - known[source]:
+                raise ValueError(
+                    f"{path}: step {name!r}: {reference}: {steps[source]['notebook']} has no "
+                    f"parameter {min(unknown, key=str)!r} to choose by; correct its name"
+                )
+    return ordered
 
 
 def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
@@ -160,6 +174,12 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
             for key, value in parameters.items():
                 if _references(value):
                     taken = [source for one in _as_list(value) for source in _taken(one, jobs)]
+                    for source in taken:
+                        if taken.count(source) > 1:
+                            what = source[0].name + source[1] if source[0] else source[1]
+                            raise ValueError(
+                                f"step {step_name!r}: {key}: {what} is taken twice; name it once"
+                            )
                     needs += [job.name for job, _ in taken if job]
                     identity[key] = [job.name + rest if job else rest for job, rest in taken]
                     parameters[key] = [
@@ -195,15 +215,25 @@ def read_plan(out_dir: Path) -> list[Job]:
 
 
 def is_complete(job: Job, folder: Path) -> bool:
-    """Whether `folder` holds the finished results of exactly this job."""
-    record = folder / "job.json"
-    return record.is_file() and storage.read_json(record)["key"] == job.key
+    """Whether `folder` holds the finished results of exactly this job, none of them gone since."""
+    if not (folder / "job.json").is_file():
+        return False
+    record = storage.read_json(folder / "job.json")
+    there = all((folder / name).is_file() for name in record.get("files", []))
+    return record["key"] == job.key and there
+
+
+def results_in(folder: Path) -> list[str]:
+    """What other jobs may read of one that has ended; its figures and checkpoint can go."""
+    found = [path for path in folder.rglob("[!.]*") if path.suffix in RESULTS]
+    names = [str(path.relative_to(folder)) for path in found]
+    return sorted(name for name in names if name not in NO_RESULTS)
 
 
 def _read_steps(path: Path) -> dict[str, dict]:
     """The steps as they stand in the file, each with a grid and parameters, if empty ones."""
     try:
-        content = study_yaml.load(path.read_text(encoding="utf-8"))
+        content = strict_yaml.read(path)
     except ValueError as error:
         raise ValueError(f"{path}: not YAML, or not a study ({error}); correct it") from error
     content = content if isinstance(content, dict) else {}
@@ -277,7 +307,7 @@ def _override(
 
 def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
     sources = {
-        name: [r.get("from") for v in step["parameters"].values() for r in _references(v)]
+        name: [reference.get("from") for reference in _references_of(step)]
         for name, step in steps.items()
     }
     for name, step in steps.items():
@@ -300,6 +330,10 @@ def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
 def _references(value: object) -> list[dict]:
     """The `{from: STEP, ...}` that a parameter's value is, or that are in its list."""
     return [one for one in _as_list(value) if isinstance(one, dict)]
+
+
+def _references_of(step: dict) -> list[dict]:
+    return [one for value in step["parameters"].values() for one in _references(value)]
 
 
 def _holds_dict(value: object) -> bool:

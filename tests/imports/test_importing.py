@@ -251,6 +251,7 @@ def test_a_mapping_of_ones_own(tmp_path):
         ("network: conv4\nkeys: {a: 3}", "keys must be lines of NAME: KEY"),
         ("network: conv4\nkeys: {}\nrate: {}", "'rate' has no meaning"),
         ("keys: [", "not YAML"),
+        ("network: conv4\nkeys: {a: b, a: c}", "'a' stands twice"),
     ],
 )
 def test_mappings_that_are_none(tmp_path, text, said):

@@ -357,3 +357,18 @@ def test_a_job_is_complete_for_its_parameters_and_sources_alone(small, tmp_path)
     storage.write_json(tmp_path / "alpha" / "job.json", {"key": before["alpha"]})
     assert planning.is_complete(job, tmp_path / "alpha")
     assert json.loads((tmp_path / "alpha" / "job.json").read_text())["key"] != other["alpha"]
+
+
+def test_a_job_whose_tables_are_gone_is_not_complete(tmp_path):
+    job = planning.Job("n", "n", tmp_path / "n.ipynb", {}, (), "key")
+    for name in ("rates.parquet", "kept/best.safetensors", "checkpoint.safetensors", "a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files = planning.results_in(tmp_path)
+    assert files == ["kept/best.safetensors", "rates.parquet"]
+    storage.write_json(tmp_path / "job.json", {"key": "key", "files": files})
+    (tmp_path / "checkpoint.safetensors").unlink()
+    (tmp_path / "a.png").unlink()
+    assert planning.is_complete(job, tmp_path)
+    (tmp_path / "kept" / "best.safetensors").unlink()
+    assert not planning.is_complete(job, tmp_path)

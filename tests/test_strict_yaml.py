@@ -1,9 +1,13 @@
 """Study files that say something else than they seem to, or never end."""
 
+import os
+from pathlib import Path
+
 import pytest
 import small_studies
 
-from negmeta_utils.studies import cli, planning, study_yaml
+from negmeta_utils import strict_yaml
+from negmeta_utils.studies import cli, planning
 
 TRAIN = "steps:\n  t: {notebook: 01_train}\n"
 ALPHA = TRAIN + "  a: {notebook: 02_alpha_distribution, parameters: {runs: %s}}\n"
@@ -34,6 +38,12 @@ BOMB = "\n".join(
         (ALPHA % "{from: [t]}", ["no step ['t']"]),
         (ALPHA % "[{from: {from: t}}]", ["no step {'from': 't'}"]),
         (TRAIN + "  a: {notebook: 02_alpha_distribution, grid: {runs: [{from: t}]}}", ["'a'"]),
+        (ALPHA % "{from: t, sead: null}", ["'a'", "no parameter 'sead'"]),
+        (
+            "steps: {t: {notebook: 01_train, grid: {seed: [1]}, parameters: {seed: 2}}}",
+            ["seed is in grid and in parameters"],
+        ),
+        (TRAIN + f"# {'x' * 10**6}", ["more than 1000000 bytes"]),
         (f"steps: {'[' * 3000}{']' * 3000}", ["nested too deeply"]),
         ("steps: {t: {notebook: 01_train, parameters: {seed: &a [*a]}}}", ["holds itself"]),
         (f"steps: {{t: {{notebook: 01_train, parameters: {{seed: {'9' * 5000}}}}}}}", ["digits"]),
@@ -60,6 +70,23 @@ def test_set_twice_is_refused(tmp_path, capsys):
     assert "--set seed: given twice" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("runs", ["[{from: t}, {from: t, seed: 0}]", "[{from: t}, /other, /other]"])
+def test_what_is_taken_twice_is_refused(runs, tmp_path):
+    """It would count as two networks."""
+    path = tmp_path / "s.yml"
+    text = ALPHA % runs
+    path.write_text(text.replace("{notebook: 01_train}", "{notebook: 01_train, grid: {seed: [0]}}"))
+    with pytest.raises(ValueError, match="runs: .* is taken twice"):
+        planning.plan(planning.read_study(path, {}), tmp_path)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(ValueError, match="neither a file"):
+            strict_yaml.read(Path(path))
+
+
 def test_a_list_takes_the_folders_of_steps_and_others(tmp_path):
     path = tmp_path / "s.yml"
     path.write_text(ALPHA % "[{from: t}, /other/run]")
@@ -80,7 +107,7 @@ def test_an_override_reaches_one_step_where_an_alias_gives_two_their_parameters(
 
 def test_merged_keys_may_be_given_anew():
     text = "base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}"
-    assert study_yaml.load(text)["own"] == {"x": 1, "y": 3}
+    assert strict_yaml.load(text)["own"] == {"x": 1, "y": 3}
 
 
 def test_studies_that_the_tests_write_are_read(tmp_path):

@@ -1,8 +1,11 @@
-"""Study files as YAML, read strictly: no repeated keys, self-references or huge expansions."""
+"""YAML, read strictly: no repeated keys, self-references or huge expansions."""
+
+from pathlib import Path
 
 import yaml
 
 LARGEST = 10_000  # values, each counted as often as aliases repeat it
+LONGEST = 10**6  # bytes
 
 
 class _Loader(yaml.SafeLoader):
@@ -12,6 +15,17 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def read(path: Path) -> object:
+    """As `load`, of a file. Raises OSError as well."""
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError("neither a file nor a link to one")
+    with path.open("rb") as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise ValueError(f"of more than {LONGEST} bytes")
+    return load(content.decode())
+
+
 def load(text: str) -> object:
     """Raises ValueError for what is not YAML, repeats a key, refers to itself or is too large."""
     try:
@@ -19,7 +33,9 @@ def load(text: str) -> object:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        said = " ".join(str(error).split())
+        # Python's limit comes with the advice to change it.
+        raise ValueError(said.partition("; use sys.")[0]) from error
 
 
 def _size(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
