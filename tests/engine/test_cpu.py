@@ -22,7 +22,7 @@ from negmeta_utils.engine.adam import Adam
 from negmeta_utils.episodes import Episodes, ImageSet
 from negmeta_utils.model import init_params
 
-if shutil.which("cc") is None:
+if library.compiler_version() is None:  # of CC, or cc
     pytest.skip("no C compiler", allow_module_level=True)
 
 WITH_FMA = pytest.mark.skipif(library.vectors() not in library.VECTORS, reason="no AVX2")

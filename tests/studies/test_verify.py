@@ -17,7 +17,8 @@ def test_digits_are_the_published_ones_on_the_processors_that_made_them():
     found = verify.digits(NAME)
     difference = verify.first_difference(found, PUBLISHED["digits"][NAME])
     here = {name: arithmetic()[name] for name in ("processor", "vectors")}
-    if not any(here.items() <= machine.items() for machine in PUBLISHED["machines"]):
+    known = any(here.items() <= machine.items() for machine in PUBLISHED["machines"])
+    if not known or arithmetic()["compiler"] is None:
         pytest.skip(f"{here}: {difference or 'the published digits'}")
     assert difference is None
 
