@@ -21,7 +21,12 @@ from negmeta_utils import storage
 
 SOURCES = Path(__file__).parent / "native"
 # No product and sum become one rounding but where the source says so: compilers differ in where.
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
+# They come after CC's own, whose -ffast-math would change digits, here and in all of the process.
+FLAGS = (
+    "-std=gnu11", "-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations",
+    "-fno-associative-math", "-fno-reciprocal-math", "-fno-finite-math-only", "-fsigned-zeros",
+    "-ffp-contract=off", "-fno-math-errno", "-fPIC",
+)  # fmt: skip
 AVX2 = ("-mavx2", "-mfma")
 # By what torch finds in the processor, or is told to (ATEN_CPU_CAPABILITY). All but the width of
 # vectors is the same, and so are the digits.

@@ -9,6 +9,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from negmeta_utils import storage
 from negmeta_utils.engine import library
@@ -60,6 +61,19 @@ def test_cc_may_hold_a_wrapper_and_options(compiler, cache, tmp_path, monkeypatc
     monkeypatch.setenv("CC", compiler.format(wrapper=wrapper))
     compiled(cache)
     assert library.compiler_version()
+
+
+@pytest.mark.parametrize("option", ["-ffast-math", "-Ofast", "-funsafe-math-optimizations"])
+def test_options_in_cc_change_no_digit(option, cache, tmp_path, monkeypatch):
+    """-ffast-math reorders sums, and turns small numbers to zero in all of the process."""
+    source = "float lost(float a, float b) { return (a + b) - a; }"
+    (tmp_path / "sources" / "sum.c").write_text(source)
+    monkeypatch.setenv("CC", f"cc {option}")
+    compiled(cache)
+    lost = library.library().lost
+    lost.restype, lost.argtypes = ctypes.c_float, [ctypes.c_float] * 2
+    assert lost(1e8, 1) == 0
+    assert torch.tensor([1e-39]).mul(1).item() > 0
 
 
 def test_threads_that_all_need_it_first_compile_it_once(cache, monkeypatch):
