@@ -213,7 +213,7 @@ CASES = [
          ("n0000000000000000.jpg", "listed, but not there", "complete the data")),
     Case("a table of something else", "negmeta",
          data_set(make.write_csv, csv_with("a,b\n1,2\n")),
-         ("train.csv", "a row without filename or label", "correct it")),
+         ("train.csv", "its first line names the columns a, b", "correct it")),
     Case("a table naming a file twice", "negmeta",
          data_set(make.write_csv, csv_with("filename,label\na.jpg,n0\na.jpg,n0\n")),
          ("train.csv", "class n0 names a file twice", "correct it")),

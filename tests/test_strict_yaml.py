@@ -39,10 +39,6 @@ BOMB = "\n".join(
         (ALPHA % "[{from: {from: t}}]", ["no step {'from': 't'}"]),
         (TRAIN + "  a: {notebook: 02_alpha_distribution, grid: {runs: [{from: t}]}}", ["'a'"]),
         (ALPHA % "{from: t, sead: null}", ["'a'", "no parameter 'sead'"]),
-        (
-            "steps: {t: {notebook: 01_train, grid: {seed: [1]}, parameters: {seed: 2}}}",
-            ["seed is in grid and in parameters"],
-        ),
         (TRAIN + f"# {'x' * 10**6}", ["more than 1000000 bytes"]),
         (f"steps: {'[' * 3000}{']' * 3000}", ["nested too deeply"]),
         ("steps: {t: {notebook: 01_train, parameters: {seed: &a [*a]}}}", ["holds itself"]),

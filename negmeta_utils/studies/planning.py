@@ -129,10 +129,6 @@ def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
                     f"{path}: step {name!r}: grid: {parameter}: {values!r} is no list of values; "
                     "write it as [1, 2], or move it to parameters"
                 )
-        if twice := sorted(set(step["grid"]) & set(step["parameters"])):
-            raise ValueError(
-                f"{path}: step {name!r}: {twice[0]} is in grid and in parameters; delete one"
-            )
         for parameter in [*step["grid"], *step["parameters"]]:
             if parameter not in known[name]:
                 raise ValueError(
