@@ -129,37 +129,6 @@ def test_a_folder_has_one_user_until_it_ends_even_by_sigkill(eventful, tmp_path)
     train(eventful, tmp_path / "run")
 
 
-def take_and_leave(folder, n, counts):
-    """Have the folder for itself `n` times, and count those when another process had it as well."""
-    both = 0
-    while n:
-        try:
-            with storage.sole_user(folder):
-                n -= 1
-                try:
-                    (folder / "held").touch(exist_ok=False)
-                except FileExistsError:
-                    both += 1
-                else:
-                    (folder / "held").unlink()
-        except BlockingIOError:
-            pass
-    counts.put(both)
-
-
-def test_of_many_processes_one_has_a_folder(tmp_path):
-    counts = PROCESSES.Queue()
-    processes = [
-        PROCESSES.Process(target=take_and_leave, args=(tmp_path / "run", 200, counts))
-        for _ in range(4)
-    ]
-    for process in processes:
-        process.start()
-    assert [counts.get(timeout=300) for _ in processes] == [0] * 4
-    for process in processes:
-        process.join()
-
-
 def write_slowly(path, written):
     with storage.replacing(path) as temporary:
         temporary.write_text("half")
