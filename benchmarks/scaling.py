@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from benchmarks import against_peers
 from negmeta_utils import runs, storage
 from negmeta_utils.plots import style
-from negmeta_utils.studies import planning, scheduling
+from negmeta_utils.studies import planning, scheduling, study_file
 
 
 def measure(steps: dict[str, dict], workers: list[int], repetitions: int) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--out", type=Path, default=runs.ROOT / "figures" / "scaling")
     options = parser.parse_args(arguments)
-    steps = planning.read_study(planning.find_study("scaling"), {})
+    steps = study_file.read_study(study_file.find_study("scaling"), {})
     seconds = measure(steps, options.workers, options.repetitions)
     table = summary(seconds)
     jobs = len(planning.plan(steps, options.out))

@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import study_file
 
-NOTEBOOKS = sorted(planning.NOTEBOOKS.glob("*.ipynb"))
+NOTEBOOKS = sorted(study_file.NOTEBOOKS.glob("*.ipynb"))
 
 
 def nbval(*paths):

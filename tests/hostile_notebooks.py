@@ -11,7 +11,7 @@ from hostile import Case
 
 from negmeta_utils import runs, storage
 from negmeta_utils.config import TrainConfig
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
 
 SMALL = {
@@ -26,7 +26,7 @@ def notebook(name, prepare=lambda folder: {}, options=()):
 
     def prepared(folder):
         given = [word for n, v in prepare(folder).items() for word in ("-p", n, str(v))]
-        paths = [planning.NOTEBOOKS / f"{name}.ipynb", folder / "executed.ipynb"]
+        paths = [study_file.NOTEBOOKS / f"{name}.ipynb", folder / "executed.ipynb"]
         return [*map(str, paths), *given, *options]
 
     return prepared

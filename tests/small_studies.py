@@ -9,7 +9,7 @@ import nbformat
 import psutil
 import yaml
 
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import study_file
 from negmeta_utils.studies.kernels import MODULE
 
 # `negmeta ARGUMENTS` on notebooks of the test's own.
@@ -17,8 +17,8 @@ PROGRAM = """
 import signal
 import sys
 from pathlib import Path
-from negmeta_utils.studies import cli, planning
-planning.NOTEBOOKS = Path(sys.argv[1])
+from negmeta_utils.studies import cli, planning, study_file
+study_file.NOTEBOOKS = Path(sys.argv[1])
 # As in a terminal: what a script starts in the background ignores it, and so would the tests' own.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(cli.main(sys.argv[2:]))
@@ -73,7 +73,7 @@ TINY = {
 
 def tiny_demo(path, data_dir):
     """The demo with two methods, one seed, on noise: seconds."""
-    steps = yaml.safe_load((planning.NOTEBOOKS / "studies" / "demo.yml").read_text())["steps"]
+    steps = yaml.safe_load((study_file.NOTEBOOKS / "studies" / "demo.yml").read_text())["steps"]
     steps["train"]["grid"]["seed"] = [0]
     steps["train"]["parameters"] = {**TINY, "data_dir": str(data_dir)}
     steps["features"]["parameters"].update(n_episodes=35, data_dir=str(data_dir), device="cpu")

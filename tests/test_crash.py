@@ -24,7 +24,7 @@ from killing import (
 )
 
 from negmeta_utils import runs, storage, training
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
 
 PROCESSES.set_forkserver_preload(["negmeta_utils.training"])
@@ -310,7 +310,7 @@ def papermill(folder, **parameters):
     given = {**SMALL, **parameters, "out_dir": folder / "run"}
     options = [word for name, value in given.items() for word in ("-p", name, str(value))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "papermill", str(planning.NOTEBOOKS / "01_train.ipynb"),
+        [sys.executable, "-m", "papermill", str(study_file.NOTEBOOKS / "01_train.ipynb"),
          str(folder / "executed.ipynb"), *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

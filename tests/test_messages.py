@@ -11,7 +11,7 @@ import small_studies
 from negmeta_utils import runs, storage
 from negmeta_utils.data.layouts import UnknownLayout
 from negmeta_utils.data.names import one_line
-from negmeta_utils.studies import cli, planning
+from negmeta_utils.studies import cli, planning, study_file
 
 SHIPPED = runs.PRETRAINED / "glyphs-meta-sgd-0"
 USED = ("manifest.json", "model.safetensors", "history.parquet", "rates.parquet")
@@ -122,7 +122,7 @@ def test_a_studys_file_that_is_no_such_file_is_named(name, whole, command, tmp_p
     steps = {"train": {"notebook": "01_train", "parameters": {"dataset": "glyphs"}}}
     study, out = small_studies.write_study(tmp_path / "s.yml", steps), tmp_path / "out"
     (out / "train").mkdir(parents=True)
-    planning.write_plan(planning.plan(planning.read_study(study, {}), out), out)
+    planning.write_plan(planning.plan(study_file.read_study(study, {}), out), out)
     (out / name).write_text(json.dumps({}))
     if whole:
         storage.write_json(out / name, {"of": "something else"})

@@ -11,9 +11,9 @@ from checking_notebooks import NOTEBOOKS, nbval
 
 from negmeta_utils import runs
 from negmeta_utils.config import TrainConfig
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import study_file
 
-TRAIN = planning.NOTEBOOKS / "01_train.ipynb"
+TRAIN = study_file.NOTEBOOKS / "01_train.ipynb"
 CHECKED = "nbval-check-output"  # the tag of a cell
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from moto import mock_aws
 from papermill.cli import papermill as command
 
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import study_file
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def bucket(monkeypatch):
 
 def test_the_executed_notebook_goes_to_s3_and_its_tables_to_a_folder(bucket, tmp_path):
     """The command, in this process, because that is where the S3 is."""
-    notebook = planning.NOTEBOOKS / "02_alpha_distribution.ipynb"
+    notebook = study_file.NOTEBOOKS / "02_alpha_distribution.ipynb"
     target = "s3://results/2026/02.ipynb"
     done = CliRunner().invoke(command, [str(notebook), target, "-p", "out_dir", str(tmp_path)])
     assert done.exit_code == 0, done.output
@@ -39,7 +39,7 @@ def test_the_executed_notebook_goes_to_s3_and_its_tables_to_a_folder(bucket, tmp
 
 
 def test_a_notebook_from_s3_shows_its_parameters(bucket):
-    notebook = planning.NOTEBOOKS / "03_feature_adaptation.ipynb"
+    notebook = study_file.NOTEBOOKS / "03_feature_adaptation.ipynb"
     bucket.upload_file(str(notebook), "03.ipynb")
     shown = papermill.inspect_notebook("s3://results/03.ipynb")
     assert shown["n_episodes"]["default"] == "None"

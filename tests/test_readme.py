@@ -19,7 +19,7 @@ from pandas import read_csv
 from negmeta_utils import runs
 from negmeta_utils.model import init_params
 from negmeta_utils.plots.tables import in_print
-from negmeta_utils.studies import cli, planning
+from negmeta_utils.studies import cli, planning, study_file
 
 PAGES = {
     path: path.read_text()
@@ -120,8 +120,8 @@ def check_planned(command, clone, data):
     words = shlex.split(command)
     overrides = [word for flag, word in zip(words, words[1:], strict=False) if flag == "--set"]
     assert overrides
-    path = planning.find_study(words[2])
-    steps = planning.read_study(path, dict(cli.parse_override(text) for text in overrides))
+    path = study_file.find_study(words[2])
+    steps = study_file.read_study(path, dict(cli.parse_override(text) for text in overrides))
     assert planning.plan(steps, clone / "runs" / words[2])
 
 
@@ -157,7 +157,7 @@ def check_status(command, clone, data):
     out = clone / "runs" / "demo"
     if not (out / planning.PLAN).exists():  # where `make study` was not run before
         planning.write_plan(
-            planning.plan(planning.read_study(planning.find_study("demo"), {}), out), out
+            planning.plan(study_file.read_study(study_file.find_study("demo"), {}), out), out
         )
     result = run(command, clone)
     assert result.returncode == 0, result.stderr

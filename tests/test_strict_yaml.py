@@ -7,7 +7,7 @@ import pytest
 import small_studies
 
 from negmeta_utils import strict_yaml
-from negmeta_utils.studies import cli, planning
+from negmeta_utils.studies import cli, planning, study_file
 
 TRAIN = "steps:\n  t: {notebook: 01_train}\n"
 ALPHA = TRAIN + "  a: {notebook: 02_alpha_distribution, parameters: {runs: %s}}\n"
@@ -32,7 +32,7 @@ BOMB = "\n".join(
         ("steps: {.hidden: {notebook: 01_train}}", ["'.hidden'", "letters"]),
         ("steps: {plan.json: {notebook: 01_train}}", ["'plan.json'", "letters"]),
         ("steps: {1: {notebook: 01_train}}", ["step 1", "letters"]),
-        (f"steps: {{t: {{notebook: {planning.NOTEBOOKS}/01_train}}}}", ["no notebook"]),
+        (f"steps: {{t: {{notebook: {study_file.NOTEBOOKS}/01_train}}}}", ["no notebook"]),
         ("steps: {t: {notebook: ../notebooks/01_train}}", ["no notebook"]),
         (ALPHA % "[[{from: t}]]", ["'a'", "list within a list"]),
         (ALPHA % "{from: [t]}", ["no step ['t']"]),
@@ -73,7 +73,7 @@ def test_what_is_taken_twice_is_refused(runs, tmp_path):
     text = ALPHA % runs
     path.write_text(text.replace("{notebook: 01_train}", "{notebook: 01_train, grid: {seed: [0]}}"))
     with pytest.raises(ValueError, match="runs: .* is taken twice"):
-        planning.plan(planning.read_study(path, {}), tmp_path)
+        planning.plan(study_file.read_study(path, {}), tmp_path)
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):
@@ -86,7 +86,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
 def test_a_list_takes_the_folders_of_steps_and_others(tmp_path):
     path = tmp_path / "s.yml"
     path.write_text(ALPHA % "[{from: t}, /other/run]")
-    *_, job = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    *_, job = planning.plan(study_file.read_study(path, {}), tmp_path / "out")
     assert job.parameters["runs"] == [str(tmp_path / "out" / "t"), "/other/run"]
     assert job.needs == ("t",)
 
@@ -97,7 +97,7 @@ def test_an_override_reaches_one_step_where_an_alias_gives_two_their_parameters(
         "steps:\n  a: {notebook: 01_train, parameters: &p {seed: 1}}\n"
         "  b: {notebook: 01_train, parameters: *p}\n"
     )
-    jobs = planning.plan(planning.read_study(path, {"a.seed": 2}), tmp_path)
+    jobs = planning.plan(study_file.read_study(path, {"a.seed": 2}), tmp_path)
     assert {job.name: job.parameters["seed"] for job in jobs} == {"a": 2, "b": 1}
 
 
@@ -109,4 +109,4 @@ def test_merged_keys_may_be_given_anew():
 def test_studies_that_the_tests_write_are_read(tmp_path):
     steps = {"t": {"notebook": "01_train", "grid": {"seed": [0, 1]}, "parameters": {}}}
     path = small_studies.write_study(tmp_path / "s.yml", steps)
-    assert list(planning.read_study(path, {})) == ["t"]
+    assert list(study_file.read_study(path, {})) == ["t"]

@@ -17,9 +17,9 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 from negmeta_utils import runs
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import study_file
 
-NOTEBOOKS = sorted(planning.NOTEBOOKS.glob("*.ipynb"))
+NOTEBOOKS = sorted(study_file.NOTEBOOKS.glob("*.ipynb"))
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 

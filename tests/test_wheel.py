@@ -87,9 +87,9 @@ def test_an_installed_package_finds_its_studies_by_name(negmeta, tmp_path):
     script = (
         "from pathlib import Path\n"
         "from negmeta_utils import runs\n"
-        "from negmeta_utils.studies import planning\n"
-        "path = planning.find_study('demo')\n"
-        "for job in planning.plan(planning.read_study(path, {}), Path('runs')):\n"
+        "from negmeta_utils.studies import planning, study_file\n"
+        "path = study_file.find_study('demo')\n"
+        "for job in planning.plan(study_file.read_study(path, {}), Path('runs')):\n"
         "    print(job.notebook)\n"
         "print(runs._git_commit())"
     )

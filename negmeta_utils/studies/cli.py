@@ -163,15 +163,15 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _execute_study(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import live, planning, scheduling, values
+    from negmeta_utils.studies import live, planning, scheduling, study_file, values
 
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
-    path = planning.find_study(options.name)
+    path = study_file.find_study(options.name)
     overrides = [parse_override(text) for text in options.overrides]
     if twice := [t for t, n in Counter(target for target, _ in overrides).items() if n > 1]:
         raise ValueError(f"--set {twice[0]}: given twice; delete one")
-    steps = planning.read_study(path, dict(overrides))
+    steps = study_file.read_study(path, dict(overrides))
     values.check_values(steps)
     out_dir = _out_dir(options, path)
     jobs = planning.plan(steps, out_dir)
@@ -216,18 +216,18 @@ def _found(folder: Path) -> str:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import planning, status
+    from negmeta_utils.studies import status, study_file
 
-    out_dir = _out_dir(options, planning.find_study(options.name))
+    out_dir = _out_dir(options, study_file.find_study(options.name))
     with one_line(out_dir):
         print(status.report(out_dir))
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import planning, report
+    from negmeta_utils.studies import report, study_file
 
-    path = planning.find_study(options.name)
+    path = study_file.find_study(options.name)
     out_dir = _out_dir(options, path)
     with one_line(out_dir):
         page, missing = report.write_report(path, out_dir)
@@ -238,9 +238,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _notebooks(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import planning
+    from negmeta_utils.studies import study_file
 
-    print(f"Notebooks and studies are in {planning.lay_out(Path(options.folder).absolute())}")
+    print(f"Notebooks and studies are in {study_file.lay_out(Path(options.folder).absolute())}")
     return 0
 
 

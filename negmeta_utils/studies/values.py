@@ -25,7 +25,7 @@ def check_values(steps: dict[str, dict]) -> None:
     """Raise ValueError for a value of the wrong type, below the least that the notebook's
     `nm.begin` admits, or that no training may have.
 
-    steps: as `planning.read_study` returns them. What a step takes from another is not looked at.
+    steps: as `study_file.read_study` returns them. What a step takes from another is not looked at.
     """
     for step, content in steps.items():
         kinds, defaults, least = _declared(content["path"])

@@ -30,7 +30,7 @@ from negmeta_utils.evidence.rules import (
 )
 from negmeta_utils.evidence.t_tests import OFF_TASK_ALONE, paper_t_test, t_test
 from negmeta_utils.evidence.words import p_said
-from negmeta_utils.studies.planning import NOTEBOOKS
+from negmeta_utils.studies.study_file import NOTEBOOKS
 
 AS_THE_PAPER = {
     "head": (0, 0), "skill": (0, 5), "on": (-4, -4), "off": (-4, 4), "rates": 6 * SIGNS

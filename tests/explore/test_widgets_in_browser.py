@@ -16,7 +16,7 @@ import nbformat
 import pytest
 
 from negmeta_utils import runs
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import study_file
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -48,7 +48,7 @@ def is_open(cell):
 def lab(tmp_path):
     """The notebook's address in a JupyterLab on a copy of it, with folders of its own, and how
     many code cells show whether they ran: a folded one does not."""
-    notebook = nbformat.read(planning.NOTEBOOKS / "00_explore.ipynb", 4)
+    notebook = nbformat.read(study_file.NOTEBOOKS / "00_explore.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
         cell.execution_count = None  # so that a number says: run here

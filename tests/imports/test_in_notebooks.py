@@ -12,7 +12,7 @@ from oracles import Oracle, blocks, named
 from negmeta_utils.evaluation import shared_test_images
 from negmeta_utils.imports.importing import import_run
 from negmeta_utils.storage import read_table
-from negmeta_utils.studies.planning import NOTEBOOKS
+from negmeta_utils.studies.study_file import NOTEBOOKS
 
 WIDTH = 4
 SETTINGS = {"dataset": "glyphs", "image_size": 16, "n_query": 2, "inner_steps": 1}

@@ -23,7 +23,7 @@ from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED
 from negmeta_utils.questions.test_time import changes_over_steps
 from negmeta_utils.runs import PRETRAINED, ROOT, load_run
-from negmeta_utils.studies.planning import NOTEBOOKS
+from negmeta_utils.studies.study_file import NOTEBOOKS
 
 FIGURES = ROOT / "figures"
 QUANTITIES = ("on-task change", "off-task change")

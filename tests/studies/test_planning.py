@@ -12,9 +12,9 @@ import small_studies
 import yaml
 
 from negmeta_utils import runs, storage
-from negmeta_utils.studies import cli, planning, scheduling, values
+from negmeta_utils.studies import cli, planning, scheduling, study_file, values
 
-STUDIES = sorted((planning.NOTEBOOKS / "studies").glob("*.yml"))
+STUDIES = sorted((study_file.NOTEBOOKS / "studies").glob("*.yml"))
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def small(tmp_path, tiny_data):
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_every_study_of_the_project_can_be_planned(path, tmp_path):
-    jobs = planning.plan(planning.read_study(path, {}), tmp_path)
+    jobs = planning.plan(study_file.read_study(path, {}), tmp_path)
     names = [job.name for job in jobs]
     for job in jobs:
         assert all(names.index(need) < names.index(job.name) for need in job.needs)
@@ -37,7 +37,7 @@ def test_every_study_of_the_project_can_be_planned(path, tmp_path):
 
 
 def test_the_papers_study_has_the_papers_settings(tmp_path):
-    jobs = planning.plan(planning.read_study(planning.find_study("paper"), {}), tmp_path)
+    jobs = planning.plan(study_file.read_study(study_file.find_study("paper"), {}), tmp_path)
     train = [job.parameters for job in jobs if job.notebook.stem == "01_train"]
     assert [p["method"] for p in train] == ["maml", "meta-sgd"]
     assert [(p.get("alpha_init"), p.get("alpha_lr")) for p in train] == [
@@ -120,12 +120,12 @@ def test_kernels_side_by_side_do_not_meet(tmp_path, monkeypatch):
     small_studies.small_notebook(
         tmp_path / "notebooks", "open(f'{out_dir}/number', 'w').write(str(number))"
     )
-    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(study_file, "NOTEBOOKS", tmp_path / "notebooks")
     path = small_studies.write_study(
         tmp_path / "many.yml", {"n": {"notebook": "small", "grid": {"number": list(range(8))}}}
     )
     monkeypatch.chdir(tmp_path)
-    jobs = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    jobs = planning.plan(study_file.read_study(path, {}), tmp_path / "out")
     outcome = scheduling.run_study(jobs, tmp_path / "out", workers=2)
     assert not outcome.errors
     assert sorted(outcome.done) == [f"n-{i}" for i in range(8)]
@@ -136,11 +136,11 @@ def test_kernels_side_by_side_do_not_meet(tmp_path, monkeypatch):
 
 def test_a_kernel_that_dies_fails_its_job_alone(tmp_path, monkeypatch):
     small_studies.small_notebook(tmp_path / "notebooks", "import os\nif number == 0: os._exit(1)")
-    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(study_file, "NOTEBOOKS", tmp_path / "notebooks")
     path = small_studies.write_study(
         tmp_path / "s.yml", {"n": {"notebook": "small", "grid": {"number": [0, 1]}}}
     )
-    jobs = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    jobs = planning.plan(study_file.read_study(path, {}), tmp_path / "out")
     outcome = scheduling.run_study(jobs, tmp_path / "out")
     assert outcome.failed == ["n-0"]
     assert outcome.done == ["n-1"]
@@ -203,7 +203,7 @@ def test_a_wrong_command_line_is_refused_in_one_line(arguments, message, tmp_pat
 
 def test_overrides_reach_the_steps_they_name(small, tmp_path):
     overrides = {"seed": [3, 4], "train.method": "meta-sgd", "device": "auto"}
-    jobs = planning.plan(planning.read_study(small, overrides), tmp_path)
+    jobs = planning.plan(study_file.read_study(small, overrides), tmp_path)
     train = [job for job in jobs if job.step == "train"]
     assert [(job.name, job.parameters["seed"]) for job in train] == [
         ("train-3", 3), ("train-4", 4)
@@ -222,12 +222,12 @@ def test_a_parameter_takes_the_folders_of_several_steps(tmp_path):
     path = small_studies.write_study(
         tmp_path / "s.yml", {"look": look, "train": train, "more": more}
     )
-    *_, job = planning.plan(planning.read_study(path, {}), tmp_path)
+    *_, job = planning.plan(study_file.read_study(path, {}), tmp_path)
     assert job.needs == ("train-1", "more-anil", "more-boil")
     assert job.parameters["runs"] == [str(tmp_path / name) for name in job.needs]
     runs_of[1]["from"] = "moer"
     with pytest.raises(ValueError, match="no step 'moer'"):
-        planning.read_study(
+        study_file.read_study(
             small_studies.write_study(path, {"look": look, "train": train, "more": more}), {}
         )
 
@@ -241,7 +241,7 @@ def test_a_parameter_takes_networks_that_were_kept_along_the_way(tmp_path):
     def looking(at):
         reference["at"] = at
         path = small_studies.write_study(tmp_path / "s.yml", {"look": look, "train": train})
-        return planning.plan(planning.read_study(path, {}), tmp_path)[-1]
+        return planning.plan(study_file.read_study(path, {}), tmp_path)[-1]
 
     for at in ("best", 100):
         assert looking(at).needs == ("train-0", "train-1")
@@ -253,7 +253,7 @@ def test_a_parameter_takes_networks_that_were_kept_along_the_way(tmp_path):
 
 def test_notebooks_are_validated_without_the_grammar_that_takes_seconds():
     code = """import sys
-from negmeta_utils.studies import planning
+from negmeta_utils.studies import planning, study_file
 try:
     planning.nbformat.validate({"cells": [{}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 except planning.nbformat.ValidationError:
@@ -267,14 +267,14 @@ def test_the_study_in_the_docs_can_be_planned(tmp_path):
     text = (runs.ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "s.yml").write_text(written)
-    jobs = planning.plan(planning.read_study(tmp_path / "s.yml", {}), tmp_path)
+    jobs = planning.plan(study_file.read_study(tmp_path / "s.yml", {}), tmp_path)
     assert [len(job.needs) for job in jobs] == [0, 0, 0, 0, 2, 4]
     assert jobs[-2].parameters["runs"][0].endswith("train-meta-sgd-0@200")
 
 
 def test_a_job_is_another_when_the_code_of_its_notebook_is(tmp_path, monkeypatch):
     notebooks = tmp_path / "notebooks"
-    monkeypatch.setattr(planning, "NOTEBOOKS", notebooks)
+    monkeypatch.setattr(study_file, "NOTEBOOKS", notebooks)
     path = small_studies.write_study(
         tmp_path / "s.yml",
         {"a": {"notebook": "small"}, "b": {"notebook": "small", "grid": {"number": [1]}}},
@@ -287,7 +287,7 @@ def test_a_job_is_another_when_the_code_of_its_notebook_is(tmp_path, monkeypatch
         notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text=output)]
         notebook.cells[1].execution_count = len(output)
         nbformat.write(notebook, notebooks / "small.ipynb")
-        return [job.key for job in planning.plan(planning.read_study(path, {}), tmp_path / "out")]
+        return [job.key for job in planning.plan(study_file.read_study(path, {}), tmp_path / "out")]
 
     before = keys("1 + 1")
     assert len(set(before)) == 2
@@ -297,7 +297,7 @@ def test_a_job_is_another_when_the_code_of_its_notebook_is(tmp_path, monkeypatch
 
 def test_a_study_and_its_data_can_be_moved(small, tmp_path, tiny_data):
     def keys(out_dir, **overrides):
-        return [job.key for job in planning.plan(planning.read_study(small, overrides), out_dir)]
+        return [job.key for job in planning.plan(study_file.read_study(small, overrides), out_dir)]
 
     before = keys(tmp_path / "here")
     assert keys(tmp_path / "there") == before
@@ -307,7 +307,7 @@ def test_a_study_and_its_data_can_be_moved(small, tmp_path, tiny_data):
 
 def test_results_go_below_the_working_directory(tmp_path, monkeypatch):
     small_studies.small_notebook(tmp_path / "notebooks", "open(f'{out_dir}/number', 'w').close()")
-    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(study_file, "NOTEBOOKS", tmp_path / "notebooks")
     small_studies.write_study(tmp_path / "s.yml", {"n": {"notebook": "small"}})
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -320,9 +320,9 @@ def test_results_go_below_the_working_directory(tmp_path, monkeypatch):
 def test_notebooks_and_studies_are_laid_out_and_then_come_first(tmp_path, monkeypatch, capsys):
     assert cli.main(["notebooks", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"Notebooks and studies are in {tmp_path / 'notebooks'}\n"
-    for path in planning.NOTEBOOKS.rglob("*.*"):
+    for path in study_file.NOTEBOOKS.rglob("*.*"):
         if path.suffix in (".ipynb", ".yml") and not path.parent.name.startswith("."):
-            copy = tmp_path / "notebooks" / path.relative_to(planning.NOTEBOOKS)
+            copy = tmp_path / "notebooks" / path.relative_to(study_file.NOTEBOOKS)
             assert copy.read_bytes() == path.read_bytes()
     assert cli.main(["notebooks", str(tmp_path)]) == 2
     assert "is there already; choose another folder" in capsys.readouterr().err
@@ -331,19 +331,19 @@ def test_notebooks_and_studies_are_laid_out_and_then_come_first(tmp_path, monkey
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.chdir(other)
-    assert planning.find_study("demo") == planning.NOTEBOOKS / "studies" / "demo.yml"
+    assert study_file.find_study("demo") == study_file.NOTEBOOKS / "studies" / "demo.yml"
     monkeypatch.chdir(tmp_path)
-    own = planning.find_study("demo")
+    own = study_file.find_study("demo")
     assert own == tmp_path / "notebooks" / "studies" / "demo.yml"
     small_studies.small_notebook(tmp_path / "notebooks", "1")
     small_studies.write_study(own, {"n": {"notebook": "small"}})
-    (job,) = planning.plan(planning.read_study(own, {}), tmp_path / "runs")
+    (job,) = planning.plan(study_file.read_study(own, {}), tmp_path / "runs")
     assert job.notebook == tmp_path / "notebooks" / "small.ipynb"
 
 
 def test_a_job_is_complete_for_its_parameters_and_sources_alone(small, tmp_path):
     def keys(overrides):
-        jobs = planning.plan(planning.read_study(small, overrides), tmp_path)
+        jobs = planning.plan(study_file.read_study(small, overrides), tmp_path)
         return {job.name: job.key for job in jobs}
 
     before, same, other = keys({}), keys({}), keys({"train.n_updates": 5})
@@ -351,7 +351,7 @@ def test_a_job_is_complete_for_its_parameters_and_sources_alone(small, tmp_path)
     assert all(before[name] != other[name] for name in before), "all read from the trainings"
     (tmp_path / "alpha").mkdir()
     job = next(
-        j for j in planning.plan(planning.read_study(small, {}), tmp_path) if j.name == "alpha"
+        j for j in planning.plan(study_file.read_study(small, {}), tmp_path) if j.name == "alpha"
     )
     assert not planning.is_complete(job, tmp_path / "alpha")
     storage.write_json(tmp_path / "alpha" / "job.json", {"key": before["alpha"]})

@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 from negmeta_utils import runs, storage
 from negmeta_utils.plots import style
 from negmeta_utils.plots.tables import in_print
-from negmeta_utils.studies import cli, planning, report
+from negmeta_utils.studies import cli, planning, report, study_file
 from negmeta_utils.studies.report_scope import PAPER, scope
 
 PUBLISHED = runs.ROOT / "figures" / "demo"
@@ -70,7 +70,7 @@ def finished(tmp_path_factory):
     for name, notebook in NOTEBOOKS.items():
         folder = out_dir / name
         folder.mkdir(parents=True)
-        shutil.copy(planning.NOTEBOOKS / f"{notebook}.ipynb", folder)
+        shutil.copy(study_file.NOTEBOOKS / f"{notebook}.ipynb", folder)
         for saved, drawn in FIGURES[name].items():
             style.save(every_figure.FIGURES[drawn](), folder, saved)
         if notebook == "01_train":
@@ -282,7 +282,7 @@ def test_a_browser_finds_nothing_to_complain_of(finished, browser, width):
 def test_another_notebook_is_reported_by_what_it_leaves(results):
     folder = results / "mechanism-0"
     folder.mkdir()
-    shutil.copy(planning.NOTEBOOKS / "02_alpha_distribution.ipynb", folder / "05_mechanism.ipynb")
+    shutil.copy(study_file.NOTEBOOKS / "02_alpha_distribution.ipynb", folder / "05_mechanism.ipynb")
     (folder / "summary.md").write_text("# Answer\n\n**No.**\n\n| a | b |\n| - | - |\n| 1 | 2 |\n")
     plt.figure().savefig(folder / "unknown_plot.png")
     pd.DataFrame({"rate": range(100)}).to_csv(folder / "long.csv", index=False)

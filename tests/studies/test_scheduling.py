@@ -20,7 +20,7 @@ from distributed.security import Security
 
 from negmeta_utils import storage
 from negmeta_utils.config import TrainConfig
-from negmeta_utils.studies import cli, interruption, planning, scheduling, status
+from negmeta_utils.studies import cli, interruption, planning, scheduling, status, study_file
 from negmeta_utils.training import train
 
 # Writes its process and whether one from before still lives, and goes on when nothing holds it.
@@ -80,7 +80,7 @@ def same(a: Path, b: Path) -> bool:
 def test_side_by_side_gives_the_files_of_in_a_row(tmp_path, tiny_data, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     path = small_studies.tiny_demo(tmp_path / "small.yml", tiny_data)
-    steps = planning.read_study(path, {})
+    steps = study_file.read_study(path, {})
     steps = {name: steps[name] for name in ("train", "alpha")}
     files = {}
     for workers in (1, 2):
@@ -166,7 +166,7 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path,
     step = {"notebook": "01_train", "grid": {"seed": [0]}, "parameters": settings}
     path = small_studies.write_study(tmp_path / "s.yml", {"train": step})
     folder = tmp_path / "out" / "train-0"
-    process = small_studies.start(planning.NOTEBOOKS, "study", path, "--out", folder.parent)
+    process = small_studies.start(study_file.NOTEBOOKS, "study", path, "--out", folder.parent)
     small_studies.wait_for((folder / "checkpoint.safetensors").exists, process)
     (kernel,) = small_studies.kernels(process)
     kernel.parent().kill()
@@ -185,10 +185,10 @@ def test_work_for_a_gpu_goes_to_the_worker_that_has_one(tmp_path, monkeypatch):
     """On a cluster that exists; its second worker, as the README starts one, says it has a GPU."""
     code = "import os; open(f'{out_dir}/gpu', 'w').write(os.environ.get('FAKE_GPU', 'none'))"
     small_studies.small_notebook(tmp_path / "notebooks", code)
-    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(study_file, "NOTEBOOKS", tmp_path / "notebooks")
     grid = {"device": ["cuda", "cpu"], "number": [0, 1]}
     path = small_studies.write_study(tmp_path / "s.yml", {"n": {"notebook": "small", "grid": grid}})
-    jobs = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    jobs = planning.plan(study_file.read_study(path, {}), tmp_path / "out")
     said, workers = [], []
 
     def say(text):
@@ -236,10 +236,10 @@ def test_a_scheduler_that_is_not_there_is_told_in_one_line(address, tmp_path, ca
 
 def test_a_scheduler_that_is_lost_ends_the_study_in_one_line(tmp_path, monkeypatch):
     small_studies.small_notebook(tmp_path / "notebooks", "import time; time.sleep(600 * number)")
-    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(study_file, "NOTEBOOKS", tmp_path / "notebooks")
     steps = {"n": {"notebook": "small", "grid": {"number": [0, 1]}}}
     path = small_studies.write_study(tmp_path / "s.yml", steps)
-    jobs = planning.plan(planning.read_study(path, {}), tmp_path / "out")
+    jobs = planning.plan(study_file.read_study(path, {}), tmp_path / "out")
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         address = cluster.scheduler_address
         with pytest.raises(OSError, match="the dask scheduler was lost; start it and"):

@@ -8,7 +8,7 @@ import pytest
 import small_studies
 
 from negmeta_utils import storage
-from negmeta_utils.studies import cli, execute, planning, status
+from negmeta_utils.studies import cli, execute, planning, status, study_file
 
 KEYS = {"host": "here", "worker": 1}
 
@@ -26,7 +26,7 @@ def planned(tmp_path):
     }
     out = tmp_path / "out"
     path = small_studies.write_study(tmp_path / "s.yml", steps)
-    jobs = planning.plan(planning.read_study(path, {}), out)
+    jobs = planning.plan(study_file.read_study(path, {}), out)
     planning.write_plan(jobs, out)
     return path, out, {job.name: job for job in jobs}
 
@@ -94,7 +94,7 @@ def test_a_running_training_is_judged_by_its_checkpoint(planned, leave):
 def test_other_parameters_say_nothing_of_a_time(tmp_path, leave):
     steps = {"n": {"notebook": "01_train", "grid": {"n_updates": [5, 500], "seed": [0, 1]}}}
     path = small_studies.write_study(tmp_path / "s.yml", steps)
-    jobs = planning.plan(planning.read_study(path, {}), tmp_path)
+    jobs = planning.plan(study_file.read_study(path, {}), tmp_path)
     planning.write_plan(jobs, tmp_path)
     leave(tmp_path, jobs[0], "job.json", seconds=60.0)
     assert rows(tmp_path)[1] == (

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from negmeta_utils.studies import cli, planning, together
+from negmeta_utils.studies import cli, planning, study_file, together
 
 pytest.importorskip("triton")
 
 
 def jobs_of(out_dir, **overrides):
     given = {"train.n_updates": 4, "train.seed": [0, 1], **overrides}
-    return planning.plan(planning.read_study(planning.find_study("demo"), given), out_dir)
+    return planning.plan(study_file.read_study(study_file.find_study("demo"), given), out_dir)
 
 
 @pytest.fixture

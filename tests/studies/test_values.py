@@ -1,19 +1,19 @@
 import nbformat
 import pytest
 
-from negmeta_utils.studies import planning, values
+from negmeta_utils.studies import study_file, values
 
 
 def steps(**overrides):
-    return planning.read_study(planning.find_study("demo"), overrides)
+    return study_file.read_study(study_file.find_study("demo"), overrides)
 
 
-STUDIES = planning.NOTEBOOKS / "studies"
+STUDIES = study_file.NOTEBOOKS / "studies"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yml")))
 def test_every_study_of_the_package_has_values_that_its_notebooks_take(name):
-    values.check_values(planning.read_study(planning.find_study(name), {}))
+    values.check_values(study_file.read_study(study_file.find_study(name), {}))
 
 
 @pytest.mark.parametrize(
