@@ -229,4 +229,4 @@ def test_the_answer_in_the_documentation_is_that_of_the_shipped_table():
         row = equivalence(grids, name, AS_LEARNED).iloc[0]
         assert row.points == pytest.approx(shipped.points["off-task change", name], abs=1e-4)
         assert f"{row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" in page
-    assert f"{table.episode.nunique()} of 10,000 planned pairs" in page
+    assert f"60,000 meta-updates, {table.episode.nunique():,} pairs of tasks" in page
