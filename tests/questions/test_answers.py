@@ -7,6 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from scipy.stats import t
 
 from negmeta_utils.evidence.contrasts import (
     accuracy_grids,
@@ -226,3 +227,13 @@ def test_notebook_0_says_how_much_of_the_variance_of_rates_is_between_channels_a
     of_channels = end["conv4"].reshape(len(end["conv4"]), -1, 9).mean(axis=(0, 2))
     share = 100 * of_channels.var() / end["conv4"].var()
     assert f"{share:.0f} % of the variance of the rates is between channels" in said
+
+
+def test_what_normalised_images_and_float64_change_is_what_the_table_says():
+    table = pd.read_csv(FIGURES / "images-and-precision" / "trainings.csv")
+    accuracy = table.pivot(index="seed", columns="kind", values="accuracy")
+    page = (ROOT / "docs" / "results.md").read_text()
+    for kind in ("normalised", "float64"):
+        change = accuracy[kind] - accuracy["as they are"]
+        low, high = t.interval(0.95, len(change) - 1, change.mean(), change.sem())
+        assert f"{signed(change.mean(), 1)} [{signed(low, 1)}, {signed(high, 1)}]" in page
