@@ -288,10 +288,10 @@ def environment(device: torch.device) -> dict:
 
 def _git_commit() -> str | None:
     """The clone's commit, marked where the working tree differs from it; None outside a clone."""
-    # Hooks of Git set variables that name another repository.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     if not (ROOT / ".git").exists():  # installed, maybe inside a clone of something else
         return None
+    # Hooks of Git set variables that name another repository.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],

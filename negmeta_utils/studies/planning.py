@@ -61,12 +61,7 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
             for key, value in parameters.items():
                 if references(value):
                     taken = [source for one in as_list(value) for source in _taken(one, jobs)]
-                    for source in taken:
-                        if taken.count(source) > 1:
-                            what = source[0].name + source[1] if source[0] else source[1]
-                            raise ValueError(
-                                f"step {step_name!r}: {key}: {what} is taken twice; name it once"
-                            )
+                    _check_taken_once(taken, f"step {step_name!r}: {key}")
                     needs += [job.name for job, _ in taken if job]
                     identity[key] = [job.name + rest if job else rest for job, rest in taken]
                     parameters[key] = [
@@ -128,6 +123,16 @@ def _taken(value: object, jobs: dict[str, Job]) -> list[tuple[Job | None, Any]]:
     if not isinstance(value, dict):
         return [(None, value)]
     return [(job, _network(value, job)) for job in _select(jobs.values(), value)]
+
+
+def _check_taken_once(taken: list[tuple[Job | None, Any]], where: str) -> None:
+    seen = set()
+    for job, rest in taken:
+        one = job.name if job else None, repr(rest)  # which may be a list
+        if one in seen:
+            what = job.name + rest if job else rest
+            raise ValueError(f"{where}: {what} is taken twice; name it once")
+        seen.add(one)
 
 
 def _network(reference: dict, job: Job) -> str:
