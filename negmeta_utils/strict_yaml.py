@@ -1,11 +1,15 @@
-"""YAML, read strictly: no repeated keys, self-references or huge expansions."""
+"""YAML, read strictly: no repeated keys, self-references, huge expansions, or numbers to base 8 or
+60 that look decimal."""
 
+import re
 from pathlib import Path
 
 import yaml
 
 LARGEST = 10_000  # values, each counted as often as aliases repeat it
 LONGEST = 10**6  # bytes
+# YAML 1.1 reads 010 as 8 and 1:30 as 90.
+NOT_DECIMAL = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,13 +43,16 @@ def load(text: str) -> object:
 
 
 def _size(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
-    """Of a node with all below it. Raises YAMLError where it is too large or holds itself or a key
-    twice. sizes: those that are known; None of a node that is being measured."""
+    """Of a node with all below it. Raises YAMLError where it is too large, or holds itself, a key
+    twice or a number that is not decimal. sizes: those that are known; None of a node that is
+    being measured."""
     if node in sizes:
         if sizes[node] is None:
             raise yaml.YAMLError(f"a value that holds itself{_line(node)}")
         return sizes[node]
     sizes[node] = None
+    if isinstance(node, yaml.ScalarNode):
+        _refuse_not_decimal(node)
     if isinstance(node, yaml.MappingNode):
         _refuse_twice([key for key, _ in node.value])
         below = [part for pair in node.value for part in pair]
@@ -63,6 +70,16 @@ def _refuse_twice(keys: list[yaml.Node]) -> None:
         if (key.tag, str(key.value)) in seen:
             raise yaml.YAMLError(f"{key.value!r} stands twice{_line(key)}; delete one")
         seen.add((key.tag, str(key.value)))
+
+
+def _refuse_not_decimal(node: yaml.ScalarNode) -> None:
+    is_number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    if is_number and NOT_DECIMAL.fullmatch(node.value):
+        value = yaml.safe_load(node.value)
+        raise yaml.YAMLError(
+            f"{node.value} means {value} in YAML{_line(node)}; write the number to base ten, or "
+            f"'{node.value}' for text"
+        )
 
 
 def _line(node: yaml.Node) -> str:

@@ -42,6 +42,8 @@ BOMB = "\n".join(
         (TRAIN + f"# {'x' * 10**6}", ["more than 1000000 bytes"]),
         (f"steps: {'[' * 3000}{']' * 3000}", ["nested too deeply"]),
         ("steps: {t: {notebook: 01_train, parameters: {seed: &a [*a]}}}", ["holds itself"]),
+        ("steps: {t: {notebook: 01_train, parameters: {seed: 010}}}", ["010 means 8", "line 1"]),
+        ("steps: {t: {notebook: 01_train, grid: {n_updates: [1:30]}}}", ["1:30 means 90"]),
         (f"steps: {{t: {{notebook: 01_train, parameters: {{seed: {'9' * 5000}}}}}}}", ["digits"]),
         (f"steps:\n  t:\n    notebook: 01_train\n    parameters:\n     seed:\n{BOMB}\n", ["10000"]),
         (

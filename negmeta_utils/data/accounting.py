@@ -1,4 +1,5 @@
-"""Every file that lies in a data set's folder: read, or left out and why."""
+"""Every file that lies in a data set's folder: read, or left out and why; and what is not there of
+what was published."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from negmeta_utils.data.image_trees import SUFFIXES
-from negmeta_utils.data.layouts import Found, Split
+from negmeta_utils.data.layouts import SPLITS, Dataset, Found, Split
 
 MOST = 2_000_000  # entries that are looked at
 DESKTOP = ("__MACOSX", "thumbs.db", "desktop.ini")
@@ -97,3 +98,16 @@ def in_words(listed: list[LeftOut]) -> str:
     return (
         f"{total} left out: {', '.join(each[:8])}{more}; images are read from {', '.join(SUFFIXES)}"
     )
+
+
+def lacking(dataset: Dataset, splits: dict[str, Split]) -> str:
+    """Where the splits have fewer classes or images than were published, in one line; else empty."""
+    each = []
+    for split, n_classes in zip(SPLITS, dataset.published[0], strict=False):
+        content, n_images = splits[split], n_classes * dataset.published[1]
+        if len(content.class_names) < n_classes or len(content.images) < n_images:
+            each.append(
+                f"{split} {len(content.class_names)} of {n_classes} classes, "
+                f"{len(content.images)} of {n_images} images"
+            )
+    return "; ".join(each)

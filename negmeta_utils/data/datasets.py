@@ -44,16 +44,19 @@ DATASETS = {
             image_trees.CSV, image_trees.WNID_FOLDERS, containers.CACHE_PICKLES,
             containers.METAOPTNET, parquet.PARQUET,
         ),
+        ((64, 16, 20), 600),
     ),
     "cifar-fs": Dataset(
         "64, 16 and 20 classes of 600 colour images, 32x32",
         32,
         (image_trees.BERTINETTO, image_trees.CIFAR_FOLDERS, containers.CIFAR_PYTHON),
+        ((64, 16, 20), 600),
     ),
     "omniglot": Dataset(
         "1623 handwritten characters, 20 drawings each, 105x105, used at 28x28",
         28,  # as Vinyals et al. 2016
         (image_trees.OMNIGLOT,),
+        ((806, 158, 659), 20),
         mode="L",
         invert=True,
     ),

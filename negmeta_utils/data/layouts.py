@@ -65,12 +65,15 @@ class Dataset(NamedTuple):
     """A named data set.
 
     about: what it is, in a line. image_size: its usual one. layouts: how it may lie on disk; none
-    if it is embedded. mode: Pillow's "RGB" or "L". invert: whether ink is dark in the files.
+    if it is embedded. published: classes of each split, in the order of SPLITS, and images of each
+    class, as published; none where there is no such number. mode: Pillow's "RGB" or "L". invert:
+    whether ink is dark in the files.
     """
 
     about: str
     image_size: int
     layouts: tuple[Layout, ...] = ()
+    published: tuple[tuple[int, ...], int] = ((), 0)
     mode: str = "RGB"
     invert: bool = False
 

@@ -124,7 +124,7 @@ def fill(wanted: Wanted, split: str) -> None:
     with archives.opened(wanted.source, wanted.folder) as folder:
         found = layouts.find(wanted.name, wanted.dataset.layouts, folder)
         splits = layouts.read_all(found)
-        _say_left_out(wanted.source, found, splits)
+        _say_what_is_not_there(wanted, found, splits)
         missing = {s: splits[s] for s, path in paths.items() if cache.kept(path) is None}
         del splits
         _refuse_too_large(missing, wanted)
@@ -136,11 +136,14 @@ def fill(wanted: Wanted, split: str) -> None:
             _publish(side, wanted.folder)
 
 
-def _say_left_out(source: Path, found: Found, splits: dict[str, Split]) -> None:
-    """A line where files that may be images are not read: a data set may be less than it seems."""
+def _say_what_is_not_there(wanted: Wanted, found: Found, splits: dict[str, Split]) -> None:
+    """A line each where files that may be images are not read, and where a data set has less than
+    was published: it may be less than it seems."""
     listed = [left for left in accounting.left_out(found, splits) if left.is_image]
     if listed:
-        print(shown(f"{source}: {accounting.in_words(listed)}"), file=sys.stderr)
+        print(shown(f"{wanted.source}: {accounting.in_words(listed)}"), file=sys.stderr)
+    if lacking := accounting.lacking(wanted.dataset, splits):
+        print(shown(f"{wanted.source}: less than published: {lacking}"), file=sys.stderr)
 
 
 def _write_decoded(side: Path, name: str, content: Split, wanted: Wanted, split: str) -> None:

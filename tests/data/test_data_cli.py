@@ -37,6 +37,11 @@ def test_check_reports_layout_counts_sizes_classes_and_use(tiny_data, tmp_path, 
         ["train", "8 classes, 64 images, 8 a class"],
         ["val", "6 classes, 48 images, 8 a class"],
         ["test", "6 classes, 48 images, 8 a class"],
+        [
+            "lacking",
+            "train 8 of 64 classes, 64 of 38400 images; val 6 of 16 classes, 48 of 9600 images; "
+            "test 6 of 20 classes, 48 of 12000 images",
+        ],
         ["splits", "share no class"],
         [
             "classes",
@@ -149,6 +154,17 @@ def test_training_says_which_images_it_leaves_out(tmp_path, capsys):
     datasets.load(f"folder:{folder}", "train", 8)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{folder}: 1 left out: 1 .webp files (as 1.webp)")
+
+
+def test_what_a_named_set_lacks_of_what_was_published_is_said(tmp_path, capsys):
+    folder = tmp_path / "omniglot"
+    for a in range(6):
+        image(folder / "images_background" / f"a{a}" / "c" / "1.png")
+    image(folder / "images_evaluation" / "b" / "c" / "1.png")
+    datasets.load("omniglot", "train", 8, str(folder))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{folder}: less than published: train 5 of 806 classes, 5 of 16120")
+    assert f"  lacking  {line.partition('published: ')[2]}" in said(capsys, "check", folder)
 
 
 def test_a_csv_that_does_not_list_an_image_leaves_it_out_in_words(tiny_data, tmp_path, capsys):
