@@ -57,7 +57,7 @@ def tiny_data(tmp_path_factory):
 def tiny_config(tiny_data):
     """A training of a second on `tiny_data`."""
     return TrainConfig(
-        dataset="mini-imagenet", image_size=16, n_way=2, n_shot=1, n_query=3, n_filters=4,
+        dataset="mini-imagenet", image_size=16, n_way=2, n_shot=1, n_query=3, n_filters=32,
         inner_steps=2, n_updates=12, val_every=4, val_episodes=5, test_episodes=10,
         checkpoint_every=4, data_dir=str(tiny_data), device="cpu",
     )  # fmt: skip

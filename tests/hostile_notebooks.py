@@ -15,7 +15,7 @@ from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
 
 SMALL = {
-    "n_filters": 4, "n_updates": 2, "n_way": 2, "n_query": 2, "val_every": 2, "val_episodes": 2,
+    "n_filters": 32, "n_updates": 2, "n_way": 2, "n_query": 2, "val_every": 2, "val_episodes": 2,
     "test_episodes": 0,
 }  # fmt: skip
 HELD = contextlib.ExitStack()  # to the end of this process
@@ -175,7 +175,7 @@ CASES = [
         (
             "a run of another configuration",
             notebook(TRAIN, lambda folder: {**trained(folder), "n_filters": 5}),
-            ("manifest.json", "n_filters=4, not 5", "choose another folder"),
+            ("manifest.json", "n_filters=32, not 5", "choose another folder"),
         ),
         (
             "a manifest of nothing",
@@ -186,7 +186,7 @@ CASES = [
         (
             "a checkpoint of another network",
             with_checkpoint(of_another_network),
-            ("checkpoint.safetensors", "n_filters=64, not 4"),
+            ("checkpoint.safetensors", "n_filters=64, not 32"),
         ),
         (
             "a checkpoint of other images",

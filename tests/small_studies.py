@@ -66,7 +66,7 @@ def kernels(process):
 
 
 TINY = {
-    "dataset": "mini-imagenet", "image_size": 16, "n_way": 2, "n_query": 3, "n_filters": 4,
+    "dataset": "mini-imagenet", "image_size": 16, "n_way": 2, "n_query": 3, "n_filters": 32,
     "n_updates": 4, "val_every": 2, "val_episodes": 3, "test_episodes": 6, "device": "cpu",
 }  # fmt: skip
 

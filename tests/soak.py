@@ -17,7 +17,7 @@ from killing import kill_at_random
 from negmeta_utils.config import TrainConfig
 
 CONFIG = TrainConfig(
-    dataset="glyphs", image_size=16, n_way=2, n_query=2, n_filters=4, n_tasks=1, inner_steps=2,
+    dataset="glyphs", image_size=16, n_way=2, n_query=2, n_filters=32, n_tasks=1, inner_steps=2,
     outer_lr=0.1, lr_schedule="plateau", n_updates=60, val_every=3, val_episodes=4,
     test_episodes=20, checkpoint_every=1, device="cpu",
 )  # fmt: skip

@@ -300,7 +300,7 @@ def out_of_memory_on_a_gpu():
 
 
 LONG = {"n_updates": 10_000, "val_every": 10_000, "checkpoint_every": 1}
-SMALL = {"n_filters": 4, "n_way": 2, "n_query": 2, "n_tasks": 1, "inner_steps": 1}
+SMALL = {"n_filters": 32, "n_way": 2, "n_query": 2, "n_tasks": 1, "inner_steps": 1}
 
 
 @contextmanager

@@ -34,7 +34,7 @@ COMMANDS = [
     if line.strip() and not line.startswith("#")
 ]
 TINY = (
-    "--set n_updates=4 --set n_filters=4 --set image_size=16 --set val_every=2 "
+    "--set n_updates=4 --set n_filters=32 --set image_size=16 --set val_every=2 "
     "--set val_episodes=3 --set test_episodes=6 --set n_episodes=35 --set n_way=2 --set n_query=3 "
     "--set train.seed=[0] --set device=cpu"
 )
@@ -107,7 +107,7 @@ def check_as_written(command, clone, data):
 
 
 def check_training(command, clone, data):
-    check_as_written(f"{command} -p n_updates 4 -p n_filters 4 -p test_episodes 6", clone, data)
+    check_as_written(f"{command} -p n_updates 4 -p n_filters 32 -p test_episodes 6", clone, data)
 
 
 def check_study_on_data(command, clone, data):
