@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import pandas as pd
 import torch
 
-from negmeta_utils import digests, runs, storage
+from negmeta_utils import digests, files, runs, storage
 from negmeta_utils.adaptation import METHODS, constrained, init_alpha, unconstrained
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.adam import Adam
@@ -140,8 +140,8 @@ def save(state: State, directory: Path, manifest: dict) -> None:
     for name in TABLES:
         table = pd.concat(getattr(state, name), ignore_index=True)
         setattr(state, name, [table])
-        tables[name] = storage.digest_of(table)
-        storage.write_table(directory / f"{name}.parquet", table)
+        tables[name] = files.digest_of(table)
+        files.write_table(directory / f"{name}.parquet", table)
     state.rows = []
     adam = state.optimizer.state_dict()["state"]
     groups = {"params": state.params, "alpha": state.alpha}
@@ -157,7 +157,7 @@ def save(state: State, directory: Path, manifest: dict) -> None:
         "scheduler": state.scheduler.state_dict() if state.scheduler else None,
         "best_loss": state.best_loss,
     }
-    storage.write_tensors(directory / "checkpoint.safetensors", groups, metadata)
+    files.write_tensors(directory / "checkpoint.safetensors", groups, metadata)
 
 
 def keep(state: State, directory: Path, method: str, name: str) -> None:
@@ -169,7 +169,7 @@ def keep(state: State, directory: Path, method: str, name: str) -> None:
     storage.make_folder(folder)
     groups = {"params": state.params, "alpha": constrained(method, state.alpha)}
     path = folder / f"{name}.safetensors"
-    state.kept[name] = storage.write_tensors(path, groups, {"update": state.update})
+    state.kept[name] = files.write_tensors(path, groups, {"update": state.update})
 
 
 def largest(state: State) -> torch.Tensor:
@@ -238,7 +238,7 @@ def resume(directory: Path, state: State, manifest: dict) -> State:
     path = directory / "checkpoint.safetensors"
     if not path.exists():
         return state
-    groups, metadata = storage.read_tensors(path)
+    groups, metadata = files.read_tensors(path)
     if "run" not in metadata:
         raise ValueError(f"{path}: not the checkpoint of a training; delete it to start again")
     check_same_run(path, metadata["run"], manifest)
@@ -286,10 +286,10 @@ def _resume_optimizer(state: State, groups: dict[str, Params], metadata: dict, p
 def _known_rows(directory: Path, name: str, update: int, digest: str) -> pd.DataFrame:
     """The rows of a table until `update`: a later checkpoint may not have been finished."""
     path = directory / f"{name}.parquet"
-    table = storage.read_table(path)
+    table = files.read_table(path)
     if "update" in table:
         table = table[table["update"] <= update]
-    if storage.digest_of(table) != digest:
+    if files.digest_of(table) != digest:
         raise _foreign(path, "rows that are not those of the checkpoint beside it")
     return table
 
@@ -298,7 +298,7 @@ def _check_kept(path: Path, digest: str, update: int) -> None:
     """Raise ValueError unless a kept network is the checkpoint's, or from after it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: gone; {AGAIN.format(path.parents[1])}")
-    _, metadata = storage.read_tensors(path)
+    _, metadata = files.read_tensors(path)
     if metadata.get("update", 0) <= update and digests.check(path) != digest:
         raise _foreign(path, "a network that is not that of the checkpoint beside it")
 

@@ -8,9 +8,8 @@ from IPython import get_ipython
 from IPython.core.interactiveshell import ExecutionResult
 from IPython.display import Pretty, display
 
-from negmeta_utils.parameters import check_value, refuse_unknown
+from negmeta_utils.parameters import PROGRESS_FILE, check_value, refuse_unknown
 from negmeta_utils.plots.style import set_style
-from negmeta_utils.runs import PROGRESS_FILE
 
 
 def begin(notebook: dict, **least: int) -> None:

@@ -11,6 +11,8 @@ IN_WORDS = {
     bool: "True or False",
     type(None): "None",
 }
+BEST = "best"  # in a run's name or a study's `at`: the network at the best validation
+PROGRESS_FILE = "NEGMETA_PROGRESS"  # the variable that names where a notebook tells its progress
 PAPERMILLS_OWN = "PAPERMILL_"  # how the names begin that its --inject-paths adds
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from negmeta_utils import runs, storage
+from negmeta_utils import files, runs
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.engine.engines import ENGINES
 from negmeta_utils.episodes import ImageSet, episodes_at_once
@@ -102,16 +102,16 @@ def evaluate_resumably(
             table = pd.concat([table, more], ignore_index=True)
             report(f"{run.name}: {until} of {n_episodes} episodes")
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                storage.write_table(path, table)
+                files.write_table(path, table)
                 written = time.monotonic()
     finally:
         if len(table):
-            storage.write_table(path, table)
+            files.write_table(path, table)
     return table
 
 
 def _read_kept(path: Path) -> pd.DataFrame:
-    table = storage.read_table(path)
+    table = files.read_table(path)
     if "episode" not in table or table["episode"].tolist() != list(range(len(table))):
         raise ValueError(f"{path}: its episodes are not 0, 1, 2, ...; delete it and start again")
     return table

@@ -20,7 +20,6 @@ import os
 import platform
 import re
 import subprocess
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -34,17 +33,16 @@ from negmeta_utils import digests
 from negmeta_utils.data import scratch
 from negmeta_utils.data.names import one_line
 from negmeta_utils.engine.device import arithmetic, device_name
-from negmeta_utils.parameters import check_folders, check_value
-from negmeta_utils.storage import make_folder, read_json, read_table, read_tensors
+from negmeta_utils.files import read_table, read_tensors
+from negmeta_utils.parameters import BEST, check_folders, check_value
+from negmeta_utils.storage import ROOT, make_folder, read_json
 
-ROOT = Path(__file__).resolve().parents[1]  # the clone, where this is one
 PACKAGE = Path(__file__).resolve().parent
 PRETRAINED = PACKAGE / "pretrained"
 SHIPPED_TABLES = ("figures/demo", "figures/recipes")  # of a study, by the name that notebooks take
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
-KEPT, BEST, END = "kept", "best", "end"  # networks of a run besides the last, and that one
-PROGRESS_FILE = "NEGMETA_PROGRESS"  # the variable that names where a notebook tells its progress
+KEPT, END = "kept", "end"  # networks of a run besides the last, and that one
 EVAL_SEED = 0  # of the pairs of tasks in the shipped tables
 LISTED = ("method", "dataset", "seed", "n_updates", "n_filters", "image_size")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")
@@ -266,11 +264,6 @@ def _model_file(directory: Path, network: str) -> Path:
 def shipped_runs() -> list[str]:
     """Names of the runs that come with the package."""
     return sorted(p.name for p in PRETRAINED.iterdir()) if PRETRAINED.is_dir() else []
-
-
-def now() -> str:
-    """The time of day in UTC, as records hold it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def environment(device: torch.device) -> dict:

@@ -1,36 +1,37 @@
 """What keeps a folder of results whole: atomic writes, a digest in every file, one process at a
-time, deferred SIGINT and SIGTERM."""
+time, deferred SIGINT and SIGTERM. `files` writes tables and tensors by it; nothing here loads torch
+or pandas, which what starts and watches notebooks can do without."""
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import signal
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-import pandas as pd
-import pyarrow.parquet
-import torch
 from platformdirs import user_cache_path
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from negmeta_utils import digests
 
+ROOT = Path(__file__).resolve().parents[1]  # the clone, where this is one
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 TEMPORARY = ".negmeta-"  # how the names of temporary folders begin
 LOCK = ".lock"
 _held: dict[Path, IO] = {}  # folders of this process alone, with their locks
+
+
+def now() -> str:
+    """The time of day in UTC, as records hold it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -206,12 +207,13 @@ def write_json(path: Path, content: dict) -> None:
 def read_json(path: Path) -> dict:
     """What `write_json` wrote. Raises ValueError where `path` is not that, FileNotFoundError."""
     digests.check(path)
-    content = _parsed(path.read_bytes(), path)
+    content = parsed(path.read_bytes(), path)
     del content[digests.KEY]
     return content
 
 
-def _parsed(text: str | bytes, path: Path) -> dict:
+def parsed(text: str | bytes, path: Path) -> dict:
+    """JSON with a digest, from `path`. Raises ValueError where it is not that."""
     try:
         content = json.loads(text)
     except ValueError as error:
@@ -219,78 +221,3 @@ def _parsed(text: str | bytes, path: Path) -> dict:
     if not isinstance(content, dict) or digests.KEY not in content:
         raise ValueError(f"{path}: not a JSON object of this package; {digests.AGAIN}")
     return content
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """As Parquet, without the index."""
-    content = pyarrow.Table.from_pandas(table, preserve_index=False)
-    with replacing(path) as temporary:
-        with pyarrow.parquet.ParquetWriter(temporary, content.schema, compression="zstd") as file:
-            file.write_table(content)
-            file.add_key_value_metadata({digests.KEY: digests.EMPTY})
-        digests.seal(temporary)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """What `write_table` wrote. Raises ValueError where `path` is not that, FileNotFoundError."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such table; name a folder that holds one")
-    digests.check(path)
-    try:
-        return pd.read_parquet(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not a table ({reason}); {digests.AGAIN}") from error
-
-
-def digest_of(table: pd.DataFrame) -> str:
-    """Of a table's columns and rows, 64 hexadecimals; the same before writing and after reading,
-    and with every version of pandas, whose own hashes of categories are not."""
-    digest = hashlib.sha256(json.dumps(list(table)).encode())
-    for _, column in table.items():
-        if pd.api.types.is_numeric_dtype(column):
-            values = column.to_numpy("<f8", na_value=np.nan)
-        else:
-            codes, words = pd.factorize(column)  # words in the order in which they come
-            digest.update(json.dumps([str(word) for word in words]).encode())
-            values = codes.astype("<i8")
-        digest.update(np.ascontiguousarray(values))
-    return digest.hexdigest()
-
-
-def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metadata: dict) -> str:
-    """Named groups of tensors and JSON-able metadata, as safetensors. Returns the file's digest."""
-    flat = {
-        f"{group}/{name}": tensor.detach().cpu().contiguous()
-        for group, tensors in groups.items()
-        for name, tensor in tensors.items()
-    }
-    whole = {digests.KEY: digests.EMPTY, **metadata}
-    with replacing(path) as temporary:
-        try:
-            save_file(flat, temporary, {"json": json.dumps(whole)})
-        except SafetensorError as error:  # what it makes of a full disk, for one
-            raise OSError(f"{path}: cannot be written ({error}); make room there") from error
-        return digests.seal(temporary)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
-    """What `write_tensors` wrote: groups on the CPU, and the metadata. safetensors orders its
-    tensors by itself; the metadata's `order` is not needed because names carry the meaning.
-
-    Raises ValueError where `path` is not such a file, FileNotFoundError.
-    """
-    digests.check(path)
-    groups: dict[str, dict[str, torch.Tensor]] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = _parsed(file.metadata()["json"], path)
-            for key in file.keys():  # noqa: SIM118 (not a dictionary)
-                group, _, name = key.partition("/")
-                groups.setdefault(group, {})[name] = file.get_tensor(key)
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not a checkpoint of this package ({error}); {digests.AGAIN}"
-        ) from error
-    del metadata[digests.KEY]
-    return groups, metadata

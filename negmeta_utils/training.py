@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import objective, runs, storage
+from negmeta_utils import files, objective, runs, storage
 from negmeta_utils.adaptation import METHODS, constrained
 from negmeta_utils.checkpoints import (
     State,
@@ -37,6 +37,7 @@ from negmeta_utils.engine.device import memory_named
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
 from negmeta_utils.networks.catalogue import fingerprint
 from negmeta_utils.objective import evaluate
+from negmeta_utils.parameters import BEST
 from negmeta_utils.rates import summarise_rates, table_of_rates
 
 SNAPSHOTS = 20  # of every single rate in a training, at most
@@ -204,7 +205,7 @@ def note_validation(
         state.scheduler.step(loss)
     if loss < state.best_loss:
         state.best_loss = loss
-        keep(state, directory, config.method, runs.BEST)
+        keep(state, directory, config.method, BEST)
 
 
 def record_rates(config: TrainConfig, state: State) -> None:
@@ -249,7 +250,7 @@ def new_manifest(config: TrainConfig, device: torch.device, splits: dict[str, Im
             **runs.environment(device),
             "kernels": objective.kernels(config, splits["train"]),
         },
-        "started": runs.now(),
+        "started": storage.now(),
     }
 
 
@@ -275,13 +276,13 @@ def _finish(
                 f"{directory}: the loss of test episode {np.isfinite(loss).argmin()} is not finite "
                 f"after meta-update {state.update}; lower outer_lr or inner_lr, in another folder"
             )
-        storage.write_table(
+        files.write_table(
             directory / "accuracy.parquet", pd.DataFrame({"loss": loss, "accuracy": accuracy})
         )
         results["test_accuracy"] = float(accuracy.mean())
         results["test_episodes"] = config.test_episodes
         results["seconds_testing"] = round(time.monotonic() - started, 1)
-    storage.write_tensors(
+    files.write_tensors(
         directory / "model.safetensors", {"params": state.params, "alpha": alpha}, {}
     )
     ended = {"status": "complete", "results": results, "files": runs.file_digests(directory)}

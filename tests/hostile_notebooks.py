@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from hostile import Case
 
-from negmeta_utils import runs, storage
+from negmeta_utils import files, runs, storage
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
@@ -72,15 +72,15 @@ def cut(path):
 
 
 def of_another_network(path):
-    groups, metadata = storage.read_tensors(path)
+    groups, metadata = files.read_tensors(path)
     metadata["run"]["parameters"]["n_filters"] = 64
-    storage.write_tensors(path, groups, metadata)
+    files.write_tensors(path, groups, metadata)
 
 
 def of_other_images(path):
-    groups, metadata = storage.read_tensors(path)
+    groups, metadata = files.read_tensors(path)
     metadata["run"]["data"]["val"]["fingerprint"] = "other"
-    storage.write_tensors(path, groups, metadata)
+    files.write_tensors(path, groups, metadata)
 
 
 def shipped_copy(folder, **changed):
@@ -112,7 +112,7 @@ def spoilt_manifest(folder):
 def without_columns(folder):
     (folder / "features").mkdir()
     table = pd.DataFrame({"method": ["maml"], "seed": [0]})
-    storage.write_table(folder / "features/features.parquet", table)
+    files.write_table(folder / "features/features.parquet", table)
     return [*notebook("04_statistics")(folder), "-y", f"features: ['{folder / 'features'}']"]
 
 
@@ -195,7 +195,7 @@ CASES = [
         ),
         (
             "a model for a checkpoint",
-            with_checkpoint(lambda path: storage.write_tensors(path, {"params": {}}, {})),
+            with_checkpoint(lambda path: files.write_tensors(path, {"params": {}}, {})),
             ("checkpoint.safetensors", "not the checkpoint of a training"),
         ),
         (

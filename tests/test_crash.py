@@ -23,7 +23,7 @@ from killing import (
     start,
 )
 
-from negmeta_utils import runs, storage, training
+from negmeta_utils import files, runs, storage, training
 from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
 
@@ -51,7 +51,7 @@ def test_a_training_killed_at_any_step_of_writing_ends_the_same(eventful, tmp_pa
             break
         assert process.exitcode == -signal.SIGKILL
         for path in folder.glob("[!.]*.parquet"):
-            storage.read_table(path)
+            files.read_table(path)
         train(eventful, folder)
         assert_same_results(tmp_path / "whole", folder)
     assert event > 20, "at least ten files were written"
@@ -86,7 +86,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint(eventful, tmp_path, monkeypa
             train(config, tmp_path / "run")
     assert "\n" not in str(raised.value)
     assert signal.getsignal(number) is handler
-    assert storage.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"] == 5
+    assert files.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"] == 5
     train(config, tmp_path / "run")
     assert_same_results(tmp_path / "whole", tmp_path / "run")
 
@@ -251,11 +251,11 @@ def test_what_is_not_finite_is_named_and_reaches_no_checkpoint(
     with pytest.raises(FloatingPointError, match=f"finite at meta-update {named};") as raised:
         train(config, folder)
     assert "\n" not in str(raised.value)
-    groups, metadata = storage.read_tensors(folder / "checkpoint.safetensors")
+    groups, metadata = files.read_tensors(folder / "checkpoint.safetensors")
     assert metadata["update"] == kept
     for group in groups.values():
         assert all(value.isfinite().all() for value in group.values())
-    assert storage.read_table(folder / "history.parquet")["update"].max() == kept
+    assert files.read_table(folder / "history.parquet")["update"].max() == kept
     assert not (folder / "model.safetensors").exists()
 
 
@@ -280,7 +280,7 @@ def test_an_evaluation_that_is_not_finite_hides_nothing(
     with pytest.raises(FloatingPointError, match=words):
         train(config, tmp_path / "run")
     assert storage.read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
-    kept = storage.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"]
+    kept = files.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"]
     assert kept == (4 if stream == "val" else 12)
 
 
@@ -343,10 +343,10 @@ def test_a_signal_to_a_notebook_leaves_a_checkpoint(tmp_path, receiver, number, 
     assert process.returncode > 0
     cells = nbformat.read(tmp_path / "executed.ipynb", 4).cells
     (error,) = (o for c in cells for o in c.get("outputs", []) if o.output_type == "error")
-    update = storage.read_tensors(folder / "checkpoint.safetensors")[1]["update"]
+    update = files.read_tensors(folder / "checkpoint.safetensors")[1]["update"]
     assert error.ename == kind
     assert f"{folder}: stopped after meta-update {update}, its checkpoint is kept" in error.evalue
-    assert storage.read_table(folder / "history.parquet")["update"].max() == update
+    assert files.read_table(folder / "history.parquet")["update"].max() == update
     assert not kernel.is_running()
     assert {path.name for path in folder.glob(".*")} == {".lock"}
 
@@ -357,4 +357,4 @@ def test_a_notebook_whose_loss_is_not_finite_fails_and_says_when(tmp_path):
     assert process.returncode > 0
     assert last.startswith("FloatingPointError: ")
     assert "the loss stopped being finite at meta-update 2; the last checkpoint is from" in last
-    assert storage.read_tensors(tmp_path / "run/checkpoint.safetensors")[1]["update"] == 1
+    assert files.read_tensors(tmp_path / "run/checkpoint.safetensors")[1]["update"] == 1

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import digests, evaluation, resumable, runs, storage, training
+from negmeta_utils import digests, evaluation, files, resumable, runs, storage, training
 from negmeta_utils.training import train
 
 FLIPS = 6  # of one bit each, in every file
@@ -110,9 +110,9 @@ def test_what_was_not_changed_is_taken(config, whole, half, copy):
 
 def edited(path, change):
     """A checkpoint written anew after `change` of its groups and metadata: its digest is right."""
-    groups, metadata = storage.read_tensors(path)
+    groups, metadata = files.read_tensors(path)
     change(groups, metadata)
-    storage.write_tensors(path, groups, metadata)
+    files.write_tensors(path, groups, metadata)
 
 
 def first_rows(table, update):
@@ -134,7 +134,7 @@ def first_rows(table, update):
 )
 def test_a_table_of_another_time_than_the_checkpoint_is_refused(config, half, copy, name, change):
     path = copy(half) / f"{name}.parquet"
-    storage.write_table(path, change(storage.read_table(path)))
+    files.write_table(path, change(files.read_table(path)))
     assert "not those of the checkpoint" in refused(path, lambda: train(config, path.parent))
 
 
@@ -198,14 +198,14 @@ def test_a_manifest_edited_by_hand_is_refused(whole, copy):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"PAR1", b"negmeta-sha256:"])
-@pytest.mark.parametrize("read", [storage.read_json, storage.read_table, storage.read_tensors])
+@pytest.mark.parametrize("read", [storage.read_json, files.read_table, files.read_tensors])
 def test_what_this_package_did_not_write_is_named(tmp_path, content, read):
     path = tmp_path / "file"
     path.write_bytes(content)
     refused(path, lambda: read(path))
 
 
-@pytest.mark.parametrize("read", [storage.read_json, storage.read_table, storage.read_tensors])
+@pytest.mark.parametrize("read", [storage.read_json, files.read_table, files.read_tensors])
 def test_a_whole_file_of_another_kind_is_named(tmp_path, read):
     path = tmp_path / "file"
     path.write_text(f"[{digests.EMPTY}]")
@@ -217,8 +217,8 @@ def test_episodes_kept_twice_are_refused(run, tiny_data, tmp_path):
     images = evaluation.shared_test_images([run], str(tiny_data))
     resumable.evaluate_resumably(run, images, 3, 0, tmp_path)
     (path,) = tmp_path.iterdir()
-    table = storage.read_table(path)
-    storage.write_table(path, pd.concat([table, table]))
+    table = files.read_table(path)
+    files.write_table(path, pd.concat([table, table]))
     refused(path, lambda: resumable.evaluate_resumably(run, images, 6, 0, tmp_path))
 
 
@@ -247,10 +247,8 @@ def test_a_tables_digest_is_of_its_values_alone(tmp_path):
         + struct.pack("<3q", 0, 1, 0)
         + struct.pack("<3d", 0.5, np.nan, -1)
     )
-    assert storage.digest_of(table) == hashlib.sha256(content).hexdigest()
-    storage.write_table(tmp_path / "table.parquet", table)
-    assert storage.digest_of(storage.read_table(tmp_path / "table.parquet")) == (
-        storage.digest_of(table)
-    )
+    assert files.digest_of(table) == hashlib.sha256(content).hexdigest()
+    files.write_table(tmp_path / "table.parquet", table)
+    assert files.digest_of(files.read_table(tmp_path / "table.parquet")) == (files.digest_of(table))
     table.loc[1, "name"] = "b"
-    assert storage.digest_of(table) != hashlib.sha256(content).hexdigest()
+    assert files.digest_of(table) != hashlib.sha256(content).hexdigest()

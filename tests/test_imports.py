@@ -4,6 +4,8 @@ Imports are read from the source, those inside functions too.
 """
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 
 import pytest
@@ -66,6 +68,16 @@ def test_evidence_knows_nothing_but_itself():
 def test_torch_is_not_imported_in(name):
     for module in of_room(name):
         assert not [n for n in IMPORTS[module] if n.split(".")[0] == "torch"], module
+
+
+@pytest.mark.parametrize("name", ["execute", "status"])
+def test_what_executes_and_watches_notebooks_loads_no_torch(name):
+    """Each of a study's workers would take seconds and 500 MB for it."""
+    code = (
+        f"import sys, negmeta_utils.studies.{name}; print({{'torch', 'pandas'}} & {{*sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize("name", ["studies", "explore", "questions"])

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import runs, storage, training
+from negmeta_utils import files, runs, training
 from negmeta_utils.data import datasets
 from negmeta_utils.evidence.learned_rates import each_network, table_1
 from negmeta_utils.evidence.quantities import by_network, changes
@@ -101,7 +101,7 @@ def test_networks_of_one_run_do_not_pass_for_several_seeds(trained, tmp_path):
     with pytest.raises(ValueError, match="runs: run@best and run are of one training; name one"):
         runs.load_runs(names)
     rates = pd.concat([network.rates() for network in runs.load_runs(names, several=True)])
-    storage.write_table(tmp_path / "rates.parquet", rates)
+    files.write_table(tmp_path / "rates.parquet", rates)
     with pytest.raises(ValueError, match="of several networks of one training"):
         runs.read_tables([str(tmp_path)], "rates.parquet")
 

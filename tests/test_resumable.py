@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import resumable, runs, storage
+from negmeta_utils import files, resumable, runs
 from negmeta_utils.evaluation import evaluate_features, shared_test_images
 from negmeta_utils.resumable import evaluate_resumably, forget
 
@@ -83,7 +83,7 @@ def shipped(run, images, tmp_path, monkeypatch):
     shutil.copytree(run.directory, tmp_path / "shipped" / "a-run")
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "shipped")
     table = evaluate_features(run, images, 7)
-    storage.write_table(tmp_path / "shipped" / "a-run" / "features.parquet", table)
+    files.write_table(tmp_path / "shipped" / "a-run" / "features.parquet", table)
     return runs.load_run("a-run"), table
 
 
@@ -121,7 +121,7 @@ def test_what_does_not_come_with_a_run_is_evaluated(shipped, run, images, tmp_pa
 
 def test_a_table_in_the_folder_of_a_run_of_ones_own_is_not_taken(run, tmp_path, tiny_data):
     shutil.copytree(run.directory, tmp_path / "own")
-    storage.write_table(tmp_path / "own" / "features.parquet", pd.DataFrame({"a": [1]}))
+    files.write_table(tmp_path / "own" / "features.parquet", pd.DataFrame({"a": [1]}))
     own = runs.load_run(tmp_path / "own")
     table = table_of([own], 3, 0, tmp_path / "own", str(tiny_data))
     assert list(table["episode"]) == [0, 1, 2]

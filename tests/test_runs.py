@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import runs, storage
+from negmeta_utils import files, runs, storage
 from negmeta_utils.engine.device import resolve_device
 
 
@@ -18,8 +18,8 @@ def test_tensors_and_metadata_come_back_as_they_went(tmp_path):
         "params": {"conv1.weight": torch.rand(2, 3), "b": torch.tensor(1.5)},
         "alpha": {"conv1.weight": torch.rand(3, 2).T},
     }
-    storage.write_tensors(tmp_path / "a.safetensors", groups, {"update": 7, "best": float("inf")})
-    back, metadata = storage.read_tensors(tmp_path / "a.safetensors")
+    files.write_tensors(tmp_path / "a.safetensors", groups, {"update": 7, "best": float("inf")})
+    back, metadata = files.read_tensors(tmp_path / "a.safetensors")
     assert metadata == {"update": 7, "best": float("inf")}
     assert {g: set(t) for g, t in back.items()} == {g: set(t) for g, t in groups.items()}
     for group, tensors in groups.items():
@@ -30,16 +30,16 @@ def test_tensors_and_metadata_come_back_as_they_went(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
 def test_a_broken_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "checkpoint.safetensors"
-    storage.write_tensors(path, {"params": {"w": torch.rand(100)}}, {})
+    files.write_tensors(path, {"params": {"w": torch.rand(100)}}, {})
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
     with pytest.raises(ValueError, match="not (a whole file|what was written)") as raised:
-        storage.read_tensors(path)
+        files.read_tensors(path)
     assert str(path) in str(raised.value)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "table.parquet"
-    storage.write_table(path, pd.DataFrame({"a": [1]}))
+    files.write_table(path, pd.DataFrame({"a": [1]}))
     with pytest.raises(RuntimeError), storage.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
@@ -51,8 +51,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     "write",
     [
         lambda path: storage.write_json(path, {"a": "b" * 10_000}),
-        lambda path: storage.write_table(path, pd.DataFrame({"a": np.random.rand(10_000)})),
-        lambda path: storage.write_tensors(path, {"params": {"w": torch.rand(10_000)}}, {}),
+        lambda path: files.write_table(path, pd.DataFrame({"a": np.random.rand(10_000)})),
+        lambda path: files.write_tensors(path, {"params": {"w": torch.rand(10_000)}}, {}),
     ],
     ids=["json", "table", "tensors"],
 )
@@ -74,10 +74,10 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, write):
 @pytest.mark.parametrize("content", [b"", b"PAR1", None])
 def test_a_broken_table_is_named(tmp_path, content):
     path = tmp_path / "history.parquet"
-    storage.write_table(path, pd.DataFrame({"a": [1]}))
+    files.write_table(path, pd.DataFrame({"a": [1]}))
     path.write_bytes(path.read_bytes()[:-20] if content is None else content)
     with pytest.raises(ValueError, match="history.parquet: not (a whole|what was)") as raised:
-        storage.read_table(path)
+        files.read_table(path)
     assert "\n" not in str(raised.value)
 
 
@@ -149,7 +149,7 @@ def test_there_are_shipped_runs():
 def test_tables_of_several_folders_are_joined(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        storage.write_table(tmp_path / name / "t.parquet", pd.DataFrame({"from": [name]}))
+        files.write_table(tmp_path / name / "t.parquet", pd.DataFrame({"from": [name]}))
     folders = [str(tmp_path / name) for name in ("a", "b")]
     assert runs.read_tables(folders, "t.parquet")["from"].tolist() == ["a", "b"]
     with pytest.raises(FileNotFoundError, match="no such table"):
@@ -178,8 +178,8 @@ def test_files_are_as_readable_as_the_umask_says(tmp_path, umask):
     before = os.umask(umask)
     try:
         storage.write_json(tmp_path / "a.json", {})
-        storage.write_table(tmp_path / "a.parquet", pd.DataFrame({"a": [1]}))
-        storage.write_tensors(tmp_path / "a.safetensors", {"a": {"b": torch.zeros(2)}}, {})
+        files.write_table(tmp_path / "a.parquet", pd.DataFrame({"a": [1]}))
+        files.write_tensors(tmp_path / "a.safetensors", {"a": {"b": torch.zeros(2)}}, {})
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from negmeta_utils import adaptation, checkpoints, runs, storage, training
+from negmeta_utils import adaptation, checkpoints, files, runs, training
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data import datasets
 from negmeta_utils.engine.adam import Adam
@@ -140,7 +140,7 @@ def test_positive_rates_stay_positive_where_free_ones_do_not(tiny_config, tmp_pa
 
 @pytest.mark.slow
 def test_a_prototypical_network_learns_without_its_linear_layer(tiny_config, tmp_path):
-    config = replace(tiny_config, method="protonet", n_updates=40, n_filters=32, test_episodes=60)
+    config = replace(tiny_config, method="protonet", n_updates=40, test_episodes=60)
     run = train(config, tmp_path / "run")
     fresh = init_params(config.seed, 3, run.parameters["image_size"], config.n_way, 32)
     torch.testing.assert_close(run.params["logits.weight"], fresh["logits.weight"])
@@ -182,7 +182,9 @@ def test_the_last_line_on_progress_tells_the_accuracy_of_the_last_update(
 
 @pytest.mark.slow
 def test_a_model_learns_to_tell_the_colours_apart(tiny_config, tmp_path):
-    run = train(replace(tiny_config, n_updates=40, n_filters=32, test_episodes=60), tmp_path / "run")
+    run = train(
+        replace(tiny_config, n_updates=40, n_filters=32, test_episodes=60), tmp_path / "run"
+    )
     assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
 
 
@@ -213,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
     config = replace(tiny_config, outer_lr=1e30, n_updates=20, checkpoint_every=1)
     with pytest.raises(FloatingPointError, match="stopped being finite at meta-update"):
         train(config, tmp_path / "run")
-    groups, metadata = storage.read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    groups, metadata = files.read_tensors(tmp_path / "run" / "checkpoint.safetensors")
     assert metadata["update"] >= 1
     assert not (tmp_path / "run" / "model.safetensors").exists()
     with pytest.raises(FileNotFoundError, match="no finished run there"):

@@ -14,6 +14,7 @@ import torch
 from negmeta_utils.evaluation import evaluate_adaptations, shared_test_images
 from negmeta_utils.evidence.contrasts import DOWN, UNDECIDED, UP, change_grids, equivalence
 from negmeta_utils.evidence.intervals import interval_over_episodes
+from negmeta_utils.files import read_table, write_table
 from negmeta_utils.plots import questions, style
 from negmeta_utils.questions.interventions import (
     AS_LEARNED,
@@ -23,7 +24,6 @@ from negmeta_utils.questions.interventions import (
     adaptations,
 )
 from negmeta_utils.runs import EVAL_SEED, load_run
-from negmeta_utils.storage import read_table, write_table
 
 SHOWN = (
     AS_LEARNED, WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG, "absolute value", "signs shuffled",

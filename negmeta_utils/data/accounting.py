@@ -101,7 +101,7 @@ def in_words(listed: list[LeftOut]) -> str:
 
 
 def lacking(dataset: Dataset, splits: dict[str, Split]) -> str:
-    """Where the splits have fewer classes or images than were published, in one line; else empty."""
+    """Where the splits have fewer classes or images than published, in one line; else empty."""
     each = []
     for split, n_classes in zip(SPLITS, dataset.published[0], strict=False):
         content, n_images = splits[split], n_classes * dataset.published[1]

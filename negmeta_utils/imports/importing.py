@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from negmeta_utils import runs, storage
+from negmeta_utils import files, runs, storage
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.datasets import find_dataset
@@ -255,7 +255,7 @@ def _manifest(
         "imported": imported,
         "parameters": parameters,
         **({"network": own} if own else {}),
-        "started": runs.now(),
+        "started": storage.now(),
     }
 
 
@@ -268,9 +268,9 @@ def _write(out: Path, manifest: dict, network: Network, params: Params, alpha: P
         update = manifest["parameters"]["n_updates"] or END
         full = {name: alpha[name].expand(value.shape) for name, value in params.items()}
         seed = manifest["parameters"]["seed"]
-        storage.write_table(out / "rates.parquet", summarise_rates(full, seed, update, network))
+        files.write_table(out / "rates.parquet", summarise_rates(full, seed, update, network))
         precision = manifest["parameters"]["inner_lr"] / 100
-        storage.write_table(out / "every_rate.parquet", table_of_rates(full, update, precision))
+        files.write_table(out / "every_rate.parquet", table_of_rates(full, update, precision))
         groups = {"params": params, "alpha": alpha}
-        storage.write_tensors(out / "model.safetensors", groups, {"update": update})
+        files.write_tensors(out / "model.safetensors", groups, {"update": update})
         storage.write_json(file, manifest)

@@ -4,6 +4,8 @@ The folder has a lock, held by the process that executes the job and, by inherit
 kernel. So two studies at once do a job once, and where a process is killed the next one waits
 until the kernel it left behind is gone too: kernels look every second whether their parent lives.
 The system releases the lock with the last of its holders; no file has to be cleaned up.
+
+Dask's workers import this module, once each: it loads no torch, which takes seconds and 500 MB.
 """
 
 import asyncio
@@ -19,13 +21,13 @@ from pathlib import Path
 
 import papermill
 import psutil
-from distributed import Worker
+from distributed import Worker, WorkerPlugin
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from negmeta_utils import runs, storage
+from negmeta_utils import storage
 from negmeta_utils.data import scratch
-from negmeta_utils.studies import kernels
+from negmeta_utils.studies import interruption, kernels
 from negmeta_utils.studies.planning import Job, is_complete, results_in
 
 LOCK = ".job.lock"
@@ -44,6 +46,14 @@ class Result:
     error: str = ""
 
 
+class IgnoreSignals(WorkerPlugin):
+    """Ctrl-C reaches every process of a terminal, and SIGTERM every one of a batch job; only the
+    study's own acts on it, in order."""
+
+    def setup(self, worker: Worker) -> None:
+        interruption.ignore_in_workers()
+
+
 def execute(job: Job, folder: Path) -> Result:
     """Execute `job` in `folder` unless it is complete there; waits for another process that does.
 
@@ -57,7 +67,7 @@ def execute(job: Job, folder: Path) -> Result:
         (folder / "job.json").unlink(missing_ok=True)
         attempt = {
             "key": job.key,
-            "started": runs.now(),
+            "started": storage.now(),
             "host": platform.node(),
             "worker": os.getpid(),
         }
@@ -73,7 +83,7 @@ def execute(job: Job, folder: Path) -> Result:
             # An interruption is no failure: the job is still to come.
             if not error.startswith("KeyboardInterrupt"):
                 storage.write_json(
-                    folder / ATTEMPT, attempt | {"ended": runs.now(), "error": error}
+                    folder / ATTEMPT, attempt | {"ended": storage.now(), "error": error}
                 )
             return Result("failed", seconds, error)
         record = {
@@ -81,7 +91,7 @@ def execute(job: Job, folder: Path) -> Result:
             "parameters": job.parameters,
             "needs": list(job.needs),
             "seconds": seconds,
-            "ended": runs.now(),
+            "ended": storage.now(),
             "files": results_in(folder),
         }
         storage.write_json(folder / "job.json", attempt | record)

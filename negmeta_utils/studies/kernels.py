@@ -11,7 +11,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from traitlets import Integer, Unicode
 
-from negmeta_utils import runs
+from negmeta_utils import parameters, storage
 
 MODULE = "negmeta_utils.studies.kernel"
 OPTIONS = ("--IPKernelApp.log_level=50", "--InteractiveShellApp.ignore_cwd=True")
@@ -45,7 +45,7 @@ class StudyKernelManager(AsyncKernelManager):
     async def start_kernel(self, **settings: Any) -> None:
         settings["extra_arguments"] = [*settings.get("extra_arguments", ()), *OPTIONS]
         settings["env"] = environment(settings.get("env") or dict(os.environ), self.profiles)
-        settings["env"][runs.PROGRESS_FILE] = self.progress
+        settings["env"][parameters.PROGRESS_FILE] = self.progress
         Path(self.profiles).mkdir(exist_ok=True)
         for name in ("sitecustomize.py", "usercustomize.py"):
             Path(self.profiles, name).write_text(customize(sys.path))
@@ -65,7 +65,7 @@ def environment(users: dict[str, str], profiles: str) -> dict[str, str]:
         for name, value in users.items()
         if name in HARMLESS or not name.startswith(LEFT_OUT)
     }
-    own = [] if str(runs.ROOT) == sysconfig.get_path("purelib") else [str(runs.ROOT)]
+    own = [] if str(storage.ROOT) == sysconfig.get_path("purelib") else [str(storage.ROOT)]
     # `profiles` comes first, for its sitecustomize.py, and then this very package.
     path = [profiles, *own, *filter(None, [users.get("PYTHONPATH")])]
     return kept | {

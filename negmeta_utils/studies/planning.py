@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 
 from negmeta_utils import storage
-from negmeta_utils.runs import BEST
+from negmeta_utils.parameters import BEST
 from negmeta_utils.studies.study_file import as_list, references
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from jinja2 import Environment
 from markupsafe import Markup
 
-from negmeta_utils import runs, storage
+from negmeta_utils import files, runs, storage
 from negmeta_utils.plots import paper, style
 from negmeta_utils.studies import harmless_html, planning
 from negmeta_utils.studies.report_figures import drawn, from_markdown, plots
@@ -168,7 +168,7 @@ def together(found: list[dict], group: list[Job]) -> list[dict]:
     if len(group) == 1 or not all(path.is_file() for path in paths):
         return found
     histories = [
-        storage.read_table(path).assign(
+        files.read_table(path).assign(
             method=job.manifest["parameters"]["method"], seed=job.manifest["parameters"]["seed"]
         )
         for path, job in zip(paths, group, strict=True)

@@ -15,19 +15,17 @@ from pathlib import Path
 
 import dask
 import torch
-from distributed import (
-    Client,
-    Future,
-    KilledWorker,
-    LocalCluster,
-    Worker,
-    WorkerPlugin,
-    as_completed,
-)
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 
 from negmeta_utils.engine.device import cores, resolve_device
 from negmeta_utils.studies import interruption
-from negmeta_utils.studies.execute import Result, execute, interrupt_kernels, stop_kernels
+from negmeta_utils.studies.execute import (
+    IgnoreSignals,
+    Result,
+    execute,
+    interrupt_kernels,
+    stop_kernels,
+)
 from negmeta_utils.studies.planning import Job, is_complete, write_plan
 
 LOCAL = {  # settings of a cluster on this machine
@@ -67,14 +65,6 @@ class Outcome:
             "failed": "FAILED",
         }
         return words[result.state]
-
-
-class IgnoreSignals(WorkerPlugin):
-    """Ctrl-C reaches every process of a terminal, and SIGTERM every one of a batch job; only the
-    study's own acts on it, in order."""
-
-    def setup(self, worker: Worker) -> None:
-        interruption.ignore_in_workers()
 
 
 def run_study(

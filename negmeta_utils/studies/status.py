@@ -83,7 +83,9 @@ def _training(folder: Path, running: float) -> tuple[str, float | None]:
     if not path.is_file():
         return "", None
     n_updates = storage.read_json(folder / "manifest.json")["parameters"]["n_updates"]
-    _, saved = storage.read_tensors(path)
+    from negmeta_utils.files import read_tensors  # torch takes seconds
+
+    _, saved = read_tensors(path)
     since = min(running, time.time() - path.stat().st_mtime)
     left = (n_updates - saved["update"]) * saved["seconds"] / saved["update"] - since
     return f", meta-update {saved['update']} of {n_updates}", max(0.0, left)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import storage, training
+from negmeta_utils import files, training
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import Episodes, ImageSet
@@ -90,7 +90,7 @@ def _resolved(configs):
 
 
 def _tables(directory):
-    return {name: storage.read_table(directory / f"{name}.parquet")
+    return {name: files.read_table(directory / f"{name}.parquet")
             for name in ("history", "rates", "every_rate")}  # fmt: skip
 
 
@@ -121,11 +121,11 @@ def test_they_go_on_from_where_they_were(tmp_path, by_cpu, splits):
     configs = _resolved(CONFIGS[1:2])
     together.train_together(configs, [tmp_path / "whole"], splits, device="cpu")
     together.train_together(configs, [tmp_path / "halves"], splits, device="cpu", seconds=0)
-    half = storage.read_tensors(tmp_path / "halves" / "checkpoint.safetensors")[1]
+    half = files.read_tensors(tmp_path / "halves" / "checkpoint.safetensors")[1]
     assert half["update"] == 2
     together.train_together(configs, [tmp_path / "halves"], splits, device="cpu")
     whole, halves = (
-        storage.read_tensors(tmp_path / name / "checkpoint.safetensors")[0]
+        files.read_tensors(tmp_path / name / "checkpoint.safetensors")[0]
         for name in ("whole", "halves")
     )
     for kind, tensors in whole.items():

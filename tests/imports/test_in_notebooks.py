@@ -10,8 +10,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from oracles import Oracle, blocks, named
 
 from negmeta_utils.evaluation import shared_test_images
+from negmeta_utils.files import read_table
 from negmeta_utils.imports.importing import import_run
-from negmeta_utils.storage import read_table
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 WIDTH = 4

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from negmeta_utils import storage
+from negmeta_utils import files, storage
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS
 from negmeta_utils.questions.recipes import (
     CHOICES,
@@ -31,7 +31,7 @@ def training(folder, factors, signs, method="meta-sgd", **given):
         rows["std"] *= factor
         rows["mean"] *= sign
         tables.append(rows)
-    storage.write_table(folder / "rates.parquet", pd.concat(tables))
+    files.write_table(folder / "rates.parquet", pd.concat(tables))
     return str(folder)
 
 

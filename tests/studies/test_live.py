@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from negmeta_utils import notebook, runs
+from negmeta_utils import notebook, parameters
 from negmeta_utils.studies import live
 from negmeta_utils.studies.execute import PROGRESS
 from negmeta_utils.studies.planning import Job, write_plan
@@ -45,7 +45,7 @@ def test_the_line_of_a_running_job_is_shown(study, monkeypatch, capsys, stream):
 
 def test_a_notebook_tells_its_progress_to_its_study(tmp_path, monkeypatch):
     (tmp_path / "train-0").mkdir()
-    monkeypatch.setenv(runs.PROGRESS_FILE, str(tmp_path / "train-0" / PROGRESS))
+    monkeypatch.setenv(parameters.PROGRESS_FILE, str(tmp_path / "train-0" / PROGRESS))
     monkeypatch.setattr(notebook, "display", Mock())
     notebook.progress()("meta-update 3 of 9")
     assert live.running(tmp_path, ["train-0", "train-1"]) == {"train-0": "meta-update 3 of 9"}

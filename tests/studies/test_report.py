@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
-from negmeta_utils import runs, storage
+from negmeta_utils import files, runs, storage
 from negmeta_utils.plots import style
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.studies import cli, planning, report, study_file
@@ -174,7 +174,7 @@ def test_a_verdict_that_does_not_survive_holm_says_so(results):
 def test_several_trainings_are_one_figure(results):
     for name in ("train-maml-0", "train-maml-1"):
         history = {"update": range(1, 301), "val_accuracy": [None] * 299 + [0.5]}
-        storage.write_table(results / name / "history.parquet", pd.DataFrame(history))
+        files.write_table(results / name / "history.parquet", pd.DataFrame(history))
     write(results)
     (figure5, *_) = soup_of(results).find(id="figures").find_all("figure")
     (image,) = figure5.find_all("img")

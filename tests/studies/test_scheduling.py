@@ -18,7 +18,7 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
-from negmeta_utils import storage
+from negmeta_utils import files, storage
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.studies import cli, interruption, planning, scheduling, status, study_file
 from negmeta_utils.training import train
@@ -69,7 +69,7 @@ def same(a: Path, b: Path) -> bool:
         folders = [c for c in table if table[c].astype(str).str.contains(str(a.parents[1])).any()]
         return table.drop(columns=folders).equals(pd.read_parquet(b).drop(columns=folders))
     if a.suffix == ".safetensors":
-        (tensors, about), (others, about_others) = storage.read_tensors(a), storage.read_tensors(b)
+        (tensors, about), (others, about_others) = files.read_tensors(a), files.read_tensors(b)
         torch.testing.assert_close(tensors, others, rtol=0, atol=0)
         return without_times(about) == without_times(about_others)
     if a.suffix == ".ipynb":

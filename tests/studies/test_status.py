@@ -7,7 +7,7 @@ import time
 import pytest
 import small_studies
 
-from negmeta_utils import storage
+from negmeta_utils import files, storage
 from negmeta_utils.studies import cli, execute, planning, status, study_file
 
 KEYS = {"host": "here", "worker": 1}
@@ -81,7 +81,7 @@ def test_a_running_training_is_judged_by_its_checkpoint(planned, leave):
     folder = out / "n-0"
     storage.write_json(folder / "manifest.json", {"parameters": {"n_updates": 400}})
     saved = {"update": 100, "seconds": 800.0}
-    storage.write_tensors(folder / "checkpoint.safetensors", {}, saved)
+    files.write_tensors(folder / "checkpoint.safetensors", {}, saved)
     before = time.time() - 100
     os.utime(folder / "checkpoint.safetensors", (before, before))
     told, last = rows(out)
