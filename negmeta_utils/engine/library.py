@@ -1,6 +1,7 @@
 """C sources of this package as a library, compiled where it runs."""
 
 import ctypes
+import fcntl
 import functools
 import hashlib
 import os
@@ -64,11 +65,11 @@ def _library(bits: int) -> ctypes.CDLL | None:
         folder = _private(_place() / f"code-{os.getuid()}")
         path = folder / f"{key.hexdigest()}.so"
         if not _is_whole(path):
-            _clear_unused(folder)
-            with storage.replacing(path) as temporary:
-                _compile(command, [s for s in sources if s.suffix == ".c"], temporary)
-                with temporary.open("r+b") as file:
-                    file.write(hashlib.sha256(file.read()).digest())  # after all that is loaded
+            with (folder / storage.LOCK).open("a") as lock:  # one process compiles, others wait
+                storage.lock(lock, fcntl.LOCK_EX)
+                if not _is_whole(path):
+                    _clear_unused(folder)
+                    _make(path, command, [s for s in sources if s.suffix == ".c"])
         os.utime(path)
         return ctypes.CDLL(str(path))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -80,6 +81,14 @@ def _library(bits: int) -> ctypes.CDLL | None:
             stacklevel=3,
         )
         return None
+
+
+def _make(path: Path, command: list[str], sources: list[Path]) -> None:
+    """The library at `path`, its digest behind all that is loaded of it."""
+    with storage.replacing(path) as temporary:
+        _compile(command, sources, temporary)
+        with temporary.open("r+b") as file:
+            file.write(hashlib.sha256(file.read()).digest())
 
 
 def _place() -> Path:

@@ -5,6 +5,8 @@ import ctypes
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -74,6 +76,24 @@ def test_options_in_cc_change_no_digit(option, cache, tmp_path, monkeypatch):
     lost.restype, lost.argtypes = ctypes.c_float, [ctypes.c_float] * 2
     assert lost(1e8, 1) == 0
     assert torch.tensor([1e-39]).mul(1).item() > 0
+
+
+def test_processes_that_all_need_it_first_compile_it_once(cache, tmp_path):
+    """As the kernels of a study do that start together."""
+    wrapper = tmp_path / "slow"
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/log\nsleep 0.3\nexec cc "$@"\n')
+    wrapper.chmod(0o755)
+    code = (
+        "from pathlib import Path; from negmeta_utils.engine import library; "
+        f"library.SOURCES = Path({str(library.SOURCES)!r}); print(library.library().seven())"
+    )
+    own = {**os.environ, "CC": str(wrapper)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=own)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0].strip() for process in both] == ["7", "7"]
+    assert (tmp_path / "log").read_text().count("-shared") == 1
 
 
 def test_threads_that_all_need_it_first_compile_it_once(cache, monkeypatch):
