@@ -30,6 +30,19 @@ def test_a_notebook_is_as_the_repository_keeps_it(path):
     )
 
 
+@pytest.mark.parametrize(
+    "source, hidden",
+    [
+        ("import torch\nfrom math import (\n    pi,\n)", True),
+        ("import torch\ntorch.ones(1)", False),
+        ("%pip install x\nimport x", False),
+        ("# nothing", False),
+    ],
+)
+def test_cells_of_imports_alone_are_hidden(source, hidden):
+    assert tidy_notebooks.only_imports(source) == hidden
+
+
 @by_name
 def test_any_editor_opens_the_notebook(path):
     """VS Code and JupyterLab want a valid notebook, its kernel's name, and an id for every cell."""

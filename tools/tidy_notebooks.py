@@ -2,13 +2,15 @@
 
 A notebook loses what differs from one execution to the next though nothing changed. Outputs stay:
 nbval compares some, and readers see the others. Figures that text cells show are put into the
-notebook. Exit status 1 if a notebook was changed, as pre-commit wants it.
+notebook, and cells of imports alone are hidden. Exit status 1 if a notebook was changed, as
+pre-commit wants it.
 
 `--repository OWNER/NAME` says where on GitHub this copy lies, once, in CITATION.cff. Notebooks then
 get a Colab badge and the cell that installs the package there; without it they have neither.
 """
 
 import argparse
+import ast
 import re
 import sys
 from base64 import b64encode
@@ -68,6 +70,8 @@ def tidy(notebook: NotebookNode, name: str, repository: str | None) -> None:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
+            if only_imports(cell.source):
+                cell.metadata["jupyter"] = {"source_hidden": True}
             cell.outputs = steady_outputs(cell, tables)
         else:
             attach(cell)
@@ -90,6 +94,16 @@ def add_install(notebook: NotebookNode, repository: str | None) -> None:
         install = nbformat.v4.new_code_cell(source, id=INSTALL_ID)
         install.metadata["jupyter"] = {"source_hidden": True}
         notebook.cells.insert(1, install)
+
+
+def only_imports(source: str) -> bool:
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:  # a command of IPython's
+        return False
+    return bool(statements) and all(
+        isinstance(statement, (ast.Import, ast.ImportFrom)) for statement in statements
+    )
 
 
 def steady_outputs(cell: NotebookNode, tables: dict[str, str]) -> list[NotebookNode]:

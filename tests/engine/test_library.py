@@ -22,10 +22,10 @@ if shutil.which("cc") is None:
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache; the sources are one function that the loader calls, and one that says 7."""
+    """An empty cache; the sources are a function that says 7."""
     sources = tmp_path / "sources"
     sources.mkdir()
-    (sources / "small.c").write_text("void keep_memory(void) {}\nint seven(void) { return 7; }\n")
+    (sources / "small.c").write_text("int seven(void) { return 7; }\n")
     monkeypatch.setattr(library, "SOURCES", sources)
     monkeypatch.setenv("NEGMETA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(storage, "own_cache", lambda: tmp_path / "cache")
