@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
@@ -31,30 +32,33 @@ BEHIND = PALETTE[4]  # the paper's, where black is taken
 
 
 def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[str]) -> Figure:
-    """One episode: a row a class, support images left of the rule, query images right of it.
+    """One episode: a row a class, support images framed, query images right of them.
 
     support: [n_way, n_shot, channels, height, width], values in 0..1; query likewise.
     """
-    images = np.concatenate([support, query], axis=1)
-    n_way, columns = images.shape[:2]
-    figure, axes = plt.subplots(
-        n_way, columns, figsize=(0.75 * columns + 1.3, 0.78 * n_way + 0.3), squeeze=False
-    )
-    for row, name in enumerate(class_names):
-        for column in range(columns):
-            axis = axes[row, column]
-            axis.imshow(images[row, column].transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0)
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-            for spine in axis.spines.values():
-                spine.set(visible=True, color=PALETTE[0] if column < support.shape[1] else "none")
-                spine.set_linewidth(2.5)
-        label = axes[row, 0].set_ylabel(class_name(name), rotation=0, ha="right", va="center")
-        label.set_fontsize(8)
-        label.set_parse_math(False)  # a folder's name may hold dollars
-    axes[0, 0].set_title("support", fontsize=9)
-    axes[0, support.shape[1]].set_title("query", fontsize=9, loc="left")
-    figure.subplots_adjust(wspace=0.08, hspace=0.08)
+    images = np.concatenate([support, query], axis=1).transpose(0, 1, 3, 4, 2)
+    n_way, columns, height, width, channels = images.shape
+    gap = math.ceil(width / 8)  # pixels
+    # One picture of all: a subplot for each would take seconds.
+    whole = np.ones((n_way, columns, height + gap, width + gap, channels))
+    whole[:, :, :height, :width] = images
+    across = np.arange(columns) * (width + gap) - 0.5  # left edges; 0 is a pixel's centre
+    down = np.arange(n_way) * (height + gap) - 0.5
+    figure, axis = plt.subplots(figsize=(0.75 * columns + 1.3, 0.78 * n_way + 0.3))
+    together = whole.swapaxes(1, 2).reshape(n_way * (height + gap), -1, channels)[:-gap, :-gap]
+    axis.imshow(together[..., 0] if channels == 1 else together, cmap="gray", vmin=0, vmax=1)
+    for top in down:
+        for left in across[: support.shape[1]]:
+            frame = Rectangle((left, top), width, height, fill=False, clip_on=False)
+            axis.add_patch(frame).set(color=PALETTE[0], linewidth=2.5)
+    axis.set(xticks=[], yticks=down + height / 2)
+    for text in axis.set_yticklabels([class_name(name) for name in class_names], fontsize=8):
+        text.set_parse_math(False)  # a folder's name may hold dollars
+    axis.tick_params(length=0)
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    for name, left in (("support", across[0]), ("query", across[support.shape[1]])):
+        axis.text(left, -0.5 - gap, name, fontsize=9)
     return figure
 
 

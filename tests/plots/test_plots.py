@@ -149,11 +149,19 @@ def test_colours_differ_for_the_colour_blind(kind):
     assert red_and_green < 20, "the measure sees what the colour-blind do not"
 
 
-def test_an_episode_shows_every_image_once():
-    support, query = np.zeros((5, 1, 3, 8, 8)), np.ones((5, 4, 3, 8, 8))
-    figure = paper.episode_pictures(support, query, list("abcde"))
-    assert len(figure.axes) == 25
-    assert [axis.get_ylabel() for axis in figure.axes[::5]] == list("abcde")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_episode_shows_every_image_once_and_frames_the_support(channels):
+    images = np.random.default_rng(0).random((5, 6, channels, 8, 8))
+    (axis,) = paper.episode_pictures(images[:, :2], images[:, 2:], list("abcd$")).axes
+    shown = axis.get_images()[0].get_array().reshape(5 * 9 - 1, 6 * 9 - 1, channels)
+    for row, column in np.ndindex(5, 6):
+        here = shown[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
+        assert np.array_equal(here, images[row, column].transpose(1, 2, 0))
+    assert [text.get_text() for text in axis.get_yticklabels()] == list("abcd$")
+    assert axis.get_yticks().tolist() == [3.5, 12.5, 21.5, 30.5, 39.5]
+    framed = {(frame.get_x(), frame.get_y()) for frame in axis.patches}
+    assert framed == {(9 * column - 0.5, 9 * row - 0.5) for row in range(5) for column in range(2)}
+    assert [text.get_text() for text in axis.texts] == ["support", "query"]
 
 
 def levels(axis):
