@@ -16,6 +16,7 @@ from negmeta_utils.evaluation import (
     to_device,
 )
 from negmeta_utils.evidence.contrasts import change_grids, contrasts
+from negmeta_utils.evidence.learned_rates import table_1
 from negmeta_utils.networks.catalogue import network_of
 from negmeta_utils.networks.network import Params
 from negmeta_utils.parameters import check_numbers
@@ -76,6 +77,19 @@ def changes_over_steps(table: pd.DataFrame) -> pd.DataFrame:
     changes["x"] = changes["x"].astype(int)
     changes["line"] = [f"trained with {n} step{'s' * (n > 1)}" for n in changes["inner_steps"]]
     return changes
+
+
+def rates_over_steps(trained: list[Run]) -> pd.DataFrame:
+    """Table 1 of the runs of plain Meta-SGD for every number of inner steps in training, with that
+    number in front; empty where there is no such run."""
+    of_steps: dict[int, list[pd.DataFrame]] = {}
+    for run in trained:
+        if run.parameters["method"] == "meta-sgd":
+            of_steps.setdefault(run.parameters["inner_steps"], []).append(run.rates())
+    tables = {n: table_1(pd.concat(of_steps[n])) for n in sorted(of_steps)}
+    if not tables:
+        return pd.DataFrame()
+    return pd.concat(tables, names=["inner_steps"]).reset_index("inner_steps")
 
 
 def _judge_pair(engine: Engine, run: Run, adapted: Params, task: Episodes, other: Episodes) -> dict:

@@ -203,6 +203,37 @@ def test_notebook_1_opens_on_the_accuracies_of_the_longest_run():
         assert number in answer("01")
 
 
+def percents(shares: Iterable[float]) -> str:
+    return ", ".join(f"{100 * share:.0f}" for share in shares) + " %"
+
+
+def test_shares_of_negative_rates_in_answers_are_those_of_the_tables():
+    steps = pd.read_csv(FIGURES / "questions" / "inner_steps" / "rates.csv")
+    own = steps[steps["group"] == "weights+bias"].groupby("layer")["share_negative"]
+    for layer in ("conv1", "conv2", "logits"):
+        assert f"{layer} {percents(own.get_group(layer))}" in answer("07")
+    page = (ROOT / "docs" / "results.md").read_text()
+    both = " and ".join(percents(own.get_group(layer)) for layer in ("conv1", "conv2"))
+    assert f"({both} for 1" in page
+    most = [100 * own.get_group(layer).iloc[-1] for layer in ("conv3", "conv4")]
+    assert f"({most[0]:.0f} and {most[1]:.0f} % negative with ten steps)" in answer("07")
+    rates = pd.read_csv(FIGURES / "questions" / "datasets" / "rates.csv")
+    rates = rates[(rates["group"] == "weights+bias") & (rates["layer"] != "logits")]
+    names = {"omniglot": "Omniglot", "glyphs": "glyphs", "mini-imagenet": "Mini-ImageNet"}
+    for dataset, name in names.items():
+        shares = percents(rates.loc[rates["dataset"] == dataset, "share_negative"])
+        assert f"{name} {shares}" in answer("06")
+    of_omniglot = rates.loc[rates["dataset"] == "omniglot", "share_negative"]
+    for layer, share in zip(("conv1", "conv2", "conv3", "conv4"), of_omniglot, strict=True):
+        assert f"{100 * share:.0f} % of {layer}" in answer("05")
+
+
+def test_notebook_8_opens_on_the_accuracy_without_adaptation():
+    uses = questions("test_time/uses.parquet")
+    none = uses[uses["use"] == "no adaptation"].groupby("method")["accuracy"].mean() * 100
+    assert f"{none['maml']:.1f} % (MAML) and {none['meta-sgd']:.1f} % (Meta-SGD)" in answer("08")
+
+
 def test_notebook_10_opens_on_the_distances_at_the_end_of_training():
     table = pd.read_csv(FIGURES / "recipes" / "distances.csv")
     own = table[table["group"] == "weights+bias"].sort_values("distance", ignore_index=True)

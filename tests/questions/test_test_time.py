@@ -1,5 +1,7 @@
 """Ways of using a model against the features table and one task at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,8 +15,14 @@ from negmeta_utils.evaluation import (
     evaluate_features,
     prototype_accuracy,
 )
+from negmeta_utils.evidence.learned_rates import table_1
 from negmeta_utils.questions.interventions import AS_LEARNED, interventions
-from negmeta_utils.questions.test_time import changes_over_steps, evaluate_steps, evaluate_uses
+from negmeta_utils.questions.test_time import (
+    changes_over_steps,
+    evaluate_steps,
+    evaluate_uses,
+    rates_over_steps,
+)
 
 N = 6
 
@@ -117,3 +125,15 @@ def test_changes_over_steps_are_contrasts_of_each_number_of_steps(run, images):
     expected = 100 * (rows["same_after"] - rows["same_before"]).mean()
     found = changes[(changes["x"] == 2) & (changes["quantity"] == "on-task change")]
     assert found["points"].item() == pytest.approx(expected)
+
+
+def test_rates_by_inner_steps_are_those_of_meta_sgd(run):
+    one = replace(
+        run, manifest={**run.manifest, "parameters": {**run.parameters, "inner_steps": 1}}
+    )
+    maml = replace(run, manifest={"parameters": {**run.parameters, "method": "maml"}})
+    table = rates_over_steps([run, maml, one])
+    assert list(table["inner_steps"].unique()) == [1, run.parameters["inner_steps"]]
+    for _, own in table.groupby("inner_steps"):
+        assert own.drop(columns="inner_steps").equals(table_1(run.rates()))
+    assert rates_over_steps([maml]).empty
