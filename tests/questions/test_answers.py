@@ -81,8 +81,9 @@ def of_uses() -> Iterator[pd.DataFrame]:
 
 
 def of_methods() -> Iterator[pd.DataFrame]:
-    for (method, _), grid in grids(questions("features/features.parquet")).items():
-        yield contrasts({method: grid})
+    for name in ("features", "features_uniform"):
+        for (method, _), grid in grids(questions(f"{name}/features.parquet")).items():
+            yield contrasts({method: grid})
     backbones = pd.read_parquet(FIGURES / "backbones" / "backbones" / "features.parquet")
     yield from changes_by_dataset(backbones, LABELS).values()
     theory = pd.read_csv(FIGURES / "linear-theory" / "few-tasks" / "best_rates.csv")
@@ -223,6 +224,11 @@ def test_shares_of_negative_rates_in_answers_are_those_of_the_tables():
     for dataset, name in names.items():
         shares = percents(rates.loc[rates["dataset"] == dataset, "share_negative"])
         assert f"{name} {shares}" in answer("06")
+    uniform = pd.read_csv(FIGURES / "questions" / "alpha_uniform" / "table1.csv")
+    uniform = uniform[uniform["group"] == "weights+bias"]
+    means = ", ".join(f"{row.layer} {row.mean:+.3f}" for row in uniform.itertuples())
+    assert means in page
+    assert f"({percents(uniform['share_negative'][:4])} of the convolutions')" in page
     of_omniglot = rates.loc[rates["dataset"] == "omniglot", "share_negative"]
     for layer, share in zip(("conv1", "conv2", "conv3", "conv4"), of_omniglot, strict=True):
         assert f"{100 * share:.0f} % of {layer}" in answer("05")
