@@ -1,5 +1,5 @@
-"""The inner loop: MAML, first-order MAML, Meta-SGD, ANIL and BOIL, by nested automatic
-differentiation.
+"""The inner loop and the meta-gradient through it, written for reading: MAML, first-order MAML,
+Meta-SGD, ANIL and BOIL, by nested automatic differentiation (`engine="reference"`).
 
 All are one update, theta' = theta - alpha * grad L(theta) (paper, eqs. 1 and 3), and differ in
 `alpha` alone: one number, one rate for every single parameter, or zero for a part of the network.

@@ -1,4 +1,4 @@
-"""What a training depends on."""
+"""`TrainConfig`: what a training depends on, its settings checked."""
 
 from dataclasses import dataclass, field, replace
 from typing import Optional, get_type_hints

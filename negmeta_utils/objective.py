@@ -1,5 +1,5 @@
-"""What a training computes of its episodes, by either engine: the meta-gradient of the method's
-objective, and loss and accuracy after adaptation."""
+"""What a training computes of its episodes, by either engine (that of `adaptation`, or the fast one
+of `engine/`): the meta-gradient of the method's objective, and loss and accuracy afterwards."""
 
 import math
 import warnings

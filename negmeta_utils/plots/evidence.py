@@ -1,4 +1,4 @@
-"""Plots of notebook 4 about inference itself: tables in, figures out, in the style of `figures`."""
+"""Plots of notebook 4 about inference itself: tables in, figures out."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,5 +1,4 @@
-"""Plots of notebooks 5 to 8, where conditions are set beside one another: tables in, figures out,
-in the style of `figures`."""
+"""Plots of notebooks 5 to 8 and 10, of conditions beside one another: tables in, figures out."""
 
 import math
 

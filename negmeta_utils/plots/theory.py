@@ -1,4 +1,4 @@
-"""Plots of notebook 9, mixed linear regression: tables in, figures out, styled as `figures`."""
+"""Plots of notebook 9, mixed linear regression: tables in, figures out."""
 
 import matplotlib.pyplot as plt
 import pandas as pd

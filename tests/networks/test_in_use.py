@@ -28,7 +28,7 @@ SHORT = dict(n_updates=2, val_every=1, n_tasks=1, inner_steps=1, val_episodes=1,
 
 @pytest.fixture(scope="module")
 def residual(tiny_config, tmp_path_factory):
-    config = replace(tiny_config, method="meta-sgd", network="resnet12", **SHORT)
+    config = replace(tiny_config, method="meta-sgd", network="resnet12", n_filters=4, **SHORT)
     return train(config, tmp_path_factory.mktemp("residual"))
 
 
