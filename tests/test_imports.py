@@ -70,6 +70,7 @@ def test_torch_is_not_imported_in(name):
         assert not [n for n in IMPORTS[module] if n.split(".")[0] == "torch"], module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["execute", "status"])
 def test_what_executes_and_watches_notebooks_loads_no_torch(name):
     """Each of a study's workers would take seconds and 500 MB for it."""

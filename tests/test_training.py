@@ -85,6 +85,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert (whole.history()["alpha_lr"] == whole.history()["outer_lr"] / 2).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha_lr", [None, 0.01])
 def test_training_is_adam_on_the_reference_meta_gradient(tiny_config, tmp_path, alpha_lr):
     config = replace(tiny_config, n_updates=3, engine="reference", alpha_lr=alpha_lr)

@@ -130,6 +130,7 @@ def expected():
     return results(4)
 
 
+@pytest.mark.slow
 def test_digits_do_not_depend_on_torchs_switches(expected, every_switch):
     found = results(4)
     for ours, theirs in zip(found, expected, strict=True):

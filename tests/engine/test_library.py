@@ -78,6 +78,7 @@ def test_options_in_cc_change_no_digit(option, cache, tmp_path, monkeypatch):
     assert torch.tensor([1e-39]).mul(1).item() > 0
 
 
+@pytest.mark.slow
 def test_processes_that_all_need_it_first_compile_it_once(cache, tmp_path):
     """As the kernels of a study do that start together."""
     wrapper = tmp_path / "slow"
