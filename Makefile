@@ -41,10 +41,10 @@ test: .venv/made-tests
 	@echo "Versions: $$(cat .venv/made-tests)"
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# The core without kernels, studies and pages, and without what takes a second a test. The plugin of
-# nbval would take three seconds to load.
+# The core without kernels, studies and pages, and without what takes half a second a test. In one
+# process, since a second one would take ten seconds to import as much; the plugin of nbval, three.
 quick: .venv/made-tests
-	$(BIN)/python -m pytest -q -n auto -p no:nbval -m "not slow" $(QUICK)
+	$(BIN)/python -m pytest -q -p no:nbval -m "not slow" $(QUICK)
 
 types: .venv/made-tests
 	$(BIN)/mypy

@@ -52,6 +52,7 @@ def test_images_and_labels_are_those_of_the_rows(random_images):
         assert (torch.cat([support, query], 1).numpy() == rows).all()
 
 
+@pytest.mark.slow
 def test_every_class_and_image_is_drawn_about_equally_often():
     rows = np.concatenate(
         [draw_rows(SIZES, 0, "train", i, n_way=3, n_per_class=2).ravel() for i in range(4000)]

@@ -162,12 +162,15 @@ def test_without_fused_multiply_add_it_is_the_reference_gradient(fresh, monkeypa
 @pytest.mark.parametrize(
     "setting",
     [
-        dict(image_size=16),
-        dict(image_size=28, flat=True),
-        dict(image_size=28, n_shot=8),
-        dict(image_size=37, channels=3, n_shot=2, n_filters=64),
+        pytest.param(dict(image_size=16), id="16"),
+        pytest.param(dict(image_size=28, flat=True), id="28-flat"),
+        pytest.param(dict(image_size=28, n_shot=8), id="28-8-shot", marks=pytest.mark.slow),
+        pytest.param(
+            dict(image_size=37, channels=3, n_shot=2, n_filters=64),
+            id="37-2-shot",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["16", "28-flat", "28-8-shot", "37-2-shot"],
 )
 def test_is_the_reference_gradient(method, setting, calls):
     params, alpha, episodes = random_setting(method, **{"n_filters": 32, **setting})

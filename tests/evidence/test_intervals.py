@@ -97,6 +97,7 @@ def test_seeds_that_are_not_shared_are_compared_by_welch():
     assert one.interval()[1:] == pytest.approx(tuple(oracle.confidence_interval()))
 
 
+@pytest.mark.slow
 def test_seeds_that_are_not_shared_keep_the_promise():
     rng, n, missed = np.random.default_rng(4), 1500, 0
     for _ in range(n):
@@ -141,6 +142,7 @@ def test_the_skewness_of_a_mean_and_of_a_difference():
     assert over_unshared_seeds(*grids[::-1], skewed=True).errors[0].skewness == pytest.approx(-two)
 
 
+@pytest.mark.slow
 def test_the_correction_holds_for_exponential_seeds_where_t_does_not():
     rng, n = np.random.default_rng(7), 3000
     missed = {False: 0, True: 0}

@@ -82,6 +82,7 @@ def test_seeds_to_decide_an_effect_of_the_measured_size():
     assert seeds_to_decide(grid[:1]) is None
 
 
+@pytest.mark.slow
 def test_the_range_of_seeds_needed_has_that_of_the_variance_between_seeds():
     """Over many grids, the range holds the number that the true variances ask for."""
     rng, n = np.random.default_rng(5), 60

@@ -52,6 +52,7 @@ def start_errors(problem, rates, n, seed=0):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "rates", "n", "tolerance"),
     [
@@ -206,6 +207,7 @@ def test_the_measured_loss_and_its_best_rates_are_the_closed_forms():
     assert sweeps["train_loss"].max() < 1e-12
 
 
+@pytest.mark.slow
 def test_a_repetition_is_the_same_however_many_there_are(monkeypatch):
     few, many = (
         linear_experiment.sweep(SMALL, "both", [0.1, -0.2], 0.0, n, seed=3) for n in (4, 9)
