@@ -31,6 +31,8 @@ from negmeta_utils.studies.planning import Job, is_complete, write_plan
 LOCAL = {  # settings of a cluster on this machine
     # On a busy machine a worker may need longer to come back than dask waits for it.
     "distributed.deploy.lost-worker-timeout": "1 hour",
+    # A machine that slept wakes with workers that were silent for hours, and they go on.
+    "distributed.scheduler.worker-ttl": None,
     # Dask's profiler and heartbeats at their defaults cost 5 % of two cores.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "5s",

@@ -129,6 +129,30 @@ def test_a_killed_study_redoes_only_what_was_not_complete(logged, tmp_path):
     assert re.findall(r"n-\d: (already|done)", printed) == ["already", "done", "done"]
 
 
+def test_a_study_goes_on_where_the_machine_slept(logged, tmp_path, monkeypatch):
+    """Dask would give up a worker that was silent for this long."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "1s")
+    notebooks, path = logged
+    out = tmp_path / "out"
+    (out / "hold-0").touch()
+    process = small_studies.start(notebooks, "study", path, "--out", out)
+    small_studies.wait_for(lambda: starts(out) == [1, 0, 0], process)
+    study = psutil.Process(process.pid)
+    asleep = [study, *study.children(recursive=True)]
+    for one in asleep:
+        one.suspend()
+    time.sleep(8)  # ten heartbeats are the least that it waits
+    study.resume()  # the workers wake last
+    time.sleep(3)
+    for one in asleep[1:]:
+        one.resume()
+    time.sleep(2)
+    (out / "hold-0").unlink()
+    process.communicate()
+    assert process.returncode == 0
+    assert starts(out) == [1, 1, 1]
+
+
 def ctrl_c_again_and_again(process):
     for _ in range(3):
         os.killpg(process.pid, signal.SIGINT)
