@@ -33,7 +33,11 @@ def test_the_executed_notebook_goes_to_s3_and_its_tables_to_a_folder(bucket, tmp
     (stored,) = bucket.objects.all()
     executed = nbformat.reads(stored.get()["Body"].read().decode(), 4)
     assert executed.metadata.papermill.exception is None
-    assert executed.metadata.papermill.parameters["PAPERMILL_OUTPUT_PATH"] == target
+    assert executed.metadata.papermill.parameters == {
+        "out_dir": str(tmp_path),
+        "PAPERMILL_INPUT_PATH": str(notebook),
+        "PAPERMILL_OUTPUT_PATH": target,
+    }
     assert "negative mean rate" in "".join(
         output.get("text", "") for cell in executed.cells for output in cell.get("outputs", [])
     )

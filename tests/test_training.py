@@ -143,7 +143,9 @@ def test_positive_rates_stay_positive_where_free_ones_do_not(tiny_config, tmp_pa
 def test_a_prototypical_network_learns_without_its_linear_layer(tiny_config, tmp_path):
     config = replace(tiny_config, method="protonet", n_updates=40, test_episodes=60)
     run = train(config, tmp_path / "run")
-    fresh = init_params(config.seed, 3, run.parameters["image_size"], config.n_way, 32)
+    fresh = init_params(
+        config.seed, 3, run.parameters["image_size"], config.n_way, config.n_filters
+    )
     torch.testing.assert_close(run.params["logits.weight"], fresh["logits.weight"])
     assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
 
@@ -183,9 +185,7 @@ def test_the_last_line_on_progress_tells_the_accuracy_of_the_last_update(
 
 @pytest.mark.slow
 def test_a_model_learns_to_tell_the_colours_apart(tiny_config, tmp_path):
-    run = train(
-        replace(tiny_config, n_updates=40, n_filters=32, test_episodes=60), tmp_path / "run"
-    )
+    run = train(replace(tiny_config, n_updates=40, test_episodes=60), tmp_path / "run")
     assert run.final_accuracy().mean() > 0.65, "two ways: chance is 0.5"
 
 

@@ -115,8 +115,7 @@ def _report(name: str, found: layouts.Found, archive: Path | None) -> Iterator[s
             f"  {split:8} {len(content.class_names)} classes, {len(content.images)} images, "
             f"{' to '.join(map(str, each))} a class"
         )
-    dataset = datasets.ANY_FOLDER if name == datasets.FOLDER else datasets.DATASETS[name]
-    if lacking := accounting.lacking(dataset, splits):
+    if lacking := accounting.lacking(datasets.find_dataset(name), splits):
         yield f"  lacking  {lacking}"
     yield "  splits   share no class"
     if name in KNOWN_CLASSES:

@@ -82,14 +82,14 @@ def changes_over_steps(table: pd.DataFrame) -> pd.DataFrame:
 def rates_over_steps(trained: list[Run]) -> pd.DataFrame:
     """Table 1 of the runs of plain Meta-SGD for every number of inner steps in training, with that
     number in front; empty where there is no such run."""
-    of_steps: dict[int, list[pd.DataFrame]] = {}
-    for run in trained:
-        if run.parameters["method"] == "meta-sgd":
-            of_steps.setdefault(run.parameters["inner_steps"], []).append(run.rates())
-    tables = {n: table_1(pd.concat(of_steps[n])) for n in sorted(of_steps)}
-    if not tables:
+    learned = [
+        run.rates().assign(inner_steps=run.parameters["inner_steps"])
+        for run in trained
+        if run.parameters["method"] == "meta-sgd"
+    ]
+    if not learned:
         return pd.DataFrame()
-    return pd.concat(tables, names=["inner_steps"]).reset_index("inner_steps")
+    return pd.concat(learned).groupby("inner_steps").apply(table_1).reset_index("inner_steps")
 
 
 def _judge_pair(engine: Engine, run: Run, adapted: Params, task: Episodes, other: Episodes) -> dict:
