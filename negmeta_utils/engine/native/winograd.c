@@ -16,11 +16,15 @@
 #define POINTS 16
 #define TILES (4 * ROWS) /* of a convolution at once, where each tile is a sum of its own */
 #define SUMMED 64        /* tiles that are summed before they go to the rest, on every processor */
+#define GAP 16           /* values between two points, a line of memory of floats */
 
 /* Where a tile lies: image, row and column of its first place. */
 typedef struct {
     long image, y, x;
 } Tile;
+
+/* From one point of u or m to the next. */
+INLINE long to_next(long tiles, long channels) { return tiles * channels + GAP; }
 
 static long tiles_of(Planes p) { return (p.height + 1) / 2 * ((p.width + 1) / 2); }
 
@@ -83,7 +87,7 @@ static void patch_of(const real *patch[4][4], const real *x, const real *zeros, 
 /* u [16][tiles][channels] = B^T d B of `count` tiles from `first` on. */
 static void transform_input(const real *x, const real *zeros, Planes p, long first, long count,
                             long channels, real *u, long tiles) {
-    long point = tiles * channels;
+    long point = to_next(tiles, channels);
     for (long tile = 0; tile < count; tile++, u += channels) {
         const real *patch[4][4];
         patch_of(patch, x, zeros, p, place_of(p, first + tile), channels);
@@ -108,7 +112,7 @@ static void transform_input(const real *x, const real *zeros, Planes p, long fir
 /* z = A^T m A at `count` tiles from `first` on. */
 static void transform_output(const real *m, Planes p, long first, long count, long filters,
                              real *z) {
-    long point = TILES * filters;
+    long point = to_next(TILES, filters);
     for (long tile = 0; tile < count; tile++, m += filters) {
         Tile at = place_of(p, first + tile);
         real *to = z + ((at.image * p.height + at.y) * p.width + at.x) * filters;
@@ -133,7 +137,7 @@ static void transform_output(const real *m, Planes p, long first, long count, lo
 /* m [16][SUMMED][filters] = A dz A^T of `count` tiles from `first` on. */
 static void transform_gradient(const real *dz, Planes p, long first, long count, long filters,
                                real *m) {
-    long point = SUMMED * filters;
+    long point = to_next(SUMMED, filters);
     for (long tile = 0; tile < count; tile++, m += filters) {
         Tile at = place_of(p, first + tile);
         const real *from = dz + ((at.image * p.height + at.y) * p.width + at.x) * filters;
@@ -175,9 +179,9 @@ INLINE void multiply_points(const real *u, const real *v, const real *u2, const 
     for (int point = 0; point < POINTS; point++)
         for (long f = 0; f < filters; f += 2 * LANES)
             for (long tile = 0; tile < count; tile += ROWS) {
-                long of_u = (point * TILES + tile) * channels;
+                long of_u = point * to_next(TILES, channels) + tile * channels;
                 long of_v = point * channels * filters + f;
-                real *to = m + (point * TILES + tile) * filters + f;
+                real *to = m + point * to_next(TILES, filters) + tile * filters + f;
                 vec acc[ROWS][2] = {0};
                 add_channels(acc, u + of_u, v + of_v, channels, filters);
                 if (u2)
@@ -203,8 +207,8 @@ INLINE void add_tiles_of(const real *u, const real *m, real *v, long count, long
     for (int point = 0; point < POINTS; point++)
         for (long c = 0; c < channels; c += CHANNELS)
             for (long f = 0; f < filters; f += 2 * LANES) {
-                const real *a = u + point * SUMMED * channels + c;
-                const real *b = m + point * SUMMED * filters + f;
+                const real *a = u + point * to_next(SUMMED, channels) + c;
+                const real *b = m + point * to_next(SUMMED, filters) + f;
                 real *to = v + (point * channels + c) * filters + f;
                 vec acc[CHANNELS][2] = {0};
                 for (long tile = 0; tile < count; tile++, a += channels, b += filters) {
@@ -236,8 +240,8 @@ int winograd_pays(Planes p) { return POINTS * tiles_of(p) * 13 < 9 * p.height * 
 /* As `convolve` of not transposed weights. */
 void winograd_convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2,
                        real *z, Planes p, long channels, long filters) {
-    long size_of_u = POINTS * TILES * channels, tiles = p.n * tiles_of(p);
-    real *zeros = reals(memory, channels), *m = reals(memory, POINTS * TILES * filters);
+    long size_of_u = POINTS * to_next(TILES, channels), tiles = p.n * tiles_of(p);
+    real *zeros = reals(memory, channels), *m = reals(memory, POINTS * to_next(TILES, filters));
     real *u = reals(memory, size_of_u), *u2 = x2 ? reals(memory, size_of_u) : NULL;
     real *v = reals(memory, POINTS * channels * filters), *v2 = NULL;
     memset(zeros, 0, channels * sizeof(real));
@@ -265,8 +269,8 @@ void winograd_weight_gradient(Memory *memory, const real *x, const real *dz, con
     long size_of_v = POINTS * channels * filters, tiles = p.n * tiles_of(p);
     Mark before = mark(memory);
     real *zeros = reals(memory, channels), *v = reals(memory, size_of_v);
-    real *u = reals(memory, POINTS * SUMMED * channels);
-    real *m = reals(memory, POINTS * SUMMED * filters);
+    real *u = reals(memory, POINTS * to_next(SUMMED, channels));
+    real *m = reals(memory, POINTS * to_next(SUMMED, filters));
     memset(zeros, 0, channels * sizeof(real));
     memset(v, 0, size_of_v * sizeof(real));
     for (int part = 0; part < 2 && xs[part]; part++)
