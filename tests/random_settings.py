@@ -54,7 +54,8 @@ def normal(like, generator):
 def assert_same(result, expected, tolerance):
     """Every entry within `tolerance` of the largest of its tensor; of 1 for a bias that cancels."""
     torch.testing.assert_close(result.loss, expected.loss, rtol=tolerance, atol=0)
-    assert result.accuracy == expected.accuracy
+    # A mean of all, or of each task's mean: they may differ in the last bit.
+    torch.testing.assert_close(result.accuracy, expected.accuracy, rtol=1e-15, atol=0)
     for ours, theirs in ((result.params, expected.params), (result.alpha, expected.alpha)):
         assert list(ours) == list(theirs)
         for name, value in theirs.items():

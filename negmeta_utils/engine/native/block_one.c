@@ -49,7 +49,7 @@ void normalise_images(Memory *memory, const Images *images, Block *b, long filte
         }
         b->r[f] = 1 / __builtin_sqrt(variance + EPS);
     }
-    pooled_convolve(images->padded, oriented, b->place, b->pooled, 0, b->planes, b->channels,
+    pooled_convolve(images->padded, oriented, b->place, b->pooled, b->planes, b->channels,
                     filters);
     for (long at = 0; at < pooled * filters; at += filters)
         for (long f = 0; f < filters; f++) {
@@ -59,7 +59,7 @@ void normalise_images(Memory *memory, const Images *images, Block *b, long filte
     release(memory, before);
 }
 
-void normalise_images_tangent(const Images *images, const Block *b, const real *w_t, Tangent *t,
+void normalise_images_tangent(Memory *memory, const Images *images, const Block *b, const real *w_t, Tangent *t,
                               long filters) {
     long size = 9 * b->channels, pooled = b->planes.n * (b->planes.height / 2) *
                                           (b->planes.width / 2);
@@ -72,7 +72,7 @@ void normalise_images_tangent(const Images *images, const Block *b, const real *
         }
         t->m2[f] = m2 * b->r[f];
     }
-    pooled_convolve(images->padded, w_t, b->place, t->pooled, 1, b->planes, b->channels, filters);
+    convolve_at(memory, images->padded, w_t, b->place, t->pooled, b->planes, b->channels, filters);
     for (long at = 0; at < pooled * filters; at += filters)
         for (long f = 0; f < filters; f += LANES) {
             vec value = LOAD(t->pooled + at + f) - LOAD(t->mean + f);

@@ -102,19 +102,34 @@ typedef struct {
     long n, height, width;
 } Planes;
 
-int winograd_pays(Planes p);
-void winograd_convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2,
-                       real *z, Planes p, long channels, long filters);
-void winograd_weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2,
-                              const real *dz2, real *dw, Planes p, long channels, long filters);
+#define TILES (4 * ROWS) /* of a convolution at once, where each tile is a sum of its own */
+/* From one point of u or m to the next, with a line of memory between: without it points are a power
+ * of two apart, or half of one more, and a cache holds few lines at such distances. */
+INLINE long to_next(long tiles, long channels) { return tiles * channels + 16; }
+void multiply(const real *u, const real *v, const real *u2, const real *v2, real *m, long points,
+              long count, long channels, long filters);
+void add_tiles(const real *u, const real *m, real *v, long points, long tiles, long count,
+               long channels, long filters);
+
+long winograd_2_tiles_of(Planes p); /* of an image */
+void winograd_2_convolve(Memory *memory, const real *x, const real *w, const real *x2,
+                         const real *w2, real *z, Planes p, long channels, long filters);
+void winograd_2_weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2,
+                                const real *dz2, real *dw, Planes p, long channels, long filters);
+void winograd_4_convolve(Memory *memory, const real *x, const real *w, const real *x2,
+                         const real *w2, real *z, Planes p, long channels, long filters);
+void winograd_4_weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2,
+                                const real *dz2, real *dw, Planes p, long channels, long filters);
 void convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2, real *z,
               int transposed, Planes p, long channels, long filters);
 void weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2, const real *dz2,
                      real *dw, Planes p, long channels, long filters);
 
 real *padded(Memory *memory, const real *x, Planes p, long channels);
-void pooled_convolve(const real *padded_x, const real *w, int8_t *place, real *out, int at_given,
-                     Planes p, long channels, long filters);
+void pooled_convolve(const real *padded_x, const real *w, int8_t *place, real *out, Planes p,
+                     long channels, long filters);
+void convolve_at(Memory *memory, const real *padded_x, const real *w, const int8_t *place,
+                 real *out, Planes p, long channels, long filters);
 void weight_gradient_at(Memory *memory, const real *padded_x, const real *u, const int8_t *place,
                         real *dw, Planes p, long channels, long filters);
 void patch_sums(Memory *memory, const real *x, double *total, double *product, Planes p,

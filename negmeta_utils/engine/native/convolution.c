@@ -56,6 +56,14 @@ static void convolve_taps(const real *x, const real *w, const real *x2, const re
             }
 }
 
+/* The side of Winograd's tiles, or 0 where the products saved are less than what tiles that stick
+ * out and the transforms cost. Large tiles save most, and lose digits. */
+static int tile_of(Planes p) {
+    if (p.height * p.width >= 400)
+        return 4;
+    return 16 * winograd_2_tiles_of(p) * 13 < 9 * p.height * p.width * 10 ? 2 : 0;
+}
+
 /* The weights of the transposed convolution, from w [9][filters][channels]. */
 static real *turned(Memory *memory, const real *w, long channels, long filters) {
     real *out = reals(memory, 9 * channels * filters);
@@ -73,12 +81,17 @@ static real *turned(Memory *memory, const real *w, long channels, long filters) 
 void convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2, real *z,
               int transposed, Planes p, long channels, long filters) {
     Mark before = mark(memory);
+    int tile = tile_of(p), forward = !transposed && !x2;
+    if (tile == 4 && forward) /* whose digits decide which value of a window is the largest */
+        tile = 2;
     if (transposed) {
         w = turned(memory, w, channels, filters);
         w2 = x2 ? turned(memory, w2, channels, filters) : NULL;
     }
-    if (winograd_pays(p))
-        winograd_convolve(memory, x, w, x2, w2, z, p, channels, filters);
+    if (tile == 4)
+        winograd_4_convolve(memory, x, w, x2, w2, z, p, channels, filters);
+    else if (tile == 2)
+        winograd_2_convolve(memory, x, w, x2, w2, z, p, channels, filters);
     else
         convolve_taps(x, w, x2, w2, z, p, channels, filters);
     release(memory, before);
@@ -121,8 +134,12 @@ static void add_weight_gradient(const real *x, const real *dz, real *dw, Planes 
 /* dw [9][channels][filters] = x (*) dz, or plus x2 (*) dz2 where x2 is not NULL. */
 void weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2, const real *dz2,
                      real *dw, Planes p, long channels, long filters) {
-    if (winograd_pays(p)) {
-        winograd_weight_gradient(memory, x, dz, x2, dz2, dw, p, channels, filters);
+    if (tile_of(p) == 4) {
+        winograd_4_weight_gradient(memory, x, dz, x2, dz2, dw, p, channels, filters);
+        return;
+    }
+    if (tile_of(p) == 2) {
+        winograd_2_weight_gradient(memory, x, dz, x2, dz2, dw, p, channels, filters);
         return;
     }
     memset(dw, 0, 9 * channels * filters * sizeof(real));

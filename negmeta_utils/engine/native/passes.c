@@ -150,7 +150,7 @@ static void forward_tangent(Memory *memory, const Network *t, const Forward *pas
             normalise_tangent(now->z, b->centred, b->r, b->place, b->pooled, now->mean, now->m2,
                               now->pooled, b->planes, filters);
         } else {
-            normalise_images_tangent(pass->images, b, w_t, now, filters);
+            normalise_images_tangent(memory, pass->images, b, w_t, now, filters);
         }
         activate(b->out, beta_t, gamma_t, b->pooled, b->gamma, now->pooled, now->out, pooled,
                  filters);

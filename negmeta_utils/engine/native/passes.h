@@ -72,7 +72,7 @@ void hessian_product(Memory *memory, const Network *t, const Forward *pass, cons
                      const real *direction, real *product);
 
 void normalise_images(Memory *memory, const Images *images, Block *b, long filters);
-void normalise_images_tangent(const Images *images, const Block *b, const real *w_t, Tangent *t,
+void normalise_images_tangent(Memory *memory, const Images *images, const Block *b, const real *w_t, Tangent *t,
                               long filters);
 void spread_images(Memory *memory, const Images *images, const Block *b, Spread *s,
                    const real *dgamma, real *dw, long filters);
