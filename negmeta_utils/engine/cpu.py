@@ -1,4 +1,5 @@
-"""Tasks on a CPU, each by one call of `native/*.c`, which has the formulas of `engine.passes`.
+"""Meta-gradients, adaptation and features of tasks on a CPU, each by one call of `native/*.c`; the
+formulas are those of `engine.passes`.
 
 There every sum has a fixed order: the same inputs give the same bits on every processor with fused
 multiply-add, whatever its vectors' width, the compiler, the number of threads and torch's settings.

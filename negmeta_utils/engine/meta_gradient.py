@@ -1,4 +1,5 @@
-"""The meta-gradient of `adaptation`, exact to second order, without automatic differentiation.
+"""The meta-gradient of `adaptation` for Conv4, exact to second order, without automatic
+differentiation: by `cpu`, in C, where that can be, or else here.
 
 For K inner steps on one task, theta_{k+1} = theta_k - alpha * g_k with g_k the gradient of the
 support loss at theta_k, the gradient of the query loss L_Q(theta_K) is a recursion downwards:

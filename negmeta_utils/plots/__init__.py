@@ -1,1 +1,2 @@
-"""Every figure of the study, in one style: tables in, figures out."""
+"""Every figure of the study but for those of notebook 0 (`explore`), in one style: tables in,
+figures out."""

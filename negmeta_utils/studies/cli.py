@@ -5,6 +5,8 @@ Each command imports what it needs when it runs, so that `--help` takes no time.
 """
 
 import argparse
+import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -38,10 +40,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 if all went well, 1 if a notebook failed, 2 if nothing could start."""
+    """Exit status: 0 if all went well, 1 if a notebook failed, 2 if nothing could start, 130 or 141
+    if interrupted or its output was closed."""
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("negmeta: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -220,7 +228,8 @@ def _status(options: argparse.Namespace) -> int:
 
     out_dir = _out_dir(options, study_file.find_study(options.name))
     with one_line(out_dir):
-        print(status.report(out_dir))
+        said = status.report(out_dir)
+    print(said)
     return 0
 
 

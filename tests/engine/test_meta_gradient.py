@@ -18,11 +18,12 @@ from negmeta_utils.model import layer_and_group
 @pytest.mark.parametrize(
     "setting",
     [
-        dict(image_size=16),
-        dict(image_size=28, flat=True),
-        dict(image_size=37, channels=3, n_shot=2),
+        pytest.param(dict(image_size=16), id="16"),
+        pytest.param(dict(image_size=28, flat=True), id="28-flat"),
+        pytest.param(
+            dict(image_size=37, channels=3, n_shot=2), id="37-2-shot", marks=pytest.mark.slow
+        ),
     ],
-    ids=["16", "28-flat", "37-2-shot"],
 )
 def test_is_the_reference_gradient(method, setting):
     params, alpha, episodes = random_setting(method, **setting)

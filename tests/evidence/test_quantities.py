@@ -146,6 +146,7 @@ def test_interval_over_seeds_is_a_t_interval_where_episodes_do_not_differ():
     np.testing.assert_allclose(interval_over_seeds(grid)[1:], oracle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_seeds", [2, 3, 5, 10])
 @pytest.mark.parametrize("between_seeds", [0.0, 0.15, 1.0])
 def test_interval_over_seeds_misses_at_most_5_percent(n_seeds, between_seeds):

@@ -106,6 +106,7 @@ def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> No
         ), texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "tables", "least"),
     [
@@ -129,6 +130,7 @@ def test_every_interval_of_the_open_questions_is_in_the_tables():
     )
 
 
+@pytest.mark.slow
 def test_every_interval_of_the_readme_is_in_the_tables():
     page = (ROOT / "README.md").read_text()
     check_intervals(page[: page.index("| (a) ")], (*of_features(), *of_mechanism()), 3)

@@ -2,6 +2,9 @@
 
 import fcntl
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -115,3 +118,13 @@ def test_status_of_a_study_by_name_and_folder(planned, leave, capsys, tmp_path):
     error = capsys.readouterr().err
     assert error.endswith("no study was started there (no plan.json); name its --out\n")
     assert error.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(planned):
+    path, out, _ = planned
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "negmeta_utils", "status", str(path), "--out", str(out)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

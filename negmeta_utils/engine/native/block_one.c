@@ -59,8 +59,8 @@ void normalise_images(Memory *memory, const Images *images, Block *b, long filte
     release(memory, before);
 }
 
-void normalise_images_tangent(Memory *memory, const Images *images, const Block *b, const real *w_t, Tangent *t,
-                              long filters) {
+void normalise_images_tangent(Memory *memory, const Images *images, const Block *b,
+                              const real *w_t, Tangent *t, long filters) {
     long size = 9 * b->channels, pooled = b->planes.n * (b->planes.height / 2) *
                                           (b->planes.width / 2);
     for (long f = 0; f < filters; f++) {

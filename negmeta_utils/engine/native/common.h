@@ -103,8 +103,8 @@ typedef struct {
 } Planes;
 
 #define TILES (4 * ROWS) /* of a convolution at once, where each tile is a sum of its own */
-/* From one point of u or m to the next, with a line of memory between: without it points are a power
- * of two apart, or half of one more, and a cache holds few lines at such distances. */
+/* From one point of u or m to the next, with a line of memory between: without it points are a
+ * power of two apart, or half of one more, and a cache holds few lines at such distances. */
 INLINE long to_next(long tiles, long channels) { return tiles * channels + 16; }
 void multiply(const real *u, const real *v, const real *u2, const real *v2, real *m, long points,
               long count, long channels, long filters);

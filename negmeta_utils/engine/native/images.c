@@ -159,8 +159,8 @@ void weight_gradient_at(Memory *memory, const real *padded_x, const real *u, con
                     if (channels == 1)
                         add_windows(of_image + f, four, place + f, u + f, p.width, 1, filters);
                     else
-                        add_windows(of_image + c * filters + f, four + 4 * c, place + f, u + f, p.width,
-                                    3, filters);
+                        add_windows(of_image + c * filters + f, four + 4 * c, place + f, u + f,
+                                    p.width, 3, filters);
         }
         for (long k = 0; k < size; k += LANES)
             ADD(dw + k, LOAD(of_image + k));

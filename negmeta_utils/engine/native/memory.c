@@ -10,8 +10,8 @@
 #define MOST 4096
 
 /* Blocks that the last calls gave back, for the next ones, of any thread. The system would have to
- * clear them page by page each time, which takes longer than some of the work that they are for. Two
- * tasks at 84x84 side by side take 0.8 GB. */
+ * clear them page by page each time, which takes longer than some of the work that they are for.
+ * Two tasks at 84x84 side by side take 0.8 GB. */
 #define SPARE 64
 #define SPARE_BYTES (1L << 30)
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
@@ -27,14 +27,17 @@ struct Memory {
 
 static char *block(long *size) {
     char *found = NULL;
+    int best = -1; /* the smallest that is large enough */
     pthread_mutex_lock(&guard);
-    for (int i = 0; i < SPARE && !found; i++)
-        if (spare[i] && spare_size[i] >= *size) {
-            found = spare[i];
-            *size = spare_size[i];
-            spare_bytes -= *size;
-            spare[i] = NULL;
-        }
+    for (int i = 0; i < SPARE; i++)
+        if (spare[i] && spare_size[i] >= *size && (best < 0 || spare_size[i] < spare_size[best]))
+            best = i;
+    if (best >= 0) {
+        found = spare[best];
+        *size = spare_size[best];
+        spare_bytes -= *size;
+        spare[best] = NULL;
+    }
     pthread_mutex_unlock(&guard);
     if (found)
         return found;

@@ -1,4 +1,4 @@
-/* The three passes through Conv4 that everything is made of, by the formulas of `adjoint_passes`:
+/* The three passes through Conv4 that everything is made of, by the formulas of `engine/passes.py`:
  * forward, gradient, and the gradient's tangent, which is the product of Hessian and direction.
  *
  * Parameters, rates and gradients are vectors of `size_of` values: the convolutions' weights
@@ -72,8 +72,8 @@ void hessian_product(Memory *memory, const Network *t, const Forward *pass, cons
                      const real *direction, real *product);
 
 void normalise_images(Memory *memory, const Images *images, Block *b, long filters);
-void normalise_images_tangent(Memory *memory, const Images *images, const Block *b, const real *w_t, Tangent *t,
-                              long filters);
+void normalise_images_tangent(Memory *memory, const Images *images, const Block *b,
+                              const real *w_t, Tangent *t, long filters);
 void spread_images(Memory *memory, const Images *images, const Block *b, Spread *s,
                    const real *dgamma, real *dw, long filters);
 void spread_images_tangent(Memory *memory, const Images *images, const Block *b, const Tangent *t,

@@ -21,7 +21,7 @@ typedef struct {
     Backward backward;
 } Step;
 
-/* lam and d_alpha of equations (1) and (2) of `adjoint`, downwards through the steps. */
+/* lam and d_alpha of equations (1) and (2) of engine/meta_gradient.py, downwards through the steps. */
 static void descend(Memory *memory, const Task *task, const Step *steps, real *lam) {
     long size = size_of(task->network);
     real *direction = reals(memory, size), *product = reals(memory, size);
