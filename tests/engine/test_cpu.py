@@ -345,3 +345,38 @@ assert library.library(64) is not None
         },
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+ALLOCATES = """
+import ctypes, sys
+from random_settings import random_setting
+from negmeta_utils.engine import meta_gradient
+
+class Blocks(ctypes.Structure):  # mallinfo2 of glibc; hblks are blocks of the system's own
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+libc = ctypes.CDLL(None)
+if not hasattr(libc, "mallinfo2"):
+    sys.exit("another C library than glibc of 2021")
+libc.mallinfo2.restype, libc.malloc.restype = Blocks, ctypes.c_void_p
+params, alpha, episodes = random_setting("meta-sgd", 16, n_filters=32)
+meta_gradient.meta_gradient(params, alpha, episodes, 1)
+before = libc.mallinfo2().hblks
+libc.malloc(ctypes.c_size_t(24 << 20))
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+@pytest.mark.slow
+def test_other_peoples_memory_is_the_systems():
+    """No setting of the allocator, which is all of the process's, is changed (`mallopt`): a large
+    block is still one of its own, which goes back when it is freed."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", ALLOCATES], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if "glibc" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout == "1\n"
