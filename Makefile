@@ -10,8 +10,8 @@ QUICK := $(addprefix tests/,engine evidence questions test_model.py test_episode
 INSTALL = $(BIN)/pip install $(if $(INDEX),--extra-index-url $(INDEX)) --editable
 
 define SIZES
-On Linux about 3.2 GB are now downloaded, and 6.3 GB installed in .venv. CUDA's libraries are 2.5
-and 4.1 GB of these, and only an NVIDIA card needs them. Without one, stop here (Ctrl-C) and have
+On Linux about 3.2 GB are now downloaded, and 6.5 GB installed in .venv. CUDA's libraries are 2.5
+and 4.3 GB of these, and only an NVIDIA card needs them. Without one, stop here (Ctrl-C) and have
 PyTorch's build for CPUs: make study INDEX=ADDRESS, with the address that the installation page at
 pytorch.org names for CPU.
 endef

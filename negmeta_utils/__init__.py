@@ -18,12 +18,17 @@ has one folder:
     networks   other networks than the paper's, and your own
     imports    weights of other libraries
     engine     the same meta-gradient, faster
+    gpu        many networks at once on one GPU
     data       data sets
     evidence   tables in, verdicts out; no torch
     plots      every figure
     questions  what notebooks 5 to 9 compute
     explore    notebook 0
     studies    grids of notebooks, and the command line
+
+Imports go one way: no module imports itself by way of others; `evidence` imports from nothing but
+itself, and neither it nor `plots` imports torch; only notebooks and the command line import from
+`questions`, `explore` and `studies`. `tests/test_imports.py` holds this.
 """
 
 from importlib import import_module

@@ -101,4 +101,7 @@ def test_make_says_what_it_downloads_and_how_to_have_less(tmp_path):
     said = subprocess.run(
         ["make", "sizes"], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
-    assert "GB" in said and "make study INDEX=" in said
+    downloaded, installed = re.findall(r"[\d.]+ GB", said)[:2]
+    readme = (runs.ROOT / "README.md").read_text()
+    assert f"about {downloaded} are downloaded and {installed} installed" in readme
+    assert "make study INDEX=" in said

@@ -1,6 +1,7 @@
 """Numbers in prose, compared with the shipped tables that they are of."""
 
 import json
+import re
 
 import pandas as pd
 
@@ -68,3 +69,16 @@ def test_the_verdicts_that_the_fourth_one_changed_are_those_named():
     said = f"{' and '.join(changed)} were *undecided*"
     assert said in (ROOT / "README.md").read_text()
     assert f"{' and '.join(changed)}, from *undecided* to" in STATISTICS
+
+
+def test_the_time_of_a_study_is_that_of_its_meta_updates():
+    speed, studies = ((ROOT / "docs" / f"{page}.md").read_text() for page in ("speed", "studies"))
+    found = re.search(
+        r"takes ([\d.]+) to ([\d.]+) s .* at 28×28 and ([\d.]+) to ([\d.]+) s at", speed
+    )
+    hours = [60_000 * float(seconds) / 3600 for seconds in found.groups()]
+    small, large = (f"{low:.0f} to {high:.0f}" for low, high in (hours[:2], hours[2:]))
+    assert f"{large} hours for each network on one core, or {small} with" in studies
+    assert f"[{found[3]} to {found[4]} s](speed.md) of one core" in studies
+    assert f"so 60,000 of them are {large} hours" in studies
+    assert hours[2] < 33 < hours[3] and "some 33,000 core hours" in studies
