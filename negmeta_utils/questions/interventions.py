@@ -74,13 +74,14 @@ def evaluate_interventions(
     n_episodes: int,
     eval_seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
+    disjoint: bool = False,
 ) -> pd.DataFrame:
     """`evaluate_adaptations` of every run with each of its `adaptations`."""
 
     def ways(run: Run) -> dict[str, Adaptation]:
         return adaptations(run, images, eval_seed)
 
-    return _of_every_run(trained, images, ways, n_episodes, eval_seed, report)
+    return _of_every_run(trained, images, ways, n_episodes, eval_seed, report, disjoint)
 
 
 def evaluate_parts(
@@ -89,13 +90,14 @@ def evaluate_parts(
     n_episodes: int,
     eval_seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
+    disjoint: bool = False,
 ) -> pd.DataFrame:
     """`evaluate_adaptations` of every run with each of the `parts` of its network adapting."""
 
     def ways(run: Run) -> dict[str, Adaptation]:
         return by_rates(run, parts(run.alpha, network_of(run)))
 
-    return _of_every_run(trained, images, ways, n_episodes, eval_seed, report)
+    return _of_every_run(trained, images, ways, n_episodes, eval_seed, report, disjoint)
 
 
 def _of_every_run(
@@ -105,9 +107,12 @@ def _of_every_run(
     n_episodes: int,
     eval_seed: int,
     report: Callable[[str], None],
+    disjoint: bool,
 ) -> pd.DataFrame:
     tables = [
-        evaluate_adaptations(run, images, ways(run), n_episodes, eval_seed, report=report)
+        evaluate_adaptations(
+            run, images, ways(run), n_episodes, eval_seed, report=report, disjoint=disjoint
+        )
         for run in trained
     ]
     return pd.concat(tables, ignore_index=True)
