@@ -4,9 +4,16 @@ import json
 import re
 
 import pandas as pd
+import pytest
 
-from negmeta_utils.runs import ROOT, load_run
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
+from negmeta_utils.evidence.quantities import effect_sizes
+from negmeta_utils.evidence.words import signed as with_sign
+from negmeta_utils.plots.tables import in_print
+from negmeta_utils.runs import PRETRAINED, ROOT, load_run
 
+FIGURES = ROOT / "figures"
+README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "docs" / "results.md").read_text()
 STATISTICS = (ROOT / "docs" / "statistics.md").read_text()
 NETWORKS = [load_run(f"mini-imagenet-{method}-0") for method in ("maml", "meta-sgd")]
@@ -36,7 +43,7 @@ def test_the_mean_rates_of_the_last_updates_lie_in_the_ranges_given():
 
 
 def test_the_recipes_are_those_of_the_table():
-    table = pd.read_csv(ROOT / "figures" / "recipes" / "distances.csv")
+    table = pd.read_csv(FIGURES / "recipes" / "distances.csv")
     rows = [line for line in RESULTS.splitlines() if " of 5 | " in line]
     assert len(rows) == 8
     for line, row in zip(rows, table[table["group"] == "weights+bias"].itertuples(), strict=True):
@@ -47,7 +54,7 @@ def test_the_recipes_are_those_of_the_table():
 
 
 def test_no_recipe_gives_the_signs():
-    rates = pd.read_parquet(ROOT / "figures" / "recipes" / "recipes.parquet")
+    rates = pd.read_parquet(FIGURES / "recipes" / "recipes.parquet")
     own = rates[rates["group"] == "weights+bias"]
     last = own[own["update"] == 20_000]
     negative = last["mean"].lt(0).groupby(last["layer"]).sum()
@@ -58,16 +65,16 @@ def test_no_recipe_gives_the_signs():
     nearest = own[own["recipe"] == "constant, from U[0.005, 0.1], outer rate 0.0001"]
     falls = nearest.pivot(index="update", columns="layer", values="mean").drop(columns="logits")
     assert (falls.loc[20_000] < falls.loc[16_000]).all()
-    trainings = json.loads((ROOT / "figures" / "recipes" / "trainings.json").read_text())
+    trainings = json.loads((FIGURES / "recipes" / "trainings.json").read_text())
     assert {round(each["results"]["seconds_training"]) for each in trainings.values()} == {207}
 
 
 def test_the_verdicts_that_the_fourth_one_changed_are_those_named():
     """By the first rules, of three verdicts, what is *no such effect* was *undecided*."""
-    claims = pd.read_csv(ROOT / "figures" / "paper-28" / "claims.csv").set_index("claim")
+    claims = pd.read_csv(FIGURES / "paper-28" / "claims.csv").set_index("claim")
     changed = [f"({name})" for name in claims.index[claims["networks"] == "no such effect"]]
     said = f"{' and '.join(changed)} were *undecided*"
-    assert said in (ROOT / "README.md").read_text()
+    assert said in README
     assert f"{' and '.join(changed)}, from *undecided* to" in STATISTICS
 
 
@@ -82,3 +89,154 @@ def test_the_time_of_a_study_is_that_of_its_meta_updates():
     assert f"[{found[3]} to {found[4]} s](speed.md) of one core" in studies
     assert f"so 60,000 of them are {large} hours" in studies
     assert hours[2] < 33 < hours[3] and "some 33,000 core hours" in studies
+
+
+@pytest.mark.parametrize("run", ["paper-28", "demo", "mini-imagenet"])
+def test_the_verdicts_are_those_of_the_table(run):
+    for row in pd.read_csv(FIGURES / run / "claims.csv").itertuples():
+        numbers = f"{in_print(row.paper)} | {in_print(row.measured)}"
+        verdicts = f"**{row.networks}** | **{row.methods}**"
+        assert f"| ({row.claim}) {row.statement} | {numbers} | {verdicts} |" in RESULTS
+
+
+def test_the_signs_of_the_longest_run_come_when_it_is_said():
+    rates = NETWORKS[1].rates()
+    own = rates[rates["group"] == "weights+bias"]
+    means = own.pivot(index="update", columns="layer", values="mean")
+    changed = {layer: ((column < 0) != (column.iloc[-1] < 0)) for layer, column in means.items()}
+    last = {layer: means.index[other][-1] for layer, other in changed.items() if other.any()}
+    since = {layer: f"{update + 500:,}" for layer, update in last.items()}
+    assert list(means.columns[means.iloc[-1] < 0]) == ["conv2", "conv3"]
+    assert f"negative for good from {since['conv3']} meta-updates on" in RESULTS
+    assert f"the second's from {since['conv2']}, and" in RESULTS
+    assert f"The first one's is positive for good from {since['conv1']} on" in RESULTS
+    assert f"the first mean to stay negative does so after {last['conv3']:,}." in RESULTS
+    shares = own[own["update"] == 60_000].set_index("layer")["share_negative"]
+    first, *others = (f"{100 * share:.0f}" for share in shares.drop("logits"))
+    assert f"({others[0]}, {others[1]} and {others[2]} %), of the first {first} %" in RESULTS
+
+
+def test_how_far_the_rates_of_the_longest_run_are_from_the_papers():
+    table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").dropna(subset=["paper mean"])
+    spread = table["std"] / table["paper std"]
+    assert (round(spread.min()), round(spread.max())) == (3, 11)
+    assert "three to eleven times as far as the paper's" in README
+    assert "three to eleven times as far as in its table 1" in RESULTS
+    logits = table.set_index("layer").loc["logits"]
+    assert round(logits["mean"] / logits["paper mean"]) == 10
+    assert "the linear layer's is positive, and ten times the paper's" in README
+    assert f"to {logits['mean']:+.3f}, ten times the paper's" in RESULTS
+
+
+def test_the_accuracies_of_the_longest_run():
+    training = [run.history()["train_accuracy"].tail(1000).mean() for run in NETWORKS]
+    texts = " and ".join(f"{100 * accuracy:.0f}" for accuracy in training)
+    assert f"rises to {texts} % (the last 1,000 meta-updates)" in RESULTS
+    test = [100 * run.final_accuracy() for run in NETWORKS]
+    half = [1.96 * values.std() / len(values) ** 0.5 for values in test]
+    ends = [f"{v.mean():.1f} ± {h:.1f} %" for v, h in zip(test, half, strict=True)]
+    assert f"on 600 test tasks, {' and '.join(ends)} (the paper" in RESULTS
+    hours = {round(run.manifest["results"]["seconds_training"] / 3600, 1) for run in NETWORKS}
+    assert hours == {4.3} and "Training took 4.3 hours for each network" in RESULTS
+    assert [len(run.manifest["continued"]) for run in NETWORKS] == [7, 7]
+    assert "stopped and resumed seven times" in RESULTS
+
+
+def test_the_changes_and_p_values_of_the_longest_run():
+    changes = pd.read_csv(FIGURES / "paper-28" / "changes.csv").set_index("method")
+    of_before = 100 * changes["off_task"] / changes["pre_adaptation"]
+    assert f"points, {of_before['meta-sgd']:.2f} % of what they were" in RESULTS
+    gained = changes["pre_adaptation"] - changes["ordinary"]
+    alone = " and ".join(f"{gained[method]:.1f}" for method in ("maml", "meta-sgd"))
+    assert f"better than the whole adapted model, by {alone} points" in RESULTS
+    p = pd.read_csv(FIGURES / "paper-28" / "t_tests.csv").set_index("reading")["p_value"]
+    assert p["paired, off-task change"] < 1e-4 and p["two-sample, off-task change"] < 1e-4
+    assert "measured on the same images (p < 0.0001)" in RESULTS
+    other_images = p["two-sample, off-task change, paper"]
+    assert f"as in the paper (p = {other_images:.2f})" in RESULTS
+    as_worded = f"(p = {p['paper: two-sample, off-task - on-task']:.2f})"
+    assert f"about its test {as_worded}" in RESULTS and f"says no {as_worded}" in STATISTICS
+    alone = [p[f"{test}, off-task alone"] for test in ("two-sample", "paired")]
+    said = f"gives p = {alone[0]:.2g} (two-sample) and {alone[1]:.2g} (paired)"
+    assert said in STATISTICS
+
+
+def test_the_pairs_of_tasks_without_a_common_class():
+    folders = [PRETRAINED / f"mini-imagenet-{method}-0" for method in ("maml", "meta-sgd")]
+    table = pd.concat([pd.read_parquet(folder / "features.parquet") for folder in folders])
+    apart = table[table["shared_classes"] == 0]
+    assert round(apart["episode"].nunique() / table["episode"].nunique(), 1) == 0.2
+    assert "four of five pairs of tasks share a class" in RESULTS
+    assert f"share none ({apart['episode'].nunique():,} pairs)" in RESULTS
+    found = effect_sizes(apart)
+    found = found[(found["over"] == "episodes") & (found["quantity"] == "off-task change")]
+    texts = {
+        row.method: f"{with_sign(row.points)} [{with_sign(row.low)}, {with_sign(row.high)}]"
+        for row in found.itertuples()
+    }
+    assert f"makes MAML's features worse, {texts['maml']}, as in the paper" in RESULTS
+    assert f"by as much as elsewhere, {texts['meta-sgd']}." in RESULTS
+
+
+def test_how_wide_the_recipes_end():
+    rates = pd.read_parquet(FIGURES / "recipes" / "recipes.parquet")
+    own = rates[rates["group"] == "weights+bias"].merge(PAPER_TABLE_1, on="layer")
+    last = own[(own["update"] == 20_000) & (own["alpha_lr"] == 0.001)]
+    wide = last["std"] / last["paper std"]
+    assert f"ends {wide.min():.1f} to {wide.max():.1f} times as wide" in RESULTS
+    distances = pd.read_csv(FIGURES / "recipes" / "distances.csv")
+    fast = distances[distances["recipe"].str.endswith("outer rate 0.001")]
+    passed = fast.loc[fast["group"] == "weights+bias", "nearest_update"]
+    assert f"passes the paper's within {passed.max():,} meta-updates" in RESULTS
+    body = PAPER_TABLE_1["paper std"][:4]
+    assert f"the paper's are {body.min()} to {body.max()} in the convolutions" in RESULTS
+    assert f"a standard deviation of {(0.1 - 0.005) / 12**0.5:.3f} before" in RESULTS
+
+
+def test_the_shares_and_numbers_of_seeds_of_the_backbones():
+    shares = {}
+    for name in ("conv4", "resnet12"):
+        rates = pd.read_parquet(FIGURES / "backbones" / f"alpha_{name}" / "rates.parquet")
+        own = rates[(rates["update"] == rates["update"].max()) & (rates["layer"] != "logits")]
+        negative = (own["share_negative"] * own["n"]).groupby(own["seed"]).sum()
+        of_seeds = 100 * negative / own.groupby("seed")["n"].sum()
+        shares[name] = of_seeds.min(), of_seeds.max()
+        means = rates[(rates["update"] == rates["update"].max())]
+        assert (means.loc[means["group"] == "weights+bias", "mean"] > 0).all()
+    low, high = shares["conv4"]
+    assert f"{low:.0f} to {high:.0f} % of Conv4's single rates" in RESULTS
+    assert {round(share) for share in shares["resnet12"]} == {6}
+    assert "and 6 % of the ResNet-12's are negative" in RESULTS
+    table = pd.read_csv(FIGURES / "backbones" / "backbones" / "backbones.csv")
+    needed = table[table["quantity"] == "off-task change"].set_index("condition")["needed"]
+    seeds = [needed[f"glyphs, resnet12 minus conv4: {name}"] for name in ("MAML", "Meta-SGD")]
+    assert f"{seeds[0]} and {seeds[1]} seeds would decide" in RESULTS
+
+
+def test_the_methods_whose_features_are_best_before_adaptation():
+    table = pd.read_csv(FIGURES / "questions" / "features" / "changes.csv")
+    before = table.groupby("method")["pre_adaptation"].mean().sort_values(ascending=False)
+    assert list(before.index[:3]) == ["protonet", "anil", "meta-sgd"]
+    first, second, third = (f"{accuracy:.0f}" for accuracy in before.iloc[:3])
+    assert second == third
+    assert f"network, {first} %, then ANIL and Meta-SGD, {second} %" in RESULTS
+
+
+def test_what_the_two_short_runs_show():
+    tables = {run: pd.read_csv(FIGURES / run / "table1.csv") for run in ("demo", "mini-imagenet")}
+    mini = tables["mini-imagenet"].set_index(["group", "layer"])
+    convolutions = mini.loc["weights+bias"].drop("logits")["share_negative"]
+    assert 0.19 < convolutions.min() < 0.21 and 0.39 < convolutions.max() < 0.42
+    assert "a fifth to two fifths of every convolution's rates are negative" in RESULTS
+    assert (mini.loc["weights+bias", "mean"] > 0).all()
+    fourth = mini.loc["batchnorm", "conv4"]
+    said = f"({100 * fourth['share_negative']:.0f} % of them, mean {signed(fourth['mean'])})"
+    assert said in RESULTS
+    demo = tables["demo"]
+    assert (demo.loc[demo["group"] == "batchnorm", "mean"] > 0).all()
+    changes = pd.read_csv(FIGURES / "demo" / "changes.csv").groupby("method")["on_task"].mean()
+    assert [round(change) for change in changes] == [5, 6]
+    assert "on-task by five to six points" in RESULTS
+    on_task = pd.read_csv(FIGURES / "mini-imagenet" / "changes.csv")["on_task"]
+    assert (on_task.abs() < 0.5).all()
+    assert "both on-task changes are below half a point" in RESULTS

@@ -28,6 +28,7 @@ from negmeta_utils.studies.study_file import NOTEBOOKS
 
 FIGURES = ROOT / "figures"
 QUANTITIES = ("on-task change", "off-task change")
+KINDS = ("normalised", "float64")  # of images and of precision
 TRIPLE = re.compile(r"([+−][\d.]+) \[([+−][\d.]+), ([+−][\d.]+)\]")
 
 
@@ -128,6 +129,18 @@ def test_every_interval_of_the_open_questions_is_in_the_tables():
     check_intervals(
         page[page.index("## The open questions") :], (t for tables in of for t in tables()), 19
     )
+
+
+@pytest.mark.slow
+def test_every_interval_of_the_longest_and_the_short_runs_is_in_the_tables():
+    page = (ROOT / "docs" / "results.md").read_text()
+    longest, _, after = page.partition("## On drawn characters")
+    shipped = [PRETRAINED / f"mini-imagenet-{method}-0" for method in ("maml", "meta-sgd")]
+    table = pd.concat([pd.read_parquet(folder / "features.parquet") for folder in shipped])
+    apart = effect_sizes(table[table["shared_classes"] == 0])
+    check_intervals(longest, (*of_features(), apart), 15)
+    short = after[after.index("## What the two short runs") : after.index("## Normalised images")]
+    check_intervals(short, [pd.read_csv(FIGURES / "mini-imagenet" / "effects.csv")], 2)
 
 
 @pytest.mark.slow
@@ -272,7 +285,15 @@ def test_what_normalised_images_and_float64_change_is_what_the_table_says():
     table = pd.read_csv(FIGURES / "images-and-precision" / "trainings.csv")
     accuracy = table.pivot(index="seed", columns="kind", values="accuracy")
     page = (ROOT / "docs" / "results.md").read_text()
-    for kind in ("normalised", "float64"):
+    for kind in KINDS:
         change = accuracy[kind] - accuracy["as they are"]
         low, high = t.interval(0.95, len(change) - 1, change.mean(), change.sem())
         assert f"{signed(change.mean(), 1)} [{signed(low, 1)}, {signed(high, 1)}]" in page
+    wide = table.set_index(["kind", "seed"]).drop(columns="accuracy")
+    for word, said in (("mean", "at most {:.3f} and"), ("std", "at most {:.4f} on average")):
+        columns = wide.columns[wide.columns.str.endswith(word)]
+        changes = [wide.loc[k, columns] - wide.loc["as they are", columns] for k in KINDS]
+        means = pd.concat(change.mean() for change in changes).abs()
+        half = t.ppf(0.975, 2) * pd.concat(change.sem() for change in changes)
+        assert said.format(means.max()) in page
+        assert f"±{(means + half).max():.3f}" in page
