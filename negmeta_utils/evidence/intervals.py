@@ -133,9 +133,8 @@ def over_seeds(grid: pd.DataFrame, skewed: bool = False) -> Estimate:
     degrees of freedom), and between episodes, from per-episode means less the residual that the
     per-seed means hold already. In simulation (Gaussian, 2 to 12 seeds, 30 to 300 episodes, from
     no variation between seeds or episodes to nothing else) the 95 % interval misses the truth 1.3
-    to 5.1 % of the time; with the residual counted twice it was 0.4 to 5.0 %. The interval over
-    seeds alone misses up to 50 %, the wider of the two up to 8 %, Satterthwaite's degrees of
-    freedom up to 12 %, and a percentile bootstrap up to 37 % with 2 seeds and 15 % with 5.
+    to 5.0 % of the time (`tools/interval_misses.py`); with the residual counted twice, less often
+    than it may.
 
     skewed: with the correction for skewness over seeds beside Student's t.
     """
