@@ -10,6 +10,12 @@ import torch
 
 from negmeta_utils.engine import library
 
+# What torch computes of float32 in fewer digits where it is told to.
+PRODUCTS = (
+    torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn,
+    torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn,
+)  # fmt: skip
+
 
 def cores() -> int:
     """How many this process may use: `taskset`, SLURM and containers may allow fewer than all."""
@@ -78,13 +84,16 @@ def memory_named(device: torch.device, lower: str) -> Iterator[None]:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Convolutions and products of float32 throughout, where on a GPU torch makes convolutions of
-    TensorFloat-32 by default: a meta-gradient of these is wrong by tenths (docs/speed.md)."""
-    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
-    as_they_are = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
-    torch.set_float32_matmul_precision("highest")
+    """Convolutions and products of float32 throughout, whatever torch's switches say, old or new:
+    on a GPU it makes convolutions of TensorFloat-32 by default, and a meta-gradient of these is
+    wrong by tenths (docs/speed.md)."""
+    before = [product.fp32_precision for product in PRODUCTS]
+    for product in PRODUCTS:
+        product.fp32_precision = "ieee"
     try:
-        with cudnn.flags(**as_they_are, allow_tf32=False):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for product, precision in zip(PRODUCTS, before, strict=True):
+            product.fp32_precision = "none"  # that is, as the switch above it, which may be turned
+            if product.fp32_precision != precision:
+                product.fp32_precision = precision

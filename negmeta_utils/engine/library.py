@@ -76,8 +76,9 @@ def _library(bits: int) -> ctypes.CDLL | None:
         said = getattr(error, "stderr", None) or str(error).encode()
         reason = next(iter(said.decode(errors="replace").splitlines()), "no reason given")
         warnings.warn(
-            f"the C sources of the engine are not used, and PyTorch is slower ({reason}); install "
-            "a C compiler, name one in CC, or set NEGMETA_CACHE to a folder of your own",
+            "the C sources of the engine are not used, and PyTorch is slower and gives other last "
+            f"digits ({reason}); install a C compiler, name one in CC, or set NEGMETA_CACHE to a "
+            "folder of your own",
             stacklevel=3,
         )
         return None

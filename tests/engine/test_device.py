@@ -1,24 +1,75 @@
 import pytest
 import torch
+from random_settings import random_setting
 
+import negmeta_utils
 from negmeta_utils import adaptation, evaluation, training
 from negmeta_utils.engine import meta_gradient
-from negmeta_utils.engine.device import exact_products
+from negmeta_utils.engine.device import PRODUCTS, exact_products
+
+EXACT = ["ieee"] * len(PRODUCTS)
 
 
 def precisions():
-    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    return [product.fp32_precision for product in PRODUCTS]
 
 
-def test_products_are_exact_inside_and_as_they_were_outside():
+@pytest.fixture
+def switches():
+    """Torch's, as they were before the test afterwards."""
+    torch.backends.fp32_precision, before = "none", (torch.backends.fp32_precision, precisions())
+    yield
+    torch.backends.fp32_precision = before[0]
+    for product, precision in zip(PRODUCTS, before[1], strict=True):
+        product.fp32_precision = precision
+
+
+def turn_the_old_one():
     torch.set_float32_matmul_precision("medium")
-    try:
-        before = precisions()
-        with exact_products():
-            assert precisions() == (False, "highest")
-        assert precisions() == before
-    finally:
-        torch.set_float32_matmul_precision("highest")
+
+
+def turn_the_new_one():
+    torch.backends.fp32_precision = "tf32"
+
+
+def turn_two():
+    turn_the_new_one()
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+
+
+@pytest.mark.parametrize("turn", [turn_the_old_one, turn_the_new_one, turn_two])
+def test_products_are_exact_inside_and_as_they_were_outside(turn, switches):
+    turn()
+    before = precisions()
+    assert before != EXACT
+    with exact_products():
+        assert precisions() == EXACT
+    assert precisions() == before
+
+
+def test_a_switch_above_them_still_turns_them(switches):
+    for product in PRODUCTS:
+        product.fp32_precision = "none"
+    turn_the_new_one()
+    with exact_products():
+        pass
+    torch.backends.fp32_precision = "ieee"
+    assert precisions() == EXACT
+
+
+def test_the_public_meta_gradient_is_exact(switches, monkeypatch):
+    seen, convolve = [], meta_gradient.passes.forward
+
+    def noted(*arguments, **named):
+        seen.append(precisions())
+        return convolve(*arguments, **named)
+
+    monkeypatch.setattr(meta_gradient.passes, "forward", noted)
+    turn_the_new_one()
+    params, alpha, episodes = random_setting("maml", 16)  # of 4 filters, which C does not take
+    negmeta_utils.meta_gradient(params, alpha, episodes, 1)
+    assert seen
+    assert all(found == EXACT for found in seen)
 
 
 @pytest.mark.slow
@@ -26,12 +77,12 @@ def test_a_training_is_exact(tiny_config, tmp_path, monkeypatch):
     seen, gradient = [], meta_gradient.meta_gradient
 
     def noted(*arguments):
-        seen.append(precisions())
+        seen.append(tuple(precisions()))
         return gradient(*arguments)
 
     monkeypatch.setattr(meta_gradient, "meta_gradient", noted)
     training.train(tiny_config, tmp_path / "run")
-    assert set(seen) == {(False, "highest")}
+    assert set(seen) == {tuple(EXACT)}
 
 
 @pytest.mark.slow
@@ -39,9 +90,9 @@ def test_so_is_an_evaluation_of_any_network(run, images, monkeypatch):
     seen, adapt = [], adaptation.adapt
 
     def noted(*arguments, **named):
-        seen.append(precisions())
+        seen.append(tuple(precisions()))
         return adapt(*arguments, **named)
 
     monkeypatch.setattr(adaptation, "adapt", noted)
     evaluation.evaluate_features(run, images, 2, engine="reference")
-    assert set(seen) == {(False, "highest")}
+    assert set(seen) == {tuple(EXACT)}

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 
 from negmeta_utils import storage
 from negmeta_utils.engine.device import arithmetic
@@ -40,7 +41,7 @@ def test_the_command_says_whether_the_readmes_tables_are_the_users(monkeypatch, 
     monkeypatch.setattr(verify, "digits", lambda name: copy.deepcopy(PUBLISHED["digits"][name]))
     assert main(["verify"]) == 0
     said = capsys.readouterr().out
-    assert said.count(": the published digits\n") == 3
+    assert said.count(": the published digits\n") == len(verify.TRAININGS)
     assert said.endswith("the same network here as where the digits were published.\n")
 
     def others(name):
@@ -50,6 +51,7 @@ def test_the_command_says_whether_the_readmes_tables_are_the_users(monkeypatch, 
     assert main(["verify"]) == 0
     said = capsys.readouterr().out
     assert "adjoint, meta-sgd: other digits from the network after meta-update 20 on; here " in said
+    assert f", torch {torch.__version__}\n" in said
     assert said.endswith("another network here than where the digits were published.\n")
     monkeypatch.setattr(verify, "data_digests", lambda: {"train": "0"})
     assert main(["verify"]) == 0
