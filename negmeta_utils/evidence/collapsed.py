@@ -2,8 +2,10 @@
 
 import pandas as pd
 
-from negmeta_utils.evidence.quantities import check_features
+from negmeta_utils.evidence.quantities import META_SGD, check_features
 
+KEYS = ["method", "seed"]  # of a training
+NO_TRAININGS = pd.DataFrame({"method": [], "seed": []})
 MIN_SIBLINGS = 3
 POINTS = 10.0
 ROBUST_DEVIATIONS = 5.0
@@ -17,7 +19,7 @@ def collapsed(features: pd.DataFrame) -> pd.DataFrame:
     over episodes, percent), median (of the method's trainings). Raises ValueError as `grids`.
     """
     check_features(features)
-    means = 100 * features.groupby(["method", "seed"], observed=True)["ordinary"].mean()
+    means = 100 * features.groupby(KEYS, observed=True)["ordinary"].mean()
     table = means.rename("accuracy").reset_index()
     of_method = table.groupby("method", observed=True)["accuracy"]
     table["median"] = of_method.transform("median")
@@ -29,5 +31,17 @@ def collapsed(features: pd.DataFrame) -> pd.DataFrame:
 
 def without(table: pd.DataFrame, flagged: pd.DataFrame) -> pd.DataFrame:
     """A table with the columns method and seed, without the trainings of `flagged`."""
-    trainings = pd.MultiIndex.from_frame(table[["method", "seed"]])
-    return table[~trainings.isin(pd.MultiIndex.from_frame(flagged[["method", "seed"]]))]
+    trainings = pd.MultiIndex.from_frame(table[KEYS])
+    return table[~trainings.isin(pd.MultiIndex.from_frame(flagged[KEYS]))]
+
+
+def rates_without(rates: pd.DataFrame, flagged: pd.DataFrame) -> pd.DataFrame:
+    """A table of learned rates, which are Meta-SGD's, without the trainings of `flagged`."""
+    return rates[~rates["seed"].isin(flagged.loc[flagged["method"] == META_SGD, "seed"])]
+
+
+def seeds_trained(features: pd.DataFrame, flagged: pd.DataFrame) -> dict[str, int]:
+    """How many trainings of known seed each method had, whether or not `features` still holds
+    those of `flagged`."""
+    both = pd.concat([features[KEYS].drop_duplicates(), flagged[KEYS]]).drop_duplicates()
+    return both[both["seed"] >= 0].groupby("method", observed=True).size().to_dict()

@@ -12,6 +12,7 @@ from negmeta_utils.evidence.intervals import Interval, estimate, over_episodes, 
 from negmeta_utils.evidence.mixed_model import Components, fit
 from negmeta_utils.evidence.quantities import MAML, META_SGD, bootstrap_interval, grids
 
+COLUMNS = ["interval", "drawn", "mean", "low", "high", "misses"]
 # interval: what it takes as drawn anew
 INTERVALS = {
     "two-sample t, pooled (the paper's)": "every iteration by itself",
@@ -32,20 +33,28 @@ def compared(
     95 %), misses: the share of `n_simulations` experiments with new seeds and new episodes whose
     interval misses the truth, 0.05 being promised. They are Gaussian, with the variances that the
     mixed model finds in the methods' difference and in their average. Only seeds that the methods
-    share count. With one seed, intervals over seeds and `misses` are NaN. Raises ValueError where
-    the methods share no seed.
+    share count. With one seed, intervals over seeds and `misses` are NaN; without any the table is
+    empty.
     """
     tables = grids(features)
     maml, meta_sgd = (tables[method, quantity] for method in (MAML, META_SGD))
     shared = maml.index.intersection(meta_sgd.index)
     if shared.empty:
-        raise ValueError("features: the methods share no seed; nothing to compare in pairs")
+        return pd.DataFrame(columns=COLUMNS)
     maml, meta_sgd = maml.loc[shared], meta_sgd.loc[shared]
     rng = np.random.default_rng(seed)
     found = intervals(maml, meta_sgd, 2000, rng)
     misses = _misses(maml, meta_sgd, n_simulations, rng)
     rows = [(name, INTERVALS[name], *found[name], misses[name]) for name in INTERVALS]
-    return pd.DataFrame(rows, columns=["interval", "drawn", "mean", "low", "high", "misses"])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def misses_by_interval(table: pd.DataFrame) -> pd.DataFrame:
+    """The misses of `compared` of several quantities, as the column `quantity` says: a row an
+    interval, with a column for each quantity."""
+    wide = table.pivot(index=["interval", "drawn"], columns="quantity", values="misses")
+    in_order = wide.reindex(columns=table["quantity"].unique()).rename_axis(columns=None)
+    return in_order.loc[table["interval"].unique()].reset_index()
 
 
 def intervals(

@@ -126,6 +126,12 @@ def over_episodes(grid: pd.DataFrame) -> Estimate:
     return estimate(grid.to_numpy().mean(axis=0))
 
 
+def over_episodes_apart(first: pd.DataFrame, second: pd.DataFrame) -> Estimate:
+    """`over_episodes` of first minus second, grids [seeds, episodes] of the same episodes and
+    whatever seeds."""
+    return estimate(first.to_numpy().mean(axis=0) - second.to_numpy().mean(axis=0))
+
+
 def over_seeds(grid: pd.DataFrame, skewed: bool = False) -> Estimate:
     """Mean of the algorithm, over new seeds and new episodes; one seed has no interval.
 

@@ -28,6 +28,23 @@ def levels(looks: Sequence[int], error_rate: float = ERROR_RATE) -> dict[int, fl
     return dict(zip(looks, (2 * stats.norm.sf(bounds)).tolist(), strict=True))
 
 
+def look(
+    n_trained: int, n_left: int, planned: dict[int, float] | None
+) -> tuple[float | None, list[str]]:
+    """The level of the look at so many trained seeds, None where none is planned; and what there is
+    to note of it.
+
+    n_left: without collapsed trainings. planned: of `levels`; None for a single look at any number.
+    """
+    if planned is None:
+        return ERROR_RATE, []
+    if n_trained not in planned:
+        numbers = " and ".join(map(str, planned))
+        return None, [f"methods: no look is planned at {n_trained} seeds, but at {numbers}"]
+    left = f"methods: the look at {n_trained} seeds trained, by the {n_left} that are left"
+    return planned[n_trained], [left] if n_left < n_trained else []
+
+
 def constant(shares: np.ndarray, error_rate: float = ERROR_RATE) -> float:
     """C for looks at these shares of the seeds, ending with 1."""
     if len(shares) == 1:

@@ -18,6 +18,8 @@ from negmeta_utils.evidence.intervals import (
     interval_over_episodes,
     interval_over_seeds,
     mean_interval,
+    over_episodes_apart,
+    over_unshared_seeds,
 )
 
 MAML, META_SGD = "maml", "meta-sgd"
@@ -99,6 +101,31 @@ def _differences(
     }
 
 
+def seeds_are_shared(tables: dict[tuple[str, str], pd.DataFrame]) -> bool:
+    """Whether MAML and Meta-SGD have just the same seeds in the tables of `grids`: then the rules
+    compare them in pairs, otherwise by Welch over all seeds."""
+    maml, meta_sgd = (tables.get((method, "pre-adaptation")) for method in (MAML, META_SGD))
+    return maml is not None and meta_sgd is not None and maml.index.equals(meta_sgd.index)
+
+
+def pairs_in_words(features: pd.DataFrame) -> str:
+    """What can be compared in pairs, in a sentence of Markdown; and what cannot."""
+    tables = grids(features)
+    if seeds_are_shared(tables):
+        return "MAML and Meta-SGD have the same seeds, and are compared in pairs."
+    welch = "In effect sizes and verdicts they are compared by Welch, over all seeds"
+    if (DIFFERENCE, "pre-adaptation") not in tables:
+        return (
+            f"**The methods share no seed.** {welch}. What needs pairs cannot be computed: paired "
+            "t-tests, and of the difference bootstrap, mixed model, misses, power and seeds needed."
+        )
+    shared = len(tables[DIFFERENCE, "pre-adaptation"])
+    return (
+        f"**The methods have different seeds and share {shared}.** {welch}; elsewhere in pairs, "
+        "over those they share."
+    )
+
+
 def check_features(features: pd.DataFrame) -> None:
     """Raise ValueError where the features table lacks columns or values, or repeats a row."""
     missing = [column for column in FEATURES if column not in features]
@@ -161,9 +188,13 @@ def effect_sizes(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
     and d_z, d_z_low, d_z_high: the same in units of the standard deviation between episodes of
     one network (pooled within seeds), Cohen's d_z of the paired values. The interval of d_z
     leaves out the uncertainty of that standard deviation, a share d_z**2 / 2 of the variance.
+    Methods that have not just the same seeds are compared by Welch over all seeds, as in the
+    rules, n being that of the method with fewer; without pairs there is no d_z.
     """
-    rows = []
-    for (method, quantity), grid in grids(features).items():
+    rows, tables = [], grids(features)
+    if not (paired := seeds_are_shared(tables)):
+        tables = {key: grid for key, grid in tables.items() if key[0] != DIFFERENCE}
+    for (method, quantity), grid in tables.items():
         if quantity == "pre-adaptation" and method != DIFFERENCE:
             continue  # an accuracy, not a change
         deviation = np.sqrt(grid.var(axis=1, ddof=1).mean())
@@ -175,8 +206,23 @@ def effect_sizes(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
         ):
             d_z = np.divide(interval, deviation) if deviation > 0 else (np.nan,) * 3
             rows.append((method, quantity, over, n, *interval, *d_z))
+    if not paired and {MAML, META_SGD} <= {method for method, _ in tables}:
+        rows += _by_welch(tables, confidence)
     columns = ["method", "quantity", "over", "n", "points", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "d_z", "d_z_low", "d_z_high"])
+
+
+def _by_welch(tables: dict[tuple[str, str], pd.DataFrame], confidence: float) -> list[tuple]:
+    """Rows of `effect_sizes` for the difference between methods whose seeds are not the same."""
+    rows = []
+    for quantity in QUANTITIES:
+        maml, meta_sgd = (tables[method, quantity] for method in (MAML, META_SGD))
+        for over, n, of in (
+            ("episodes", maml.shape[1], over_episodes_apart(meta_sgd, maml)),
+            ("seeds", min(len(maml), len(meta_sgd)), over_unshared_seeds(meta_sgd, maml)),
+        ):
+            rows.append((DIFFERENCE, quantity, over, n, *of.interval(confidence), *[np.nan] * 3))
+    return rows
 
 
 def hierarchical_bootstrap(

@@ -3,8 +3,9 @@
 *Written on 23 November 2026, before the shipped Mini-ImageNet networks were trained. On 25
 November, with those networks' results known, came "no such effect" with its margins, the upper
 bound of (b), at least 5 seeds instead of 3, and what is said below of skewed, collapsed and
-unshared seeds and of looks. So the rules as they stand were written beforehand only for the eight
-seeds of each method that are to decide, of which no feature had been evaluated.*
+unshared seeds and of looks; on 26 November, that a look is that of the seeds trained, collapsed
+ones included. So the rules as they stand were written beforehand only for the eight seeds of each
+method that are to decide, of which no feature had been evaluated.*
 
 | claim | statement | quantity | claim holds where it is | margin |
 | --- | --- | --- | --- | --- |
@@ -41,14 +42,14 @@ that two things are alike, and (a) is of signs alone: neither has a margin.
 **Columns.** *networks*: what can be said of these very networks, from t intervals over at least 30
 episodes. The networks' rates are known exactly: (a) is reproduced if every network has all five
 signs, contradicted if none has, otherwise undecided. *methods*: what can be said of the
-algorithms, from intervals over seeds; always undecided with fewer than 5 seeds of a method.
+algorithms, from intervals over seeds; always undecided with fewer than 5 seeds of a method, and,
+but for (a), with fewer than 30 episodes.
 Imported networks of unknown seed (a negative one stands for it) are left out. For (a)
 the seeds alone vary; for the others also the spread over episodes enters (`intervals.over_seeds`).
 A bound lies as far out as the further of Student's t and Hall's (1992) correction of it for the
-skewness of the seeds. Where the two
-methods were trained with the same seeds, their difference is taken in pairs; otherwise by Welch,
-over all seeds. (A seed that is shared fixes the first weights and the order of tasks, and hardly
-makes results alike.)
+skewness of the seeds. Where the two methods have the same seeds, collapsed ones left out, their
+difference is taken in pairs; otherwise by Welch, over all seeds. (A seed that is shared fixes the
+first weights and the order of tasks, and hardly makes results alike.)
 
 **Skewed seeds.** With Student's t alone the promise of 5 % becomes 9 to 12 % for seeds distributed
 exponentially and 16 to 18 % for lognormal ones. With Hall's correction, by the sample skewness
@@ -70,21 +71,26 @@ collapse in ten trainings would make a quarter of intervals miss.
 **Looks.** Seeds are planned before they are trained. Adding seeds until something is definite
 gives far more than 5 % of wrong verdicts. Where a second look is planned, after 8 and after 12
 seeds, both are made at the levels of O'Brien and Fleming (1979) (`looks.levels`), which share the
-5 %; at any other number of seeds the methods are undecided. The looks are a parameter of notebook
-4, and it says when it looked.
+5 %; at any other number of seeds the methods are undecided. The seeds of a look are those trained:
+a collapsed training counts, so that it does not void the plan. The verdict, at the look's level, is
+by those that are left, at least 5, and says how many they are. The looks are a parameter of
+notebook 4, and it says when it looked.
 
 **p**: the smallest error rate at which the rule still gives a definite verdict, so that p is at
-most 5 % exactly where the verdict is definite. It is the smallest of three: twice the one-sided
-p-value against the claim's being false (the largest over its parts), twice that against its being
-true (k times the smallest over its parts, towards the other side), and that against an effect (k
-times the smallest over its parts of the larger of two one-sided p-values).
+most the verdict's level (5 %, or that of a planned look) exactly where the verdict is definite.
+There is none with too few seeds or episodes, or where no look is planned. It is the smallest of
+three: twice the one-sided p-value against the claim's being false (the largest over its parts),
+twice that against its being true (k times the smallest over its parts, towards the other side), and
+that against an effect (k times the smallest over its parts of the larger of two one-sided
+p-values).
 
 **Holm**: a verdict is at most 5 % likely to be wrong *for each claim*; among six claims one wrong
 verdict is likelier. The verdicts stay what they are, each at 5 %, and Holm's correction says which
-of them survive together: where it is at most 5 %, the probability that any such verdict of the
-column is wrong is at most 5 %, whatever the dependence between the claims. What does not survive
+of them survive together: where it is at most the verdict's level, the probability that any such
+verdict of the column is wrong is at most 5 %, whatever the dependence between the claims; over two
+looks, at most the sum of their levels, 5.9 % after 8 and 12 seeds. What does not survive
 says so beside its verdict. The family holds every p-value of the column, two for each claim and a
-third where it has a margin; what is not measured, or has too few seeds or episodes, counts as 1.
+third where it has a margin; what is not measured, or not tested, counts as 1.
 (a) of these networks has no sampling error, therefore no p, and no place in its column's family.
 """
 

@@ -7,12 +7,11 @@ import pandas as pd
 from negmeta_utils.evidence.words import p_said
 from negmeta_utils.plots.tables import in_print
 
-SIGNIFICANT = 0.05
-
 
 def verdicts(folders: list[Path]) -> list[dict]:
     """The rows of every claims.csv, as text, each with `notes`: which of its two verdicts do not
-    survive Holm's correction, by the p_values.csv beside it, and what else the rules note."""
+    survive Holm's correction, with p from the p_values.csv beside it, and what else the rules note.
+    """
     rows = []
     for folder in folders:
         if (folder / "claims.csv").is_file():
@@ -33,13 +32,14 @@ def _holm(path: Path) -> dict[str, dict]:
 
 
 def _notes(row: dict, corrected: dict) -> list[str]:
-    holm = [
-        f"{what}: not significant after Holm's correction for six claims ({p_said(p)})"
-        for what, column in (("these networks", "networks"), ("the methods", "methods"))
-        if row[column] != "undecided" and (p := corrected.get(f"Holm {column}", 0)) >= SIGNIFICANT
-    ]
-    others = [note for note in row.get("note", "–").split("; ") if note != "–"]
-    return holm + [in_print(note) for note in others if not note.endswith("not by Holm")]
+    notes = [note for note in row.get("note", "–").split("; ") if note != "–"]
+    for what, column in (("these networks", "networks"), ("the methods", "methods")):
+        if (lost := f"{column}: not by Holm") in notes:
+            p = corrected.get(f"Holm {column}")
+            said = f" ({p_said(p)})" if p is not None else ""
+            place = notes.index(lost)
+            notes[place] = f"{what}: not significant after Holm's correction for six claims{said}"
+    return [in_print(note) for note in notes]
 
 
 def claims_in_lines(rows: list[dict]) -> list[str]:

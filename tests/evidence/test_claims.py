@@ -6,17 +6,13 @@ from random_tables import NONE, RATE_SIGNS, SIGNS, rates_table, synthetic
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from negmeta_utils.evidence import claims as module
-from negmeta_utils.evidence.claims import (
-    NOT_MEASURED,
-    claims,
-    last_mean_rates,
-    p_values,
-)
-from negmeta_utils.evidence.collapsed import collapsed
+from negmeta_utils.evidence import findings as module
+from negmeta_utils.evidence.claims import claims, p_values, standing
+from negmeta_utils.evidence.collapsed import collapsed, rates_without, without
+from negmeta_utils.evidence.findings import NOT_MEASURED, last_mean_rates
 from negmeta_utils.evidence.intervals import estimate, over_episodes, over_seeds
 from negmeta_utils.evidence.looks import levels
-from negmeta_utils.evidence.quantities import MAML, META_SGD
+from negmeta_utils.evidence.quantities import ACCURACIES, MAML, META_SGD
 from negmeta_utils.evidence.rules import (
     CONTRADICTED,
     NO_EFFECT,
@@ -232,7 +228,7 @@ def test_p_values_by_hand():
 def test_holm_is_over_every_way_of_being_wrong():
     features, rates = next(tables({**NONE, "skill": (0, 2), "on": (-2, -2)}, 1))
     table = p_values(features, rates)
-    found = module._findings(features, rates, ()).values()
+    found = module.findings(features, rates).values()
     for column, skipped in (("networks", 1), ("methods", 0)):
         judged = [getattr(finding, column) for finding in found][skipped:]
         raw = [p for one in judged for p in (one.p_false, one.p_true, one.p_effect)]
@@ -410,6 +406,60 @@ def test_a_collapsed_training_is_left_out_and_named():
         "left out as collapsed: maml 2; left out as collapsed: meta"
     ).all()
     assert not whole.note.str.contains("collapsed").any()
+
+
+def with_collapsed(features, method, seed):
+    """`features` in which one training fell to the rate of guesses."""
+    lost = (features.method == method) & (features.seed == seed)
+    return features.assign(**{name: features[name].where(~lost, 0.2) for name in ACCURACIES})
+
+
+@pytest.mark.parametrize("looks", [(), (8, 12), (7, 12)])
+def test_claims_are_the_same_once_collapsed_trainings_are_taken_out(looks):
+    features, rates = next(tables(AS_THE_PAPER, 1, n_seeds=8))
+    features = with_collapsed(features, META_SGD, 3)
+    lost = collapsed(features)
+    kept = without(features, lost), rates_without(rates, lost)
+    assert len(kept[0]) == len(features) * 15 / 16 and 3 not in set(kept[1].seed)
+    for function in (claims, p_values):
+        whole = function(features, rates, looks)
+        pd.testing.assert_frame_equal(function(*kept, looks, lost), whole)
+        pd.testing.assert_frame_equal(function(features, rates, looks, lost), whole)
+    assert len(claims(*kept, looks)) == 6, "nothing more collapsed"
+
+
+def test_a_collapsed_training_counts_as_a_seed_of_its_look():
+    features, rates = next(tables(AS_THE_PAPER, 1, n_seeds=8))
+    fallen = with_collapsed(features, META_SGD, 3)
+    found = module.findings(fallen, rates, looks=[8, 12])
+    assert {f.methods.level for f in found.values()} == {levels([8, 12])[8]}
+    verdicts = claims(fallen, rates, looks=[8, 12]).set_index("claim")
+    assert (verdicts.methods == REPRODUCED).all()
+    assert verdicts.note.str.contains("the look at 8 seeds trained, by the 7 that are left").all()
+    assert "over 7 seeds" in verdicts.measured["e"]
+    # MAML's eight are all there, but the claim asks for both methods
+    unplanned = claims(fallen, rates, looks=[7, 12]).set_index("claim")
+    assert (unplanned.methods == UNDECIDED).all()
+    assert unplanned.note.str.contains("no look is planned at 8 seeds, but at 7 and 12").all()
+    planned = claims(features, rates, looks=[8, 12])
+    assert not planned.note.str.contains("left").any()
+    # of 5 trained, 4 are left
+    few = claims(with_collapsed(features[features.seed < 5], MAML, 3), rates[:40], looks=[5, 8])
+    assert (few.set_index("claim").methods[list("bcdef")] == UNDECIDED).all()
+
+
+def test_what_stands_does_so_at_the_level_of_its_look():
+    at_look, seen = levels([5, 12])[5], set()
+    for features, rates in tables({**NONE, "skill": (0, 4), "on": (-7, -7)}, 8, spread=0.8):
+        for looks, level in (((), 0.05), ((5, 12), at_look)):
+            found = standing(claims(features, rates, looks))
+            p = p_values(features, rates, looks).set_index("claim")
+            definite = p[p.methods != UNDECIDED]
+            kept = definite[definite["Holm methods"] <= level]
+            assert list(found.loc["methods"]) == [" ".join(definite.index), " ".join(kept.index)]
+            seen |= {("lost", looks)} if len(kept) < len(definite) else set()
+            seen |= {"at 5 % only"} if (kept["Holm methods"] > at_look).any() else set()
+    assert seen == {("lost", ()), ("lost", (5, 12)), "at 5 % only"}
 
 
 def test_collapse_is_far_below_the_siblings():

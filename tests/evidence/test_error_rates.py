@@ -14,6 +14,7 @@ from negmeta_utils.evidence.error_rates import (
     wrong_verdicts_markdown,
 )
 from negmeta_utils.runs import ROOT
+from negmeta_utils.studies.study_file import NOTEBOOKS
 
 
 @pytest.mark.slow
@@ -70,6 +71,16 @@ def test_the_table_for_reading_has_a_row_a_case_and_kind():
     table = error_rates(["Gaussian"], [3, 5], [300], ["(f), no effect"], 2)
     wide = wrong_verdicts(table)
     assert wide.shape == (1, 2) and wide.index[0] == ("(f), no effect", "Gaussian")
+
+
+def test_notebook_4_says_how_well_the_error_rates_are_known():
+    (n,) = set(pd.read_csv(TABLE).n_tables)
+    five, quarter = (196 * np.sqrt(share * (1 - share) / n) for share in (0.05, 0.25))
+    said = (
+        f"with {n:,} simulated tables a cell, 5 % is known to within {five:.1f} points and 25 % to "
+        f"within {quarter:.1f}"
+    )
+    assert said in (NOTEBOOKS / "04_statistics.ipynb").read_text()
 
 
 def test_the_page_on_statistics_shows_the_shipped_table():

@@ -4,7 +4,7 @@ import pytest
 from random_tables import NONE, synthetic, table
 from scipy import stats
 
-from negmeta_utils.evidence.interval_methods import INTERVALS, compared
+from negmeta_utils.evidence.interval_methods import INTERVALS, compared, misses_by_interval
 from negmeta_utils.evidence.mixed_model import mixed_model
 from negmeta_utils.evidence.quantities import (
     DIFFERENCE,
@@ -79,8 +79,18 @@ def test_one_seed_leaves_intervals_over_episodes():
     assert rows.misses.isna().all()
 
 
-def test_methods_without_a_shared_seed_are_refused():
+def test_misses_side_by_side_are_those_of_each_quantity():
+    features, quantities = table(n_episodes=30), ["on-task change", "off-task change"]
+    each = {q: compared(features, q, 20) for q in quantities}
+    wide = misses_by_interval(pd.concat([found.assign(quantity=q) for q, found in each.items()]))
+    assert list(wide) == ["interval", "drawn", *quantities] and list(wide.interval) == [*INTERVALS]
+    for quantity, found in each.items():
+        assert list(wide[quantity]) == list(found.misses)
+
+
+def test_without_a_shared_seed_nothing_is_compared_in_pairs():
     features = table()
     features.loc[features.method == MAML, "seed"] += 10
-    with pytest.raises(ValueError, match="share no seed"):
-        compared(features, "off-task change")
+    found = compared(features, "off-task change")
+    assert found.empty
+    assert misses_by_interval(found.assign(quantity="off-task change")).empty

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from negmeta_utils.evidence.looks import constant, levels
+from negmeta_utils.evidence.looks import constant, levels, look
+from negmeta_utils.evidence.rules import RULES
 
 
 @pytest.mark.slow
@@ -21,6 +22,21 @@ def test_levels_are_small_at_first_and_nearly_all_at_the_end():
     at = levels([8, 12])
     assert at[8] < 0.02 < 0.04 < at[12] < 0.05
     assert levels([8]) == {8: pytest.approx(0.05)}
+
+
+def test_the_rules_say_what_two_looks_allow_together():
+    together = sum(levels([8, 12]).values())
+    assert f"the sum of their levels, {100 * together:.1f} % after 8 and 12 seeds" in RULES
+
+
+def test_a_look_is_that_of_the_seeds_trained():
+    planned = levels([8, 12])
+    assert look(8, 8, planned) == (planned[8], [])
+    level, (note,) = look(8, 7, planned)
+    assert level == planned[8] and note.endswith("at 8 seeds trained, by the 7 that are left")
+    level, (note,) = look(9, 8, planned)
+    assert level is None and "no look is planned at 9 seeds, but at 8 and 12" in note
+    assert look(9, 8, None) == (0.05, [])
 
 
 def test_two_looks_keep_one_promise_where_looking_twice_at_5_percent_does_not():

@@ -14,10 +14,12 @@ from negmeta_utils.evidence.quantities import (
     DIFFERENCE,
     MAML,
     META_SGD,
+    QUANTITIES,
     changes,
     effect_sizes,
     grids,
     hierarchical_bootstrap,
+    pairs_in_words,
 )
 from negmeta_utils.evidence.t_tests import paper_t_test, t_test_readings
 
@@ -193,6 +195,34 @@ def test_effect_sizes_by_hand():
         assert stats.nct.cdf(t, 499, bound * np.sqrt(500)) == pytest.approx(level, abs=0.002)
     assert np.isnan(effects.loc[DIFFERENCE, "pre-adaptation", "seeds"].d_z_low)
     assert (MAML, "pre-adaptation", "seeds") not in effects.index
+
+
+@pytest.mark.parametrize("n_shared", [0, 3])
+def test_effects_of_seeds_that_are_not_the_same_are_by_welch(n_shared):
+    features = table(n_seeds=5, n_episodes=40)
+    of_maml = features.method == MAML
+    features.loc[of_maml, "seed"] += 5 - n_shared
+    effects = effect_sizes(features).set_index(["method", "quantity", "over"])
+    by_seed = 100 * features.groupby(["method", "seed"])["same_before"].mean()
+    by_episode = 100 * features.groupby(["method", "episode"])["same_before"].mean()
+    over_seeds = effects.loc[DIFFERENCE, "pre-adaptation", "seeds"]
+    welch = stats.ttest_ind(by_seed[META_SGD], by_seed[MAML], equal_var=False)
+    low, high = welch.confidence_interval()
+    assert over_seeds.points == pytest.approx(by_seed[META_SGD].mean() - by_seed[MAML].mean())
+    # episodes in common are a second source of error
+    assert over_seeds.low <= low + 1e-9 and over_seeds.high >= high - 1e-9
+    row = effects.loc[DIFFERENCE, "pre-adaptation", "episodes"]
+    paired = stats.ttest_1samp(by_episode[META_SGD] - by_episode[MAML], 0).confidence_interval()
+    assert [row.low, row.high] == pytest.approx(list(paired))
+    assert np.isnan(row.d_z) and (over_seeds.n, row.n) == (5, 40)
+    assert len(effects.loc[DIFFERENCE]) == 2 * len(QUANTITIES)
+    text = pairs_in_words(features)
+    assert "by Welch" in text
+    assert ("share 3." if n_shared else "share no seed.") in text
+
+
+def test_methods_with_the_same_seeds_are_said_to_be_paired():
+    assert pairs_in_words(table()).endswith("are compared in pairs.")
 
 
 def test_effect_size_does_not_grow_with_the_number_of_seeds():

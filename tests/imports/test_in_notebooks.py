@@ -1,40 +1,16 @@
-"""Imported runs in the notebooks that take them, and in verdicts. Notebooks are parameterised by
-papermill and executed in this process, which spares five kernels."""
+"""Imported runs in the notebooks that take them, and in verdicts."""
 
-import matplotlib.pyplot as plt
-import papermill.iorw
-import papermill.parameterize
 import pytest
 import torch
-from IPython.core.interactiveshell import InteractiveShell
+from in_process import execute
 from oracles import Oracle, blocks, named
 
 from negmeta_utils.evaluation import shared_test_images
 from negmeta_utils.files import read_table
 from negmeta_utils.imports.importing import import_run
-from negmeta_utils.studies.study_file import NOTEBOOKS
 
 WIDTH = 4
 SETTINGS = {"dataset": "glyphs", "image_size": 16, "n_query": 2, "inner_steps": 1}
-
-
-@pytest.fixture
-def shell(monkeypatch):
-    """As in a kernel: what cells define is seen by `In` and `globals()`."""
-    monkeypatch.setattr(plt, "show", plt.close)
-    shell = InteractiveShell.instance()
-    yield shell
-    InteractiveShell.clear_instance()
-    plt.close("all")
-
-
-def execute(shell, name, parameters):
-    notebook = papermill.iorw.load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb"))
-    notebook = papermill.parameterize.parameterize_notebook(notebook, parameters)
-    shell.reset()
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            shell.run_cell(cell.source, store_history=True).raise_error()
 
 
 def imported(folder, conv, norm, head, rates):
@@ -61,7 +37,7 @@ def maml(tmp_path_factory):
     return imported(tmp_path_factory.mktemp("few-shot"), *keys, rates=False)
 
 
-def test_notebooks_0_2_3_5_and_8_take_imported_runs(shell, meta_sgd, maml, tmp_path):
+def test_notebooks_0_2_3_5_and_8_take_imported_runs(meta_sgd, maml, tmp_path):
     theirs, other = str(meta_sgd.directory), str(maml.directory)
     of_each = {
         "00_explore": {"runs": [theirs, other], "n_episodes": 2, "n_steps": 1},
@@ -73,7 +49,7 @@ def test_notebooks_0_2_3_5_and_8_take_imported_runs(shell, meta_sgd, maml, tmp_p
         "08_test_time": {"runs": [theirs, other], "n_episodes": 2, "n_others": [1]},
     }  # fmt: skip
     for name, parameters in of_each.items():
-        execute(shell, name, {**parameters, "out_dir": str(tmp_path / name)})
+        execute(name, {**parameters, "out_dir": str(tmp_path / name)})
     features = read_table(tmp_path / "03_feature_adaptation" / "features.parquet")
     seeds = {run.parameters["seed"] for run in (meta_sgd, maml)}
     assert set(features["seed"]) == seeds and all(seed < 0 for seed in seeds)

@@ -1,0 +1,223 @@
+"""What the tables say of each of the paper's claims: a text, two judgements and notes, before the
+claims are corrected for being six (`claims`)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from negmeta_utils.evidence.collapsed import (
+    KEYS,
+    NO_TRAININGS,
+    collapsed,
+    rates_without,
+    seeds_trained,
+    without,
+)
+from negmeta_utils.evidence.intervals import (
+    Estimate,
+    Interval,
+    estimate,
+    over_episodes,
+    over_episodes_apart,
+    over_seeds,
+    over_unshared_seeds,
+)
+from negmeta_utils.evidence.learned_rates import layers_of
+from negmeta_utils.evidence.looks import levels, look
+from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD, grids
+from negmeta_utils.evidence.rules import (
+    CONTRADICTED,
+    ERROR_RATE,
+    MIN_EPISODES,
+    MIN_SEEDS,
+    NO_EFFECT,
+    NO_JUDGEMENT,
+    PARTS,
+    REPRODUCED,
+    UNDECIDED,
+    Judgement,
+    Part,
+    judge,
+    without_effect,
+)
+from negmeta_utils.evidence.t_tests import OFF_TASK_ALONE, paper_t_test, t_test
+from negmeta_utils.evidence.words import p_said
+
+NOT_MEASURED = "not measured"
+RATES = ["seed", "update", "layer", "group", "mean"]
+
+Tables = dict[tuple[str, str], pd.DataFrame]
+
+
+class Finding(NamedTuple):
+    """What was measured of one claim: a text, a judgement for each column of verdicts, notes."""
+
+    measured: str = NOT_MEASURED
+    networks: Judgement = NO_JUDGEMENT
+    methods: Judgement = NO_JUDGEMENT
+    notes: tuple[str, ...] = ()
+
+
+class Estimates(NamedTuple):
+    """Of one quantity: over episodes, over seeds, and how many there are of each.
+
+    n_seeds: of the method that has fewer, where two are compared; paired: whether in pairs.
+    """
+
+    networks: Estimate
+    methods: Estimate
+    n_seeds: int
+    n_episodes: int
+    paired: bool = True
+
+
+def findings(
+    features: pd.DataFrame | None,
+    rates: pd.DataFrame | None,
+    looks: Sequence[int] = (),
+    left_out: pd.DataFrame | None = None,
+) -> dict[str, Finding]:
+    """The finding of each claim; arguments as of `claims.claims`."""
+    planned = levels(looks) if looks else None
+    measured = features is not None and not features.empty
+    if left_out is None:
+        left_out = collapsed(features) if measured else NO_TRAININGS
+    lost = left_out[left_out["seed"] >= 0]
+    notes = tuple(f"left out as collapsed: {m} {s}" for m, s in left_out[KEYS].to_numpy())
+    found = {"a": _judge_rates(rates, left_out, planned)}
+    if not measured:
+        found |= dict.fromkeys(PARTS, Finding())
+    else:
+        kept = without(features, left_out)
+        tables, trained = grids(kept), seeds_trained(kept, lost)
+        for claim, parts in PARTS.items():
+            found[claim] = _judge_parts(parts, tables, trained, planned)
+        if found["f"].measured != NOT_MEASURED:
+            found["f"] = _with_papers_test(found["f"], kept)
+    return {claim: f._replace(notes=f.notes + notes) for claim, f in found.items()}
+
+
+def _with_papers_test(found: Finding, features: pd.DataFrame) -> Finding:
+    """(f) with what the paper's own test says, which is about iterations and not about seeds."""
+    p = paper_t_test(features).p_value
+    found = found._replace(measured=f"{found.measured}; the paper's test {p_said(p)}")
+    if found.networks.verdict != REPRODUCED or p <= ERROR_RATE:
+        return found
+    alone = t_test(features, OFF_TASK_ALONE)["p_value"]
+    also = "yes" if alone <= ERROR_RATE else "no"
+    note = (
+        "direction and interval yes, the paper's own test no "
+        f"(read as off-task accuracy alone {also}: {p_said(alone)})"
+    )
+    return found._replace(notes=(*found.notes, note))
+
+
+def _estimates(part: Part, tables: Tables) -> Estimates | None:
+    """None where not measured."""
+    key = (part.method, part.quantity)
+    if part.method != DIFFERENCE:
+        return _of_grid(tables[key]) if key in tables else None
+    maml, meta_sgd = (tables.get((method, part.quantity)) for method in (MAML, META_SGD))
+    if maml is None or meta_sgd is None:
+        return None
+    if maml.index.equals(meta_sgd.index):
+        return _of_grid(tables[key])
+    networks = over_episodes_apart(meta_sgd, maml)
+    maml, meta_sgd = _seeded(maml), _seeded(meta_sgd)
+    n_seeds = min(len(maml), len(meta_sgd))
+    methods = over_unshared_seeds(meta_sgd, maml, skewed=True) if n_seeds else networks
+    return Estimates(networks, methods, n_seeds, maml.shape[1], paired=False)
+
+
+def _of_grid(grid: pd.DataFrame) -> Estimates:
+    networks, seeded = over_episodes(grid), _seeded(grid)
+    methods = over_seeds(seeded, skewed=True) if len(seeded) else networks
+    return Estimates(networks, methods, *seeded.shape)
+
+
+def _seeded(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of known seeds: an imported network's may be unknown, which is a negative one."""
+    return table[table.index >= 0]
+
+
+def _judge_parts(
+    parts: list[Part], tables: Tables, trained: dict[str, int], planned: dict[int, float] | None
+) -> Finding:
+    of = [_estimates(part, tables) for part in parts]
+    if None in of:
+        return Finding()
+    n_seeds, n_episodes = min(one.n_seeds for one in of), of[0].n_episodes
+    level, of_look = look(_trained(parts, trained), n_seeds, planned)
+    networks, methods = [one.networks for one in of], [one.methods for one in of]
+    judged = {"networks": NO_JUDGEMENT, "methods": NO_JUDGEMENT}
+    if n_episodes >= MIN_EPISODES:
+        judged["networks"] = judge(networks, parts)
+        if n_seeds >= MIN_SEEDS and level:
+            judged["methods"] = judge(methods, parts, level)
+    enough = n_seeds >= MIN_SEEDS
+    shown, count = (methods, f"{n_seeds} seeds") if enough else (networks, f"{n_episodes} episodes")
+    texts = {  # one a method, of however many parts
+        part.method: f"{part.method} {_points(one.interval(1 - ERROR_RATE))}"
+        for part, one in zip(parts, shown, strict=True)
+    }
+    notes = []
+    for column, ests in (("networks", networks), ("methods", methods)):
+        if judged[column].verdict == NO_EFFECT and len(parts) > 1:
+            of_methods = without_effect(ests, parts, judged[column].level)
+            notes.append(f"{column}: no such effect for {', '.join(of_methods)}")
+    if not all(one.paired for one in of):
+        notes.append("seeds not the same, compared by Welch")
+    measured = f"{', '.join(texts.values())} points over {count}"
+    return Finding(measured, **judged, notes=tuple(notes + of_look))
+
+
+def _trained(parts: list[Part], trained: dict[str, int]) -> int:
+    """How many seeds were trained of the method that has fewest, among those of a claim."""
+    methods = {part.method for part in parts}
+    both = {MAML, META_SGD} if DIFFERENCE in methods else set()
+    return min(trained.get(method, 0) for method in methods - {DIFFERENCE} | both)
+
+
+def _points(interval: Interval) -> str:
+    return f"{interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+
+
+def _judge_rates(
+    rates: pd.DataFrame | None, left_out: pd.DataFrame, planned: dict[int, float] | None
+) -> Finding:
+    if rates is None or rates.empty:
+        return Finding()
+    means = last_mean_rates(rates_without(rates, left_out))
+    signs = [-1] * (means.shape[1] - 1) + [1]  # the last layer is the linear one
+    shown = (means * signs > 0).all(axis=1)
+    networks = REPRODUCED if shown.all() else UNDECIDED if shown.any() else CONTRADICTED
+    seeded = _seeded(means)
+    lost = _seeded(left_out[left_out["method"] == META_SGD].set_index("seed"))
+    level, of_look = look(len(seeded.index.union(lost.index)), len(seeded), planned)
+    methods = NO_JUDGEMENT
+    if len(seeded) >= MIN_SEEDS and level:
+        parts = [Part(layer, "mean rate", sign) for layer, sign in zip(means, signs, strict=True)]
+        methods = judge([estimate(seeded[name], skewed=True) for name in means], parts, level)
+    texts = ", ".join(f"{layer} {mean:+.4f}" for layer, mean in means.mean().items())
+    measured = f"{texts}; all signs in {shown.sum()} of {len(means)} networks"
+    return Finding(measured, Judgement(networks), methods, tuple(of_look))
+
+
+def last_mean_rates(rates: pd.DataFrame) -> pd.DataFrame:
+    """Mean rate of weights and biases at each network's last update: [seeds, layers], from the
+    image to the classes.
+
+    Raises ValueError for missing columns, repeated rows, or networks of different layers.
+    """
+    missing = [column for column in RATES if column not in rates]
+    if missing:
+        raise ValueError(f"rates: missing column(s) {', '.join(missing)}; see notebook 2")
+    last = rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
+    last = last[last.group == "weights+bias"]
+    if last.duplicated(["seed", "layer"]).any():
+        raise ValueError("rates: repeated rows of seed, update, layer; pass each run once")
+    means = last.pivot(index="seed", columns="layer", values="mean")[layers_of(last)]
+    if means.empty or means.isna().to_numpy().any():
+        raise ValueError("rates: networks differ in their layers; judge those of one kind together")
+    return means
