@@ -22,12 +22,14 @@ def claims(
 
     features, rates: the tables of notebooks 3 and 2; None or empty, or without one of the two
     methods, where not measured. Methods other than MAML and Meta-SGD are left aside. looks: the
-    numbers of seeds at which a look was planned, if there is to be more than one. left_out: the
-    trainings that `collapsed.collapsed` named, whether or not they are still in the tables; None
-    to look for them here. Columns: claim, statement, paper (its number), measured (the number that
-    decides, with its 95 % interval: over seeds if there are enough, otherwise over episodes),
-    networks and methods (the verdicts), note (what does not survive Holm's correction, which part
-    has no effect, what was left out). Raises ValueError for missing columns, values or episodes.
+    numbers of seeds trained, collapsed ones included, at which a look was planned, if there is to
+    be more than one. left_out: the trainings that `collapsed.collapsed` named, whether or not they
+    are still in the tables; None to look for them here.
+
+    Columns: claim, statement, paper (its number), measured (the number that decides, with its 95 %
+    interval: over seeds if there are enough, otherwise over episodes), networks and methods (the
+    verdicts), note (what does not survive Holm's correction, which part has no effect, what was
+    left out). Raises ValueError for missing columns, values or episodes.
     """
     found = findings(features, rates, looks, left_out)
     lost = {column: _lost(found, column) for column in COLUMNS}

@@ -85,10 +85,10 @@ that against an effect (k times the smallest over its parts of the larger of two
 p-values).
 
 **Holm**: a verdict is at most 5 % likely to be wrong *for each claim*; among six claims one wrong
-verdict is likelier. The verdicts stay what they are, each at 5 %, and Holm's correction says which
-of them survive together: where it is at most the verdict's level, the probability that any such
-verdict of the column is wrong is at most 5 %, whatever the dependence between the claims; over two
-looks, at most the sum of their levels, 5.9 % after 8 and 12 seeds. What does not survive
+verdict is likelier. The verdicts stay what they are, each at its level, and Holm's correction says
+which of them survive together: where it is at most the verdict's level, the probability that any
+such verdict of the column is wrong is at most 5 %, whatever the dependence between the claims; over
+two looks, at most the sum of their levels, 5.9 % after 8 and 12 seeds. What does not survive
 says so beside its verdict. The family holds every p-value of the column, two for each claim and a
 third where it has a margin; what is not measured, or not tested, counts as 1.
 (a) of these networks has no sampling error, therefore no p, and no place in its column's family.
