@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import nbformat
 import pandas as pd
 import pytest
+from answers import FIGURES, answer, questions
 from bs4 import BeautifulSoup
 from scipy.stats import t
 
@@ -26,20 +27,9 @@ from negmeta_utils.questions.test_time import changes_over_steps
 from negmeta_utils.runs import PRETRAINED, ROOT, load_run
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
-FIGURES = ROOT / "figures"
 QUANTITIES = ("on-task change", "off-task change")
 KINDS = ("normalised", "float64")  # of images and of precision
 TRIPLE = re.compile(r"([+−][\d.]+) \[([+−][\d.]+), ([+−][\d.]+)\]")
-
-
-def answer(number: str) -> str:
-    """The first cell of a notebook, in which the answer is."""
-    (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
-    return nbformat.read(path, 4).cells[0].source
-
-
-def questions(name: str) -> pd.DataFrame:
-    return pd.read_parquet(FIGURES / "questions" / name)
 
 
 def of_features() -> Iterator[pd.DataFrame]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from answers import answer
 from scipy.optimize import minimize_scalar
 
 from negmeta_utils.plots import style, theory
@@ -77,6 +78,7 @@ def test_at_bernacchias_size_the_minimum_lies_a_twentieth_below_the_closed_form(
     losses = errors.melt(ignore_index=False, value_name="test_loss")
     best = best_measured_rate(losses.reset_index(names="repetition"), seed=0)
     assert best.rate == pytest.approx(-1.059, abs=0.015)
+    assert "the minimum for the default problem is at −1.06, a twentieth below it" in answer("09")
     assert best.high < PROBLEM.best_train_rate() < -1
 
 
