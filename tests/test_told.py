@@ -86,6 +86,7 @@ def test_the_time_of_a_study_is_that_of_its_meta_updates():
     hours = [60_000 * float(seconds) / 3600 for seconds in found.groups()]
     small, large = (f"{low:.0f} to {high:.0f}" for low, high in (hours[:2], hours[2:]))
     assert f"{large} hours for each network on one core, or {small} with" in studies
+    assert f"in {small} hours of training (both networks at once" in RESULTS
     assert f"[{found[3]} to {found[4]} s](speed.md) of one core" in studies
     assert f"so 60,000 of them are {large} hours" in studies
     assert hours[2] < 33 < hours[3] and "some 33,000 core hours" in studies
@@ -240,3 +241,9 @@ def test_what_the_two_short_runs_show():
     on_task = pd.read_csv(FIGURES / "mini-imagenet" / "changes.csv")["on_task"]
     assert (on_task.abs() < 0.5).all()
     assert "both on-task changes are below half a point" in RESULTS
+    trainings = [
+        json.loads((FIGURES / "mini-imagenet" / f"train-{method}-0.json").read_text())
+        for method in ("meta-sgd", "maml")
+    ]
+    minutes = [f"{each['results']['seconds_training'] / 60:.0f}" for each in trainings]
+    assert f"{' and '.join(minutes)} minutes of training for Meta-SGD and MAML" in RESULTS

@@ -52,7 +52,7 @@ difference is taken in pairs; otherwise by Welch, over all seeds. (A seed that i
 first weights and the order of tasks, and hardly makes results alike.)
 
 **Skewed seeds.** With Student's t alone the promise of 5 % becomes 9 to 12 % for seeds distributed
-exponentially and 16 to 18 % for lognormal ones. With Hall's correction, by the sample skewness
+exponentially and 15 to 18 % for lognormal ones. With Hall's correction, by the sample skewness
 without bias, signs are wrong for 6 to 7 % of tables with 5 to 12 exponential seeds and 10 % with
 lognormal ones, and *no such effect*, whose one bound lies on the side of the skewness, for up to 8
 and 13 % where the effect is just as large as the margin. The studentised bootstrap does no better

@@ -7,6 +7,7 @@ from scipy.stats import mstats
 
 from negmeta_utils.evidence.error_rates import TABLE
 from negmeta_utils.evidence.intervals import estimate
+from negmeta_utils.evidence.rules import RULES
 from negmeta_utils.runs import ROOT
 
 FOLDER = ROOT / "figures" / "interval-misses"
@@ -55,6 +56,9 @@ def test_the_page_on_statistics_shows_how_often_intervals_miss():
     said = {kind: student[kind].loc[[5, 8, 12]].round() for kind in ("exponential", "lognormal")}
     exponential, lognormal = (f"{x.min():.0f} to {x.max():.0f} %" for x in said.values())
     assert f"{exponential} of the time for exponential seeds and {lognormal} for lognormal" in PAGE
+    assert (
+        f"5 % becomes {exponential} for seeds distributed\nexponentially and {lognormal} " in RULES
+    )
     three = [student[kind, 3] for kind in ("exponential", "lognormal")]
     assert f"misses {three[0]:.0f} % for exponential and {three[1]:.0f} % for lognormal" in PAGE
     grids = 100 * pd.read_csv(FOLDER / "grids.csv")["misses"]
