@@ -5,6 +5,7 @@ import re
 
 import pandas as pd
 import pytest
+from answers import answer
 
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
 from negmeta_utils.evidence.quantities import effect_sizes
@@ -115,6 +116,7 @@ def test_the_signs_of_the_longest_run_come_when_it_is_said():
     shares = own[own["update"] == 60_000].set_index("layer")["share_negative"]
     first, *others = (f"{100 * share:.0f}" for share in shares.drop("logits"))
     assert f"({others[0]}, {others[1]} and {others[2]} %), of the first {first} %" in RESULTS
+    assert f"Mini-ImageNet more ({first}, {', '.join(others)} %, one network)" in RESULTS
 
 
 def test_how_far_the_rates_of_the_longest_run_are_from_the_papers():
@@ -133,6 +135,7 @@ def test_the_accuracies_of_the_longest_run():
     training = [run.history()["train_accuracy"].tail(1000).mean() for run in NETWORKS]
     texts = " and ".join(f"{100 * accuracy:.0f}" for accuracy in training)
     assert f"rises to {texts} % (the last 1,000 meta-updates)" in RESULTS
+    assert f"accuracy on training tasks rises to {100 * training[1]:.0f} %" in answer("01")
     test = [100 * run.final_accuracy() for run in NETWORKS]
     half = [1.96 * values.std() / len(values) ** 0.5 for values in test]
     ends = [f"{v.mean():.1f} ± {h:.1f} %" for v, h in zip(test, half, strict=True)]
@@ -247,3 +250,23 @@ def test_what_the_two_short_runs_show():
     ]
     minutes = [f"{each['results']['seconds_training'] / 60:.0f}" for each in trainings]
     assert f"{' and '.join(minutes)} minutes of training for Meta-SGD and MAML" in RESULTS
+
+
+def test_notebook_10_says_how_wide_the_papers_rates_and_the_longest_runs_are():
+    body, logits = PAPER_TABLE_1["paper std"][:4], PAPER_TABLE_1["paper std"][4]
+    assert {f"{spread:.2f}" for spread in body} == {"0.03"} and f"{logits:.2f}" == "0.07"
+    assert "standard deviations of 0.03 in the convolutions and 0.07 in the linear" in answer("10")
+    table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").dropna(subset=["paper std"])
+    widest = (table["std"] / table["paper std"]).max()
+    assert round(widest) == 11 and "ends up to eleven times as wide" in answer("10")
+    assert f"has a standard deviation of {(0.1 - 0.005) / 12**0.5:.3f}, and in" in answer("10")
+
+
+def test_the_readme_says_how_long_make_study_took():
+    """The measured seconds are told with their machine in docs/results.md."""
+    minutes, seconds, figure = map(
+        int,
+        re.search(r"took (\d+) minutes (\d+) seconds, its first figure (\d+),", RESULTS).groups(),
+    )
+    assert (round(minutes + seconds / 60), round(figure / 60)) == (7, 1)
+    assert "that takes seven minutes on two slow cores, the first figure one," in README
