@@ -10,7 +10,6 @@ from negmeta_utils.evidence.collapsed import (
     KEYS,
     NO_TRAININGS,
     collapsed,
-    rates_without,
     seeds_trained,
     without,
 )
@@ -23,7 +22,7 @@ from negmeta_utils.evidence.intervals import (
     over_seeds,
     over_unshared_seeds,
 )
-from negmeta_utils.evidence.learned_rates import layers_of
+from negmeta_utils.evidence.learned_rates import last_mean_rates
 from negmeta_utils.evidence.looks import levels, look
 from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD, grids
 from negmeta_utils.evidence.rules import (
@@ -45,7 +44,6 @@ from negmeta_utils.evidence.t_tests import OFF_TASK_ALONE, paper_t_test, t_test
 from negmeta_utils.evidence.words import p_said
 
 NOT_MEASURED = "not measured"
-RATES = ["seed", "update", "layer", "group", "mean"]
 
 Tables = dict[tuple[str, str], pd.DataFrame]
 
@@ -188,13 +186,16 @@ def _judge_rates(
 ) -> Finding:
     if rates is None or rates.empty:
         return Finding()
-    means = last_mean_rates(rates_without(rates, left_out))
+    means, lost = last_mean_rates(rates), left_out.loc[left_out["method"] == META_SGD, "seed"]
+    trained = _seeded(means).index.union(lost[lost >= 0])
+    means = means[~means.index.isin(lost)]
+    if means.empty:
+        return Finding()
     signs = [-1] * (means.shape[1] - 1) + [1]  # the last layer is the linear one
     shown = (means * signs > 0).all(axis=1)
     networks = REPRODUCED if shown.all() else UNDECIDED if shown.any() else CONTRADICTED
     seeded = _seeded(means)
-    lost = _seeded(left_out[left_out["method"] == META_SGD].set_index("seed"))
-    level, of_look = look(len(seeded.index.union(lost.index)), len(seeded), planned)
+    level, of_look = look(len(trained), len(seeded), planned)
     methods = NO_JUDGEMENT
     if len(seeded) >= MIN_SEEDS and level:
         parts = [Part(layer, "mean rate", sign) for layer, sign in zip(means, signs, strict=True)]
@@ -202,22 +203,3 @@ def _judge_rates(
     texts = ", ".join(f"{layer} {mean:+.4f}" for layer, mean in means.mean().items())
     measured = f"{texts}; all signs in {shown.sum()} of {len(means)} networks"
     return Finding(measured, Judgement(networks), methods, tuple(of_look))
-
-
-def last_mean_rates(rates: pd.DataFrame) -> pd.DataFrame:
-    """Mean rate of weights and biases at each network's last update: [seeds, layers], from the
-    image to the classes.
-
-    Raises ValueError for missing columns, repeated rows, or networks of different layers.
-    """
-    missing = [column for column in RATES if column not in rates]
-    if missing:
-        raise ValueError(f"rates: missing column(s) {', '.join(missing)}; see notebook 2")
-    last = rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
-    last = last[last.group == "weights+bias"]
-    if last.duplicated(["seed", "layer"]).any():
-        raise ValueError("rates: repeated rows of seed, update, layer; pass each run once")
-    means = last.pivot(index="seed", columns="layer", values="mean")[layers_of(last)]
-    if means.empty or means.isna().to_numpy().any():
-        raise ValueError("rates: networks differ in their layers; judge those of one kind together")
-    return means

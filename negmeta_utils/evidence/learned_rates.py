@@ -7,6 +7,7 @@ import pandas as pd
 
 from negmeta_utils.evidence.intervals import estimate
 
+COLUMNS = ["seed", "update", "layer", "group", "mean"]  # what the claims need
 WEIGHTS, BOTH = "weights+bias", "both"  # the second with batch normalisation's rates
 PAPER_TABLE_1 = pd.DataFrame(
     {
@@ -144,6 +145,25 @@ def rates_against_start(rates: pd.DataFrame) -> pd.DataFrame:
 
 def _last(rates: pd.DataFrame) -> pd.DataFrame:
     return rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
+
+
+def last_mean_rates(rates: pd.DataFrame) -> pd.DataFrame:
+    """Mean rate of weights and biases at each network's last update: [seeds, layers], from the
+    image to the classes.
+
+    Raises ValueError for missing columns, repeated rows, or networks of different layers.
+    """
+    missing = [column for column in COLUMNS if column not in rates]
+    if missing:
+        raise ValueError(f"rates: missing column(s) {', '.join(missing)}; see notebook 2")
+    last = _last(rates)
+    last = last[last["group"] == WEIGHTS]
+    if last.duplicated(["seed", "layer"]).any():
+        raise ValueError("rates: repeated rows of seed, update, layer; pass each run once")
+    means = last.pivot(index="seed", columns="layer", values="mean")[layers_of(last)]
+    if means.empty or means.isna().to_numpy().any():
+        raise ValueError("rates: networks differ in their layers; judge those of one kind together")
+    return means
 
 
 def layers_of(rates: pd.DataFrame) -> list[str]:

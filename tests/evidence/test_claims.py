@@ -9,8 +9,9 @@ from statsmodels.stats.multitest import multipletests
 from negmeta_utils.evidence import findings as module
 from negmeta_utils.evidence.claims import claims, p_values, standing
 from negmeta_utils.evidence.collapsed import collapsed, rates_without, without
-from negmeta_utils.evidence.findings import NOT_MEASURED, last_mean_rates
+from negmeta_utils.evidence.findings import NOT_MEASURED
 from negmeta_utils.evidence.intervals import estimate, over_episodes, over_seeds
+from negmeta_utils.evidence.learned_rates import last_mean_rates
 from negmeta_utils.evidence.looks import levels
 from negmeta_utils.evidence.quantities import ACCURACIES, MAML, META_SGD
 from negmeta_utils.evidence.rules import (
@@ -421,6 +422,8 @@ def test_claims_are_the_same_once_collapsed_trainings_are_taken_out(looks):
     lost = collapsed(features)
     kept = without(features, lost), rates_without(rates, lost)
     assert len(kept[0]) == len(features) * 15 / 16 and 3 not in set(kept[1].seed)
+    of_lost = claims(features, rates[rates.seed == 3], looks).iloc[0]
+    assert (of_lost.measured, of_lost.networks) == (NOT_MEASURED, UNDECIDED)
     for function in (claims, p_values):
         whole = function(features, rates, looks)
         pd.testing.assert_frame_equal(function(*kept, looks, lost), whole)
