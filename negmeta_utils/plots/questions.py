@@ -73,7 +73,8 @@ def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
     layers = list(dict.fromkeys(table["layer"]))
     for axis, (column, title) in zip(axes, measures.items(), strict=True):
         for (method, task), rows in table.groupby(["method", "task"]):
-            by_seed = rows.pivot_table(index="layer", columns="seed", values=column).loc[layers]
+            # Every layer, also where the measure is undefined for all seeds (features all zero).
+            by_seed = rows.pivot_table(index="layer", columns="seed", values=column).reindex(layers)
             line = "-" if task == "on-task" else "--"
             label = f"{LABELS[method]}, {task}"
             axis.plot(layers, by_seed.mean(axis=1), line, marker="o", ms=4, color=COLOURS[method],

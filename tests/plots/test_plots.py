@@ -213,3 +213,10 @@ def test_colours_of_verdicts_have_a_legend():
     (legend,) = every_figure.FIGURES["conditions"]().legends
     assert legend.get_title().get_text() == "interval, 95 % over seeds and episodes:"
     assert [text.get_text() for text in legend.get_texts()] == ["above zero", "contains zero"]
+
+
+def test_a_layer_without_a_measure_is_a_gap():
+    rows = [("maml", "on-task", "conv1", 0, 0.5), ("maml", "on-task", "conv2", 0, np.nan)]
+    table = pd.DataFrame(rows, columns=["method", "task", "layer", "seed", "ratio"])
+    (axis,) = questions.by_layer(table, {"ratio": "variance ratio"}).axes
+    np.testing.assert_array_equal(axis.lines[0].get_ydata(), [0.5, np.nan])
