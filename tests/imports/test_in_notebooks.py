@@ -20,7 +20,9 @@ def imported(folder, conv, norm, head, rates):
     if rates:  # in the order of parameters(), where normalisation comes first
         order = [f"features.{b}.{part}" for b in range(4) for part in ("normalize", "conv")]
         keys = [f"{part}.{kind}" for part in [*order, "classifier"] for kind in ("weight", "bias")]
-        state |= {f"lrs.{n}": 0.01 * torch.randn(state[k].shape) for n, k in enumerate(keys)}
+        generator = torch.Generator().manual_seed(0)
+        for n, key in enumerate(keys):
+            state[f"lrs.{n}"] = 0.01 * torch.randn(state[key].shape, generator=generator)
     torch.save(state, folder / "theirs.pt")
     return import_run(folder / "theirs.pt", folder / "run", **SETTINGS)
 
