@@ -32,7 +32,7 @@ from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import BLOCKS, Params
 
 
-@exact_products()
+@exact_products()  # it is public; the others are called by way of `engines.engine_of`
 def meta_gradient(
     params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool = False
 ) -> MetaGradient:
@@ -64,7 +64,6 @@ def meta_gradient(
     )
 
 
-@exact_products()
 def prototype_gradient(params: Params, episodes: Episodes) -> MetaGradient:
     """What `adaptation.prototype_gradient` returns for the same arguments."""
     network = cpu.network_of(params, episodes.support)
@@ -99,7 +98,6 @@ def _mean_of_judged(
     )
 
 
-@exact_products()
 def adapt(
     params: Params, alpha: Params, support: torch.Tensor, support_labels: torch.Tensor, n_steps: int
 ) -> Params:
@@ -134,7 +132,6 @@ def adapt(
     return {name: torch.cat([part[name] for part in parts]) for name in params}
 
 
-@exact_products()
 def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     """Embeddings [n_tasks, n, n_features] of images [n_tasks, n, channels, height, width].
 
@@ -144,7 +141,6 @@ def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
     return _predict(params, images)[0]
 
 
-@exact_products()
 def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
     """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
     return _predict(params, images)[1]
@@ -173,7 +169,6 @@ def _predict(params: Params, images: torch.Tensor) -> tuple[torch.Tensor, torch.
     return features, head(params, features)
 
 
-@exact_products()
 def head(params: Params, features: torch.Tensor) -> torch.Tensor:
     """Logits [n_tasks, n, n_way] of embeddings [n_tasks, n, n_features], by parameters as for
     `adapt`."""

@@ -17,10 +17,11 @@ def precisions():
 @pytest.fixture
 def switches():
     """Torch's, as they were before the test afterwards."""
-    torch.backends.fp32_precision, before = "none", (torch.backends.fp32_precision, precisions())
+    above, before = torch.backends.fp32_precision, precisions()
+    torch.backends.fp32_precision = "none"
     yield
-    torch.backends.fp32_precision = before[0]
-    for product, precision in zip(PRODUCTS, before[1], strict=True):
+    torch.backends.fp32_precision = above
+    for product, precision in zip(PRODUCTS, before, strict=True):
         product.fp32_precision = precision
 
 
