@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks import against_peers
-from negmeta_utils import runs, storage
+from negmeta_utils import storage
 from negmeta_utils.plots import style
 from negmeta_utils.studies import planning, scheduling, study_file
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=runs.ROOT / "figures" / "scaling")
+    parser.add_argument("--out", type=Path, default=storage.ROOT / "figures" / "scaling")
     options = parser.parse_args(arguments)
     steps = study_file.read_study(study_file.find_study("scaling"), {})
     seconds = measure(steps, options.workers, options.repetitions)

@@ -3,8 +3,7 @@
 from negmeta_utils.adaptation import adapt
 from negmeta_utils.data.datasets import load
 from negmeta_utils.episodes import draw_episodes
-from negmeta_utils.networks.catalogue import network_of
-from negmeta_utils.runs import load_run
+from negmeta_utils.runs import load_run, network_of
 
 run = load_run("glyphs-meta-sgd-0")
 images = load("glyphs", "test", image_size=run.parameters["image_size"])

@@ -26,9 +26,9 @@ has one folder:
     explore    notebook 0
     studies    grids of notebooks, and the command line
 
-Imports go one way: no module imports itself by way of others; `evidence` imports from nothing but
-itself, and neither it nor `plots` imports torch; only notebooks and the command line import from
-`questions`, `explore` and `studies`. `tests/test_imports.py` holds this.
+Imports go one way: no module and no folder imports itself by way of others; `evidence` imports from
+nothing but itself, and neither it nor `plots` imports torch; only notebooks and the command line
+import from `questions`, `explore` and `studies`. `tests/test_imports.py` holds this.
 """
 
 from importlib import import_module

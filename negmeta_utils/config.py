@@ -1,18 +1,26 @@
-"""`TrainConfig`: what a training depends on, its settings checked."""
+"""What a training depends on: its settings (`TrainConfig`), and what it is computed with."""
 
+import os
+import platform
+import subprocess
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Optional, get_type_hints
+
+import torch
 
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data.splits import CLASSES
-from negmeta_utils.engine.device import resolve_device
+from negmeta_utils.engine.device import arithmetic, device_name, resolve_device
 from negmeta_utils.engine.engines import resolve_engine
 from negmeta_utils.episodes import ImageSet, check_episode_fits
 from negmeta_utils.networks.catalogue import NETWORKS, check_name, checked, find
 from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import check_value
+from negmeta_utils.storage import ROOT
 
 MOST_KEPT = 10  # networks along a training, besides the best and the last
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")
 LEAST = {"seed": 0, "test_episodes": 0, "n_way": 2}  # of the others 1
 
 
@@ -108,3 +116,36 @@ class TrainConfig:
             n_way=self.n_way,
             n_filters=self.n_filters,
         )
+
+
+def environment(device: torch.device) -> dict:
+    """What a result may depend on besides its parameters."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "device": device_name(device),
+        **arithmetic(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The clone's commit, marked where the working tree differs from it; None outside a clone."""
+    if not (ROOT / ".git").exists():  # installed, maybe inside a clone of something else
+        return None
+    # Hooks of Git set variables that name another repository.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=ROOT,
+            env=own,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

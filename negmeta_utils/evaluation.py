@@ -25,10 +25,9 @@ from negmeta_utils.episodes import (
     shared_classes,
 )
 from negmeta_utils.evidence.quantities import ACCURACIES
-from negmeta_utils.networks.catalogue import network_of
 from negmeta_utils.networks.network import Network, Params, check_params, check_pass
 from negmeta_utils.parameters import check_value
-from negmeta_utils.runs import END, Run
+from negmeta_utils.runs import END, Run, network_of
 
 FEW_EPISODES = 60  # a look
 

@@ -7,7 +7,7 @@ import torch
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import Network, Params
-from negmeta_utils.runs import Run
+from negmeta_utils.runs import Run, network_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -69,6 +69,20 @@ def table_of_rates(alpha: Params, update: int, precision: float) -> pd.DataFrame
             "rate": ((flat / precision).round() * precision).float().numpy(),
         }
     )
+
+
+def learned_rates(trained: list[Run]) -> pd.DataFrame:
+    """The tables of rates of several runs, one below the other. Raises ValueError for a run whose
+    method learns none."""
+    for run in trained:
+        check_learned_rates(run)
+    return pd.concat([run.rates() for run in trained], ignore_index=True)
+
+
+def rates_of_runs(trained: list[Run]) -> pd.DataFrame:
+    """`rates_long` of several runs, one below the other."""
+    tables = [rates_long(run.alpha, run.parameters["seed"], network_of(run)) for run in trained]
+    return pd.concat(tables, ignore_index=True)
 
 
 def rates_long(alpha: Params, seed: int, network: Network = CONV4) -> pd.DataFrame:

@@ -13,8 +13,10 @@ from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.engine.engines import ENGINES
 from negmeta_utils.episodes import ImageSet, episodes_at_once
 from negmeta_utils.evaluation import (
+    Adaptation,
+    by_rates,
     check_comparable,
-    evaluate_features,
+    evaluate_adaptations,
     shared_test_images,
 )
 from negmeta_utils.runs import Run, shipped_features
@@ -40,7 +42,7 @@ def features_table(
     folder of `runs.output_folder`, made once there is nothing left to refuse.
 
     What comes with a shipped run is taken as it is, and needs no images; all else is evaluated, by
-    `evaluate_resumably` in that folder. n_episodes: of each run; None is as many as come with all
+    `features_of_run` in that folder. n_episodes: of each run; None is as many as come with all
     of them, or few. eval_split: whose classes the tasks are of; the others as for
     `evaluate_features`. Raises ValueError as it and as `evaluation.shared_test_images`.
     """
@@ -62,7 +64,7 @@ def features_table(
             tables.append(table.head(n_episodes))
         else:
             tables.append(
-                evaluate_resumably(
+                features_of_run(
                     run, images, n_episodes, eval_seed, folder, report,
                     disjoint=disjoint, engine=engine,
                 )
@@ -70,7 +72,7 @@ def features_table(
     return pd.concat(tables, ignore_index=True), folder
 
 
-def evaluate_resumably(
+def features_of_run(
     run: Run,
     images: ImageSet,
     n_episodes: int,
@@ -80,39 +82,64 @@ def evaluate_resumably(
     disjoint: bool = False,
     engine: str = "auto",
 ) -> pd.DataFrame:
-    """The table of `evaluation.evaluate_features`, kept in `folder` as far as it is known and begun
-    there where an earlier call left off."""
-    path = _kept(run, images, (eval_seed, disjoint, engine == "reference"), folder)
-    table = _read_kept(path).head(n_episodes) if path.exists() else pd.DataFrame()
+    """The table of `evaluation.evaluate_features`, by `evaluate_resumably`."""
+    own = by_rates(run, {"as learned": run.alpha}, engine)
+    table = evaluate_resumably(
+        run, images, own, n_episodes, eval_seed, folder, report, disjoint, engine
+    )
+    return table.drop(columns="variant")
+
+
+def evaluate_resumably(
+    run: Run,
+    images: ImageSet,
+    adaptations: dict[str, Adaptation],
+    n_episodes: int,
+    eval_seed: int,
+    folder: Path,
+    report: Callable[[str], None] = lambda text: None,
+    disjoint: bool = False,
+    engine: str = "auto",
+) -> pd.DataFrame:
+    """The table of `evaluation.evaluate_adaptations`, kept in `folder` as far as it is known and
+    begun there where an earlier call left off. Ways to adapt are known by their names."""
+    how = (tuple(adaptations), eval_seed, disjoint, engine == "reference")
+    path = _kept(run, images, how, folder)
+    table = _read_kept(path, len(adaptations)) if path.exists() else pd.DataFrame({"episode": []})
+    table = table[table["episode"] < n_episodes]
+    done = table["episode"].nunique()
     batch = episodes_at_once(images, run.parameters["n_way"], run.parameters["n_query"])
     written = time.monotonic()
     try:
-        while len(table) < n_episodes:
-            until = min(len(table) + batch, n_episodes)
-            more = evaluate_features(
+        while done < n_episodes:
+            until = min(done + batch, n_episodes)
+            more = evaluate_adaptations(
                 run,
                 images,
+                adaptations,
                 until,
                 eval_seed,
                 batch,
-                first=len(table),
+                first=done,
                 disjoint=disjoint,
                 engine=engine,
             )
-            table = pd.concat([table, more], ignore_index=True)
-            report(f"{run.name}: {until} of {n_episodes} episodes")
+            table, done = pd.concat([table, more] if done else [more], ignore_index=True), until
+            report(f"{run.name}: {done} of {n_episodes} episodes")
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
                 files.write_table(path, table)
                 written = time.monotonic()
     finally:
-        if len(table):
+        if done:
             files.write_table(path, table)
     return table
 
 
-def _read_kept(path: Path) -> pd.DataFrame:
+def _read_kept(path: Path, n_rows: int) -> pd.DataFrame:
+    """Raises ValueError unless it has so many rows of each of the episodes 0, 1, 2, ..."""
     table = files.read_table(path)
-    if "episode" not in table or table["episode"].tolist() != list(range(len(table))):
+    rows = table["episode"].value_counts() if "episode" in table else pd.Series([0])
+    if set(rows) != {n_rows} or set(rows.index) != set(range(len(rows))):
         raise ValueError(f"{path}: its episodes are not 0, 1, 2, ...; delete it and start again")
     return table
 

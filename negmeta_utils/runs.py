@@ -16,13 +16,9 @@ Every file is written to the side, synced and renamed, so a reader sees a whole 
 """
 
 import atexit
-import os
-import platform
 import re
-import subprocess
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Optional
 
@@ -32,10 +28,11 @@ import torch
 from negmeta_utils import digests
 from negmeta_utils.data import scratch
 from negmeta_utils.data.names import one_line
-from negmeta_utils.engine.device import arithmetic, device_name
 from negmeta_utils.files import read_table, read_tensors
+from negmeta_utils.networks.catalogue import find, fingerprint
+from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import BEST, check_folders, check_value
-from negmeta_utils.storage import ROOT, make_folder, read_json
+from negmeta_utils.storage import make_folder, read_json, resolve
 
 PACKAGE = Path(__file__).resolve().parent
 PRETRAINED = PACKAGE / "pretrained"
@@ -45,7 +42,6 @@ PLACE = ("data_dir", "device", "checkpoint_every")
 KEPT, END = "kept", "end"  # networks of a run besides the last, and that one
 EVAL_SEED = 0  # of the pairs of tasks in the shipped tables
 LISTED = ("method", "dataset", "seed", "n_updates", "n_filters", "image_size")
-PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")
 COLUMNS = {  # that the tables of notebooks 2 and 3 must have
     "features.parquet": (
         "method", "seed", "episode", "same_before", "same_after", "other_before", "other_after",
@@ -114,11 +110,6 @@ class Run:
         return table[table["update"] <= self.update]
 
 
-def resolve(path: str | Path) -> Path:
-    """`path` itself if absolute, else below the working directory."""
-    return Path(path).expanduser().absolute()
-
-
 def output_folder(path: str | None) -> Path:
     """The folder a notebook writes to, made where missing; for None a temporary
     one, deleted when Python ends, or where it was killed, by the next one.
@@ -177,6 +168,29 @@ def load_runs(names: list[str], several: bool = False) -> list[Run]:
     if not several:
         check_one_network_each(trained)
     return trained
+
+
+def network_of(run: Run) -> Network:
+    """The network of a finished run.
+
+    Raises ValueError as `catalogue.find`, and for a file that has changed since.
+    """
+    name = run.parameters.get("network", "conv4")
+    own = run.manifest.get("network")
+    if own is None:
+        return find(name)
+    if fingerprint(name) != own["sha256"]:
+        raise ValueError(
+            f"{run.directory}: trained with another {name} than is there now; restore that file"
+        )
+    sizes = {size: run.parameters[size] for size in ("image_size", "n_way", "n_filters")}
+    return find(name, channels=own["channels"], **sizes)
+
+
+def settings(trained: list[Run], *names: str) -> pd.DataFrame:
+    """Parameters of runs by name, and `network` and `update` as of `Run`; one row a run."""
+    rows = [run.parameters | {"network": run.network, "update": run.update} for run in trained]
+    return pd.DataFrame(rows)[list(names)]
 
 
 def check_one_network_each(trained: list[Run]) -> None:
@@ -264,39 +278,6 @@ def _model_file(directory: Path, network: str) -> Path:
 def shipped_runs() -> list[str]:
     """Names of the runs that come with the package."""
     return sorted(p.name for p in PRETRAINED.iterdir()) if PRETRAINED.is_dir() else []
-
-
-def environment(device: torch.device) -> dict:
-    """What a result may depend on besides its parameters."""
-    return {
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "device": device_name(device),
-        **arithmetic(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """The clone's commit, marked where the working tree differs from it; None outside a clone."""
-    if not (ROOT / ".git").exists():  # installed, maybe inside a clone of something else
-        return None
-    # Hooks of Git set variables that name another repository.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=ROOT,
-            env=own,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return described.stdout.strip()
 
 
 def load_pretrained(method: str, dataset: str, seed: int = 0) -> Run:

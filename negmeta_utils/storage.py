@@ -34,6 +34,11 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+def resolve(path: str | Path) -> Path:
+    """`path` itself if absolute, else below the working directory."""
+    return Path(path).expanduser().absolute()
+
+
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """Where is kept what can be made again: decoded data sets, compiled sources."""
     given = cache_dir or os.environ.get("NEGMETA_CACHE")

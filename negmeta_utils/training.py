@@ -29,7 +29,7 @@ from negmeta_utils.checkpoints import (
     resume,
     save,
 )
-from negmeta_utils.config import TrainConfig
+from negmeta_utils.config import TrainConfig, environment
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.data.splits import load_split
 from negmeta_utils.engine import library
@@ -57,7 +57,7 @@ def train(
     """
     config, splits = load_splits(config)
     device = torch.device(config.device)
-    directory = runs.resolve(run_dir)
+    directory = storage.resolve(run_dir)
     memory = memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
     with storage.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
@@ -247,7 +247,7 @@ def new_manifest(config: TrainConfig, device: torch.device, splits: dict[str, Im
         },
         **({"network": {"sha256": own, "channels": channels}} if own else {}),
         "environment": {
-            **runs.environment(device),
+            **environment(device),
             "kernels": objective.kernels(config, splits["train"]),
         },
         "started": storage.now(),

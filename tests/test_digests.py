@@ -215,11 +215,11 @@ def test_a_whole_file_of_another_kind_is_named(tmp_path, read):
 
 def test_episodes_kept_twice_are_refused(run, tiny_data, tmp_path):
     images = evaluation.shared_test_images([run], str(tiny_data))
-    resumable.evaluate_resumably(run, images, 3, 0, tmp_path)
+    resumable.features_of_run(run, images, 3, 0, tmp_path)
     (path,) = tmp_path.iterdir()
     table = files.read_table(path)
     files.write_table(path, pd.concat([table, table]))
-    refused(path, lambda: resumable.evaluate_resumably(run, images, 6, 0, tmp_path))
+    refused(path, lambda: resumable.features_of_run(run, images, 6, 0, tmp_path))
 
 
 @pytest.mark.parametrize("name", runs.shipped_runs())

@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from negmeta_utils.runs import ROOT
+from negmeta_utils.storage import ROOT
 
 PACKAGE = "negmeta_utils"
 WITHOUT_TORCH = ("evidence", "plots")
@@ -54,9 +54,18 @@ def test_no_module_imports_itself_by_way_of_others():
     assert len(list(TopologicalSorter(OWN).static_order())) >= len(SOURCES) - 1
 
 
-def test_a_circle_would_be_found(tmp_path):
+def test_a_circle_would_be_found():
     with pytest.raises(ValueError, match="nodes are in a cycle"):
         list(TopologicalSorter({**OWN, f"{PACKAGE}.model": {f"{PACKAGE}.training"}}).static_order())
+
+
+def test_no_room_imports_itself_by_way_of_others():
+    """Stricter: of modules alone, two of one room may lie on both sides of another room."""
+    of_rooms = {}
+    for module, others in OWN.items():
+        of_rooms.setdefault(room(module), set()).update({room(o) for o in others} - {room(module)})
+    order = list(TopologicalSorter(of_rooms).static_order())
+    assert order.index("data") < order.index("runs") < order.index("training")
 
 
 def test_evidence_knows_nothing_but_itself():

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from negmeta_utils import files, resumable, runs
-from negmeta_utils.evaluation import evaluate_features, shared_test_images
-from negmeta_utils.resumable import evaluate_resumably, forget
+from negmeta_utils.evaluation import evaluate_adaptations, evaluate_features, shared_test_images
+from negmeta_utils.questions.interventions import adaptations
+from negmeta_utils.resumable import evaluate_resumably, features_of_run, forget
 
 
 @pytest.fixture
@@ -29,14 +30,14 @@ def test_stopped_in_the_middle_it_goes_on(run, images, small_batches, tmp_path, 
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(arguments)
-        return evaluate_features(*arguments, **settings)
+        return evaluate_adaptations(*arguments, **settings)
 
-    monkeypatch.setattr(resumable, "evaluate_features", broken)
+    monkeypatch.setattr(resumable, "evaluate_adaptations", broken)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_resumably(run, images, 11, 0, tmp_path)
-    monkeypatch.setattr(resumable, "evaluate_features", evaluate_features)
+        features_of_run(run, images, 11, 0, tmp_path)
+    monkeypatch.setattr(resumable, "evaluate_adaptations", evaluate_adaptations)
     seen = []
-    table = evaluate_resumably(run, images, 11, 0, tmp_path, seen.append)
+    table = features_of_run(run, images, 11, 0, tmp_path, seen.append)
     pd.testing.assert_frame_equal(table, whole)
     assert len(seen) == 1, "eight of eleven were kept"
     assert len(list(tmp_path.iterdir())) == 1
@@ -44,17 +45,31 @@ def test_stopped_in_the_middle_it_goes_on(run, images, small_batches, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_several_ways_to_adapt_go_on_together(run, images, small_batches, tmp_path):
+    ways = adaptations(run, images, 0)
+    few = {name: ways[name] for name in list(ways)[:2]}
+
+    def kept(of, n_episodes):
+        return evaluate_resumably(run, images, of, n_episodes, 0, tmp_path)
+
+    whole = evaluate_adaptations(run, images, ways, 11, batch=4)
+    assert len(kept(ways, 8)) == 8 * len(ways)
+    pd.testing.assert_frame_equal(kept(ways, 11), whole)
+    pd.testing.assert_frame_equal(kept(ways, 4), whole[whole["episode"] < 4])
+    assert set(kept(few, 4)["variant"]) == set(few), "other ways are another table"
+
+
 def test_other_episodes_are_not_mistaken_for_these(run, images, tmp_path):
-    first = evaluate_resumably(run, images, 5, 0, tmp_path)
-    other = evaluate_resumably(run, images, 5, 1, tmp_path)
+    first = features_of_run(run, images, 5, 0, tmp_path)
+    other = features_of_run(run, images, 5, 1, tmp_path)
     assert not first.equals(other)
-    pd.testing.assert_frame_equal(evaluate_resumably(run, images, 3, 0, tmp_path), first.head(3))
+    pd.testing.assert_frame_equal(features_of_run(run, images, 3, 0, tmp_path), first.head(3))
 
 
 def test_pairs_drawn_or_computed_in_another_way_are_another_table(run, images, tmp_path):
-    usual = evaluate_resumably(run, images, 5, 0, tmp_path)
-    disjoint = evaluate_resumably(run, images, 5, 0, tmp_path, disjoint=True)
-    plain = evaluate_resumably(run, images, 5, 0, tmp_path, engine="reference")
+    usual = features_of_run(run, images, 5, 0, tmp_path)
+    disjoint = features_of_run(run, images, 5, 0, tmp_path, disjoint=True)
+    plain = features_of_run(run, images, 5, 0, tmp_path, engine="reference")
     assert len(list(tmp_path.iterdir())) == 3
     assert usual["same_before"].equals(disjoint["same_before"])
     assert usual["shared_classes"].any() and not disjoint["shared_classes"].any()
@@ -129,5 +144,5 @@ def test_a_table_in_the_folder_of_a_run_of_ones_own_is_not_taken(run, tmp_path, 
 
 def test_progress_counts_to_the_number_that_was_asked_for(run, images, small_batches, tmp_path):
     lines = []
-    evaluate_resumably(run, images, 6, 0, tmp_path, lines.append)
+    features_of_run(run, images, 6, 0, tmp_path, lines.append)
     assert lines == [f"{run.name}: {n} of 6 episodes" for n in (4, 6)]

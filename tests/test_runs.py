@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import files, runs, storage
+from negmeta_utils import config, files, runs, storage
 from negmeta_utils.engine.device import resolve_device
 
 
@@ -95,20 +95,20 @@ def test_a_folder_without_a_name_goes_when_python_ends(monkeypatch):
 
 def test_the_commit_is_this_clones_whatever_git_is_told(tmp_path, monkeypatch):
     """As in a hook, where Git names its own repository."""
-    commit = runs._git_commit()
+    commit = config._git_commit()
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
-    assert runs._git_commit() == commit
+    assert config._git_commit() == commit
 
 
 def test_relative_paths_are_relative_to_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert runs.resolve("figures/demo") == tmp_path / "figures" / "demo"
+    assert storage.resolve("figures/demo") == tmp_path / "figures" / "demo"
     assert runs.directory_of("figures/demo") == runs.PACKAGE / "figures" / "demo"
     assert runs.directory_of("figures/other") == tmp_path / "figures" / "other"
     (tmp_path / "figures" / "demo").mkdir(parents=True)
     assert runs.directory_of("figures/demo") == tmp_path / "figures" / "demo"
-    assert runs.resolve(runs.ROOT) == runs.ROOT
+    assert storage.resolve(storage.ROOT) == storage.ROOT
     assert runs.output_folder("made") == tmp_path / "made"
     assert (tmp_path / "made").is_dir()
     shutil.copytree(run.directory, tmp_path / "run-b")

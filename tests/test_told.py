@@ -11,7 +11,8 @@ from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
 from negmeta_utils.evidence.quantities import effect_sizes
 from negmeta_utils.evidence.words import signed as with_sign
 from negmeta_utils.plots.tables import in_print
-from negmeta_utils.runs import PRETRAINED, ROOT, load_run
+from negmeta_utils.runs import PRETRAINED, load_run
+from negmeta_utils.storage import ROOT
 
 FIGURES = ROOT / "figures"
 README = (ROOT / "README.md").read_text()

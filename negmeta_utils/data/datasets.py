@@ -18,7 +18,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from negmeta_utils import runs, storage
+from negmeta_utils import storage
 from negmeta_utils.data import (
     archives,
     cache,
@@ -130,7 +130,7 @@ def locate(name: str, data_dir: str | None = None) -> Path:
             f"{name}: set data_dir, or the variable NEGMETA_DATA, to the folder that holds "
             f"{name!r}; docs/data.md says where to get it"
         )
-    path = runs.resolve(given)
+    path = storage.resolve(given)
     if not path.exists():
         raise FileNotFoundError(f"{name}: {path} does not exist; correct {parameter}")
     if not path.is_dir():

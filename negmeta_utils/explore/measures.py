@@ -17,9 +17,8 @@ from negmeta_utils.evaluation import (
     prototype_accuracy,
     prototype_answers,
 )
-from negmeta_utils.networks.catalogue import network_of
 from negmeta_utils.networks.network import WEIGHTS, Params
-from negmeta_utils.runs import Run
+from negmeta_utils.runs import Run, network_of
 
 CONDITIONS = ("before", "on-task", "off-task")
 

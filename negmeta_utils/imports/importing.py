@@ -48,7 +48,7 @@ def import_run(
     Raises ValueError for a file that cannot be read, is of no known format or does not fit its
     network, a line for each key at fault; and for a folder that holds something else.
     """
-    path, out = Path(path).expanduser(), runs.resolve(out)
+    path, out = Path(path).expanduser(), storage.resolve(out)
     tensors = read_tensors_of(path)
     found = _translation(path, mapping, given.get("network"), tensors)
     seen = _seen_in(path, found, tensors) | {"network": given.get("network", found.network)}

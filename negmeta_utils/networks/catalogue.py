@@ -12,7 +12,7 @@ from negmeta_utils.networks.conv4 import CONV4, FOREIGN, four_blocks
 from negmeta_utils.networks.modules import network
 from negmeta_utils.networks.network import Network, check_pass
 from negmeta_utils.networks.resnet12 import RESNET12
-from negmeta_utils.runs import Run, resolve
+from negmeta_utils.storage import resolve
 
 # The first two to train with, the others as the weights of other libraries need them.
 NETWORKS: dict[str, Network] = {
@@ -66,23 +66,6 @@ def checked(name: str, channels: int, image_size: int, n_way: int, n_filters: in
         images = torch.rand(4, channels, image_size, image_size, generator=generator)
         check_pass(found, found.init(0, *sizes.values()), images, n_way)
     return found
-
-
-def network_of(run: Run) -> Network:
-    """The network of a finished run.
-
-    Raises ValueError as `find`, and for a file that has changed since.
-    """
-    name = run.parameters.get("network", "conv4")
-    own = run.manifest.get("network")
-    if own is None:
-        return find(name)
-    if fingerprint(name) != own["sha256"]:
-        raise ValueError(
-            f"{run.directory}: trained with another {name} than is there now; restore that file"
-        )
-    sizes = {size: run.parameters[size] for size in ("image_size", "n_way", "n_filters")}
-    return find(name, channels=own["channels"], **sizes)
 
 
 def fingerprint(name: str) -> str | None:

@@ -10,8 +10,7 @@ from negmeta_utils.evaluation import evaluate_features, shared_test_images
 from negmeta_utils.evidence.contrasts import against_base, contrasts
 from negmeta_utils.evidence.learned_rates import table_1
 from negmeta_utils.evidence.quantities import grids
-from negmeta_utils.networks.catalogue import network_of
-from negmeta_utils.runs import Run
+from negmeta_utils.runs import Run, network_of
 
 KEYS = ["dataset", "backbone"]
 CHANGES = ("on-task change", "off-task change")
@@ -23,6 +22,19 @@ def by_dataset(trained: list[Run]) -> dict[tuple[str, str], list[Run]]:
     for run in trained:
         found.setdefault((run.parameters["dataset"], network_of(run).name), []).append(run)
     return found
+
+
+def described(trained: list[Run]) -> pd.DataFrame:
+    """A row a data set, backbone and method: seeds, meta-updates and mean accuracy on the test
+    classes, 0..1."""
+    rows = [
+        run.parameters
+        | {"backbone": network_of(run).name, "test accuracy": run.final_accuracy().mean()}
+        for run in trained
+    ]
+    together = {"seed": list, "n_updates": "first", "test accuracy": "mean"}
+    networks = pd.DataFrame(rows).groupby([*KEYS, "method"], sort=False)
+    return networks.agg(together).reset_index()
 
 
 def rates_by_dataset(trained: list[Run]) -> pd.DataFrame:

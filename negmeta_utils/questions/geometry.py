@@ -8,8 +8,14 @@ import torch.nn.functional as F
 from negmeta_utils.engine.engines import engine_of
 from negmeta_utils.episodes import ImageSet, draw_pairs
 from negmeta_utils.evaluation import to_device
-from negmeta_utils.networks.catalogue import network_of
-from negmeta_utils.runs import Run
+from negmeta_utils.runs import Run, network_of
+
+MEASURES = {  # columns of `measure_geometry` that a figure shows
+    "cka": "linear CKA, before and after",
+    "within_change": "cosine within classes: change",
+    "between_change": "cosine between classes: change",
+    "ratio_change": "variance ratio: change",
+}
 
 
 def linear_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -52,7 +58,8 @@ def measure_geometry(
     Episodes are those of `evaluate_features`. Columns: method, seed, episode, layer, task
     ("on-task": the task adapted to, or "off-task": another); cka, between the query
     images' activations before and after adaptation; within_before, within_after, between_before,
-    between_after, mean cosines; ratio_before, ratio_after, the variance ratio.
+    between_after, mean cosines; ratio_before, ratio_after, the variance ratio; within_change,
+    between_change and ratio_change, after minus before.
     """
     settings, device = run.parameters, images.images.device
     network = network_of(run)
@@ -75,6 +82,8 @@ def measure_geometry(
     table = pd.DataFrame(rows)
     table.insert(0, "method", settings["method"])
     table.insert(1, "seed", settings["seed"])
+    for measure in ("within", "between", "ratio"):
+        table[f"{measure}_change"] = table[f"{measure}_after"] - table[f"{measure}_before"]
     return table
 
 

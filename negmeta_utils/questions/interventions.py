@@ -12,6 +12,7 @@ already. `one_class` keeps the rates and takes the task away: the features' drif
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -21,14 +22,13 @@ from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_
 from negmeta_utils.evaluation import (
     Adaptation,
     by_rates,
-    evaluate_adaptations,
     to_device,
     with_rates,
 )
-from negmeta_utils.networks.catalogue import network_of
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import WEIGHTS, Network, Params
-from negmeta_utils.runs import Run
+from negmeta_utils.resumable import evaluate_resumably
+from negmeta_utils.runs import Run, network_of
 
 AS_LEARNED = "as learned"
 WITHOUT_NEGATIVE = "negative set to zero"
@@ -72,32 +72,35 @@ def evaluate_interventions(
     trained: list[Run],
     images: ImageSet,
     n_episodes: int,
+    folder: Path,
     eval_seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
     disjoint: bool = False,
 ) -> pd.DataFrame:
-    """`evaluate_adaptations` of every run with each of its `adaptations`."""
+    """`evaluate_adaptations` of every run with each of its `adaptations`, kept in `folder` as it
+    goes: a call that was stopped goes on."""
 
     def ways(run: Run) -> dict[str, Adaptation]:
         return adaptations(run, images, eval_seed)
 
-    return _of_every_run(trained, images, ways, n_episodes, eval_seed, report, disjoint)
+    return _of_every_run(trained, images, ways, n_episodes, folder, eval_seed, report, disjoint)
 
 
 def evaluate_parts(
     trained: list[Run],
     images: ImageSet,
     n_episodes: int,
+    folder: Path,
     eval_seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
     disjoint: bool = False,
 ) -> pd.DataFrame:
-    """`evaluate_adaptations` of every run with each of the `parts` of its network adapting."""
+    """`evaluate_interventions`, but with each of the `parts` of the networks adapting."""
 
     def ways(run: Run) -> dict[str, Adaptation]:
         return by_rates(run, parts(run.alpha, network_of(run)))
 
-    return _of_every_run(trained, images, ways, n_episodes, eval_seed, report, disjoint)
+    return _of_every_run(trained, images, ways, n_episodes, folder, eval_seed, report, disjoint)
 
 
 def _of_every_run(
@@ -105,14 +108,13 @@ def _of_every_run(
     images: ImageSet,
     ways: Callable[[Run], dict[str, Adaptation]],
     n_episodes: int,
+    folder: Path,
     eval_seed: int,
     report: Callable[[str], None],
     disjoint: bool,
 ) -> pd.DataFrame:
     tables = [
-        evaluate_adaptations(
-            run, images, ways(run), n_episodes, eval_seed, report=report, disjoint=disjoint
-        )
+        evaluate_resumably(run, images, ways(run), n_episodes, eval_seed, folder, report, disjoint)
         for run in trained
     ]
     return pd.concat(tables, ignore_index=True)

@@ -17,27 +17,39 @@ from negmeta_utils.evaluation import (
 )
 from negmeta_utils.evidence.contrasts import change_grids, contrasts
 from negmeta_utils.evidence.learned_rates import table_1
-from negmeta_utils.networks.catalogue import network_of
 from negmeta_utils.networks.network import Params
 from negmeta_utils.parameters import check_numbers
-from negmeta_utils.runs import Run
+from negmeta_utils.runs import Run, network_of
 
 
 def evaluate_steps(
-    run: Run,
+    trained: list[Run],
     images: ImageSet,
     steps: list[int],
     n_episodes: int,
     eval_seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
-    """The features table after each of several numbers of inner steps, whatever training took.
+    """The features table after each of several numbers of inner steps, whatever training took; of
+    several runs, one below the other.
 
     steps: numbers of steps, at least 0. Episodes are those of `evaluate_features`, and so are the
     columns, with inner_steps (in training) and steps (here) beside them.
     Raises ValueError where `steps` is empty or holds something else.
     """
     check_numbers("steps", steps, "[0, 1, 5]", least=0)
+    tables = [_steps_of(run, images, steps, n_episodes, eval_seed, report) for run in trained]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _steps_of(
+    run: Run,
+    images: ImageSet,
+    steps: list[int],
+    n_episodes: int,
+    eval_seed: int,
+    report: Callable[[str], None],
+) -> pd.DataFrame:
     device, engine = images.images.device, engine_of(network_of(run))
     params, alpha = to_device(run.params, device), to_device(run.alpha, device)
 
@@ -118,14 +130,14 @@ def _steps_rows(n_steps: int, indices: range, before: dict, after: dict) -> pd.D
 
 
 def evaluate_uses(
-    run: Run,
+    trained: list[Run],
     images: ImageSet,
     n_others: list[int],
     n_episodes: int,
     eval_seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
-    """Accuracy on a task by each way of using the model: method, seed, use, episode, accuracy.
+    """Accuracy on a task by each way of using each model: method, seed, use, episode, accuracy.
 
     uses: "no adaptation"; "k other tasks" for each k of `n_others`, adapting to one after another,
     each with the inner steps of training; "the task itself"; all these by prototypes, and "the
@@ -134,6 +146,18 @@ def evaluate_uses(
     but whole numbers from 1 on.
     """
     check_numbers("n_others", n_others, "[1, 2, 5]")
+    tables = [_uses_of(run, images, n_others, n_episodes, eval_seed, report) for run in trained]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _uses_of(
+    run: Run,
+    images: ImageSet,
+    n_others: list[int],
+    n_episodes: int,
+    eval_seed: int,
+    report: Callable[[str], None],
+) -> pd.DataFrame:
     device, engine = images.images.device, engine_of(network_of(run))
     params, alpha = to_device(run.params, device), to_device(run.alpha, device)
 

@@ -13,7 +13,7 @@ from negmeta_utils.evidence.error_rates import (
     wrong_verdicts,
     wrong_verdicts_markdown,
 )
-from negmeta_utils.runs import ROOT
+from negmeta_utils.storage import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 

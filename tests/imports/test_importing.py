@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from negmeta_utils.imports.importing import import_run
-from negmeta_utils.networks.catalogue import network_of
+from negmeta_utils.runs import network_of
 from negmeta_utils.studies.cli import main
 
 

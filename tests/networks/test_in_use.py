@@ -13,13 +13,13 @@ from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.evaluation import evaluate, evaluate_features, shared_test_images
 from negmeta_utils.evidence.learned_rates import rates_against_start, table_1
 from negmeta_utils.explore.measures import adaptation_steps, episode_answers, layer_rates
-from negmeta_utils.networks.catalogue import NETWORKS, network_of
+from negmeta_utils.networks.catalogue import NETWORKS
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.plots import paper
 from negmeta_utils.questions.geometry import measure_geometry
 from negmeta_utils.questions.interventions import adaptations, interventions, parts
 from negmeta_utils.questions.test_time import evaluate_uses
-from negmeta_utils.runs import load_run
+from negmeta_utils.runs import load_run, network_of
 from negmeta_utils.training import train
 
 RESNET12 = NETWORKS["resnet12"]
@@ -48,7 +48,7 @@ def test_a_resnet12_goes_all_the_way(residual, tiny_data):
     assert kept.filters.shape[1:] == (10, 4)
     assert len(episode_answers(residual, images, 0).table) == 6
     assert len(adaptation_steps(residual, images, 0, 2).curves) == 3
-    assert set(evaluate_uses(residual, images, [1], 1)["use"]) >= {"1 other task"}
+    assert set(evaluate_uses([residual], images, [1], 1)["use"]) >= {"1 other task"}
     ways = adaptations(residual, images, 0)
     assert "negative set to zero, steps as long" in ways
 

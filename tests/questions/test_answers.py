@@ -24,7 +24,8 @@ from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED
 from negmeta_utils.questions.test_time import changes_over_steps
-from negmeta_utils.runs import PRETRAINED, ROOT, load_run
+from negmeta_utils.runs import PRETRAINED, load_run
+from negmeta_utils.storage import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 QUANTITIES = ("on-task change", "off-task change")

@@ -13,7 +13,7 @@ from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED, WITHOUT_NEGATIVE
 from negmeta_utils.questions.linear_theory import MixedRegression
 from negmeta_utils.questions.test_time import changes_over_steps
-from negmeta_utils.runs import ROOT
+from negmeta_utils.storage import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 RESULTS = (ROOT / "docs" / "results.md").read_text()

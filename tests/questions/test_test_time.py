@@ -47,7 +47,7 @@ def test_variants_hold_the_rates_as_learned_and_the_same_features_before(run, im
 
 def test_steps_of_training_give_the_features_table_and_none_change_nothing(run, images, features):
     trained = run.parameters["inner_steps"]
-    table = evaluate_steps(run, images, [0, trained, trained + 2], N, eval_seed=2)
+    table = evaluate_steps([run], images, [0, trained, trained + 2], N, eval_seed=2)
     at = table[table["steps"] == trained].reset_index(drop=True)
     columns = ["same_before", "same_after", "other_before", "other_after", "ordinary"]
     pd.testing.assert_frame_equal(at[columns], features[columns])
@@ -59,7 +59,7 @@ def test_steps_of_training_give_the_features_table_and_none_change_nothing(run, 
 
 
 def test_uses_agree_with_the_features_table(run, images, features):
-    table = evaluate_uses(run, images, [1, 3], N, eval_seed=2)
+    table = evaluate_uses([run], images, [1, 3], N, eval_seed=2)
     wide = table.pivot(index="episode", columns="use", values="accuracy")
     assert list(wide.columns) == [
         "1 other task", "3 other tasks", "no adaptation", "the task itself",
@@ -71,7 +71,7 @@ def test_uses_agree_with_the_features_table(run, images, features):
 
 
 def test_other_tasks_are_adapted_to_one_after_another(run, images):
-    table = evaluate_uses(run, images, [2], 2, eval_seed=2)
+    table = evaluate_uses([run], images, [2], 2, eval_seed=2)
     shape = (run.parameters["n_way"], run.parameters["n_shot"], run.parameters["n_query"])
     steps = run.parameters["inner_steps"]
     for episode in (0, 1):
@@ -100,7 +100,7 @@ def test_other_tasks_are_adapted_to_one_after_another(run, images):
 )
 def test_steps_that_cannot_be_taken_are_refused(run, images, steps, said):
     with pytest.raises(ValueError, match=said):
-        evaluate_steps(run, images, steps, 4)
+        evaluate_steps([run], images, steps, 4)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_steps_that_cannot_be_taken_are_refused(run, images, steps, said):
 )
 def test_numbers_of_other_tasks_that_cannot_be_are_refused(run, images, n_others, said):
     with pytest.raises(ValueError, match=said):
-        evaluate_uses(run, images, n_others, 4)
+        evaluate_uses([run], images, n_others, 4)
 
 
 def test_changes_over_steps_are_contrasts_of_each_number_of_steps(run, images):
-    table = pd.concat([evaluate_steps(run, images, [0, 1, 2], 6, eval_seed=s) for s in range(2)])
+    table = pd.concat([evaluate_steps([run], images, [0, 1, 2], 6, eval_seed=s) for s in range(2)])
     table["seed"] = np.repeat([0, 1], len(table) // 2)
     changes = changes_over_steps(table)
     assert changes["x"].tolist() == [0, 1, 2] * 2

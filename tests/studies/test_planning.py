@@ -11,7 +11,7 @@ import pytest
 import small_studies
 import yaml
 
-from negmeta_utils import runs, storage
+from negmeta_utils import storage
 from negmeta_utils.studies import cli, planning, scheduling, study_file, values
 
 STUDIES = sorted((study_file.NOTEBOOKS / "studies").glob("*.yml"))
@@ -264,7 +264,7 @@ except planning.nbformat.ValidationError:
 
 
 def test_the_study_in_the_docs_can_be_planned(tmp_path):
-    text = (runs.ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    text = (storage.ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "s.yml").write_text(written)
     jobs = planning.plan(study_file.read_study(tmp_path / "s.yml", {}), tmp_path)

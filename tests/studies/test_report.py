@@ -14,13 +14,13 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
-from negmeta_utils import files, runs, storage
+from negmeta_utils import files, storage
 from negmeta_utils.plots import style
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.studies import cli, planning, report, study_file
 from negmeta_utils.studies.report_scope import PAPER, scope
 
-PUBLISHED = runs.ROOT / "figures" / "demo"
+PUBLISHED = storage.ROOT / "figures" / "demo"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 FIGURES = {
     "train-maml-0": {"figure5": "training_curves"},

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import small_studies
 
-from negmeta_utils import parameters, runs
+from negmeta_utils import parameters, storage
 from negmeta_utils.data import scratch
 from negmeta_utils.studies import execute, kernels, planning, scheduling
 
@@ -77,7 +77,7 @@ def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch
     assert any("image/png" in output.get("data", {}) for output in outputs)
     (said,) = (json.loads(output.text) for output in outputs if output.output_type == "stream")
     assert said["python"] == sys.executable
-    assert said["package"].startswith(str(runs.ROOT))
+    assert said["package"].startswith(str(storage.ROOT))
     assert not said["yaml"].startswith(str(here))
     assert "inline" in said["backend"]
     assert said["usetex"] is False
@@ -88,7 +88,7 @@ def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch
 def test_this_package_comes_before_another_on_the_users_path():
     given = {"PYTHONPATH": "/other", "PYTHONSTARTUP": "/start.py", "OMP_NUM_THREADS": "3"}
     kept = kernels.environment(given, "/profiles")
-    assert kept["PYTHONPATH"] == os.pathsep.join(["/profiles", str(runs.ROOT), "/other"])
+    assert kept["PYTHONPATH"] == os.pathsep.join(["/profiles", str(storage.ROOT), "/other"])
     assert kept["OMP_NUM_THREADS"] == "3"
     assert "PYTHONSTARTUP" not in kept
 

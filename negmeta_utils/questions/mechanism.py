@@ -1,0 +1,113 @@
+"""Notebook 5's tables and its answer: what interventions on the rates do to features."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from negmeta_utils.episodes import ImageSet
+from negmeta_utils.evidence.contrasts import (
+    accuracy_grids,
+    against_base,
+    change_grids,
+    contrasts,
+    equivalence,
+    equivalence_sentence,
+    sentence,
+)
+from negmeta_utils.parameters import check_folders
+from negmeta_utils.questions.interventions import AS_LEARNED, AS_LONG, ONE_CLASS, WITHOUT_NEGATIVE
+from negmeta_utils.resumable import features_of_run
+from negmeta_utils.runs import Run, check_one_network_each, load_run
+
+ON_TASK, OFF_TASK = "on-task change", "off-task change"
+WHOLE = "whole adapted model (%)"
+REMOVED = (
+    WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG, "absolute value", "signs shuffled",
+    "signs flipped", ONE_CLASS,
+)  # fmt: skip
+
+
+def load_sides(runs: list[str], positive_runs: list[str], maml_runs: list[str]) -> list[list[Run]]:
+    """The runs of the notebook's parameters of these names. Raises ValueError for what is no list,
+    for an empty one but of positive rates, and as `runs.load_runs`."""
+    sides = {"runs": runs, "positive_runs": positive_runs, "maml_runs": maml_runs}
+    for name, folders in sides.items():
+        if name != "positive_runs" or folders != []:
+            check_folders(name, folders)
+    loaded = [[load_run(folder) for folder in folders] for folders in sides.values()]
+    check_one_network_each(sum(loaded, []))
+    return loaded
+
+
+def compared(table: pd.DataFrame, by: str, base: str) -> dict[str, pd.DataFrame]:
+    """`contrasts` with `base` of each value of column `by`: of the on-task and off-task change, and
+    of the whole adapted model's accuracy, by quantity."""
+    changes = {q: contrasts(change_grids(table, by, q), base) for q in (ON_TASK, OFF_TASK)}
+    return changes | {WHOLE: contrasts(accuracy_grids(table, by, "ordinary"), base)}
+
+
+def changes_alone(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """What `compared` gives of features: without the whole adapted model."""
+    return {quantity: tables[quantity] for quantity in (ON_TASK, OFF_TASK)}
+
+
+def primary_contrasts(variants: pd.DataFrame) -> pd.DataFrame:
+    """`equivalence` of the off-task change without the negative rates to that as learned: steps
+    shorter, and as long; which of them in the column `rates`. variants: of
+    `evaluate_interventions`."""
+    grids = change_grids(variants, "variant", OFF_TASK)
+    names = (WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG)
+    found = {name: equivalence(grids, name, AS_LEARNED) for name in names}
+    return pd.concat(found, names=["rates"]).reset_index("rates")
+
+
+def with_positive(
+    variants: pd.DataFrame,
+    positive: list[Run],
+    images: ImageSet,
+    n_episodes: int,
+    folder: Path,
+    eval_seed: int = 0,
+    report: Callable[[str], None] = lambda text: None,
+    disjoint: bool = False,
+) -> pd.DataFrame:
+    """The features table of the runs of `variants`, their rates as learned, and below it that of
+    runs of meta-sgd-positive on the same pairs, kept in `folder` as they go."""
+    learned = variants[variants["variant"] == AS_LEARNED].drop(columns="variant")
+    others = [
+        features_of_run(run, images, n_episodes, eval_seed, folder, report, disjoint)
+        for run in positive
+    ]
+    return pd.concat([learned, *others], ignore_index=True)
+
+
+def answers(
+    primary: pd.DataFrame,
+    changed: dict[str, pd.DataFrame],
+    controls: dict[str, pd.DataFrame],
+    by_part: dict[str, pd.DataFrame],
+) -> list[str]:
+    """Sentences: the primary contrast, each intervention off-task, positive rates, MAML by parts.
+
+    primary: of `primary_contrasts`; the others of `compared`, of the interventions, of positive
+    rates (empty where there are none) and of MAML's parts.
+    """
+    off_task = changed[OFF_TASK]
+    of_rates = against_base(off_task).set_index("condition", drop=False)
+    what = "primary contrast, off-task without the negative rates"
+    shorter = primary[primary["rates"] == WITHOUT_NEGATIVE]
+    return [
+        *(equivalence_sentence(row, what) for _, row in shorter.iterrows()),
+        sentence(off_task.iloc[0], "off-task change, rates as learned"),
+        *(sentence(of_rates.loc[n], f"off-task change, {n}, minus as learned") for n in REMOVED),
+        *(
+            sentence(row, f"{quantity}, {row.condition} against meta-sgd")
+            for quantity, table in controls.items()
+            for _, row in against_base(table).iterrows()
+        ),
+        *(
+            sentence(row, f"MAML on-task change, {row.condition}")
+            for _, row in by_part[ON_TASK].iterrows()
+        ),
+    ]
