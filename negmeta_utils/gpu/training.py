@@ -21,7 +21,7 @@ from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep,
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.device import exact_products, memory_named
 from negmeta_utils.episodes import ImageSet, rows_of_episodes
-from negmeta_utils.gpu.comparison import refuse_wrong
+from negmeta_utils.gpu.comparison import fault
 from negmeta_utils.gpu.group import Group, captured, load_rows, validate
 from negmeta_utils.gpu.vectors import Layout
 from negmeta_utils.networks.conv4 import CONV4
@@ -48,8 +48,9 @@ def train_together(
     report: Callable[[str], None] = lambda text: None,
     seconds: float = float("inf"),
     device: str = "cuda",
-) -> None:
-    """Train to the last meta-update, or to the first check after so many `seconds`.
+) -> str | None:
+    """Train to the last meta-update, or to the first check after so many `seconds`. Where the
+    kernels cannot be used on this device, nothing is trained; returns why, in one line.
 
     Each directory then holds a checkpoint of its training, from which `training.train` goes on: of
     one at its last meta-update, to the final accuracy on the test classes. splits: as
@@ -63,7 +64,7 @@ def train_together(
         held.enter_context(exact_products())
         for directory in directories:
             held.enter_context(storage.sole_user(directory))
-        _train(configs, directories, splits, report, seconds, device)
+        return _train(configs, directories, splits, report, seconds, device)
 
 
 def _train(
@@ -73,14 +74,17 @@ def _train(
     report: Callable[[str], None],
     seconds: float,
     device: str,
-) -> None:
-    states, manifests = _begin(configs, directories, splits, torch.device(device))
+) -> str | None:
+    states = _resumed(configs, directories, splits, torch.device(device))
     stretches = _stretches(configs[0], states[0].update)
     if not stretches:
-        return
+        return None
     group = _group(configs, states, splits["train"], device)
+    said = fault(configs, states, group, splits["train"])
+    manifests = _begin(configs, directories, splits, torch.device(device), said)
+    if said:
+        return said
     validation = channels_last(splits["val"], device)
-    refuse_wrong(configs, states, group, splits["train"])
     update_all = captured(group)
     started = saved = time.monotonic()
     spent = [state.seconds for state in states]
@@ -113,6 +117,7 @@ def _train(
                 break
         _write(configs, states, directories, manifests, True)
         pool.shutdown(cancel_futures=True)
+    return None
 
 
 def _check_alike(configs: list[TrainConfig]) -> None:
@@ -129,19 +134,32 @@ def _check_alike(configs: list[TrainConfig]) -> None:
             )
 
 
-def _begin(configs, directories, splits, device) -> tuple[list[State], list[dict]]:
-    states, manifests = [], []
+def _resumed(configs, directories, splits, device) -> list[State]:
+    states = []
     for config, directory in zip(configs, directories, strict=True):
         manifest = new_manifest(config, device, splits)
-        manifest["environment"]["kernels"] = "triton"
-        manifest["environment"]["trained_together"] = len(configs)
-        found = find_run(directory, manifest)
+        find_run(directory, manifest)
         state = fresh_state(config, CONV4, splits["train"].channels, torch.device("cpu"))
         states.append(resume(directory, state, manifest))
-        manifests.append(begin(directory, manifest, found))
     if len({state.update for state in states}) > 1:
         raise ValueError("trainings that go on together must be at the same meta-update")
-    return states, manifests
+    return states
+
+
+def _begin(configs, directories, splits, device, said: str | None) -> list[dict]:
+    """The manifests, as written; said: why the kernels cannot be used, if they cannot."""
+    manifests = []
+    for config, directory in zip(configs, directories, strict=True):
+        manifest = new_manifest(config, device, splits)
+        used = {
+            "engine": f"adjoint, compared with the reference on {device}",
+            "kernels": "triton",
+            "trained_together": len(configs),
+        }
+        refused = {"engine": f"not trained together on {device}: {said}", "kernels": "none"}
+        manifest["environment"] |= refused if said else used
+        manifests.append(begin(directory, manifest, find_run(directory, manifest)))
+    return manifests
 
 
 def _group(configs: list[TrainConfig], states: list[State], images: ImageSet, device: str) -> Group:

@@ -15,7 +15,8 @@ NOTEBOOK = "01_train"
 
 def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> None:
     """Train every network of `jobs` to its last meta-update, in the folder where its notebook
-    will look for it and go on: to the accuracy on the test classes.
+    will look for it and go on: to the accuracy on the test classes. Those that cannot be trained
+    so on this GPU are left to their notebooks; `say` is told.
 
     Raises ValueError where there is no such GPU, or a network that cannot be trained so.
     """
@@ -41,7 +42,8 @@ def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> No
         splits = load_splits(configs[0])[1]
         resolved = [config.resolved(splits["train"]) for config in configs]
         say(f"{len(configs)} networks side by side: {', '.join(f.name for f in folders)}")
-        train_together(resolved, list(folders), splits, say)
+        if fault := train_together(resolved, list(folders), splits, say):
+            say(f"not side by side: {fault}; each trains by itself")
 
 
 def _config(job: Job) -> TrainConfig:

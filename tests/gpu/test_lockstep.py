@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import files, training
+from negmeta_utils import files, storage, training
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import Episodes, ImageSet
@@ -133,18 +133,43 @@ def test_they_go_on_from_where_they_were(tmp_path, by_cpu, splits):
             torch.testing.assert_close(halves[kind][name], value, atol=1e-6, rtol=1e-5)
 
 
-def test_wrong_kernels_are_refused_before_anything_is_trained(
-    tmp_path, by_cpu, splits, monkeypatch
-):
-    def wrong(*arguments):
-        found = _meta_gradients(*arguments)
-        return found._replace(alpha=1.02 * found.alpha)
+def _two_hundredths_wrong(*arguments):
+    found = _meta_gradients(*arguments)
+    return found._replace(alpha=1.02 * found.alpha)
 
-    monkeypatch.setattr(group, "meta_gradients", wrong)
+
+def _failing(*arguments):
+    raise RuntimeError("out of resource: shared memory\nand more")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "said"),
+    [
+        (_two_hundredths_wrong, "its meta-gradient is 0.02 times the reference's length away"),
+        (_failing, "it fails with RuntimeError: out of resource: shared memory"),
+    ],
+)
+def test_where_kernels_are_wrong_or_fail_each_trains_by_itself(
+    kernels, said, tmp_path, by_cpu, splits, monkeypatch
+):
+    monkeypatch.setattr(group, "meta_gradients", kernels)
     configs = _resolved(CONFIGS[1:2])
-    with pytest.raises(ValueError, match="meta-sgd, seed 1: the meta-gradient on this GPU is 0.02"):
-        together.train_together(configs, [tmp_path / "run"], splits, device="cpu")
+    found = together.train_together(configs, [tmp_path / "run"], splits, device="cpu")
+    assert found.startswith(f"meta-sgd, seed 1: {said}") and "\n" not in found
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+    run = training.train(configs[0], tmp_path / "run")
+    alone = training.train(configs[0], tmp_path / "alone")
+    assert all(run.params[name].equal(value) for name, value in alone.params.items())
+    assert said in run.manifest["environment"]["engine"]
+    (continued,) = run.manifest["continued"]
+    assert continued["environment"]["engine"] == "adjoint"
+
+
+def test_a_training_by_kernels_says_that_they_were_compared(tmp_path, by_cpu, splits):
+    together.train_together(_resolved(CONFIGS[:1]), [tmp_path / "run"], splits, device="cpu")
+    environment = storage.read_json(tmp_path / "run" / "manifest.json")["environment"]
+    assert environment["engine"] == "adjoint, compared with the reference on cpu"
+    assert environment["kernels"] == "triton"
 
 
 def test_only_what_is_alike_trains_together(tmp_path, splits):

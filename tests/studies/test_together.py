@@ -46,6 +46,16 @@ def test_other_shapes_train_apart(groups, tmp_path):
     )
 
 
+def test_where_they_cannot_it_says_so_and_leaves_them_to_their_notebooks(tmp_path, monkeypatch):
+    from negmeta_utils.gpu import training as gpu_training
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(gpu_training, "train_together", lambda *_: "maml, seed 0: it fails")
+    said = []
+    together.train_jobs(jobs_of(tmp_path), tmp_path, said.append)
+    assert said[-1] == "not side by side: maml, seed 0: it fails; each trains by itself"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_is_refused_in_one_line(tmp_path, capsys):
     assert cli.main(["study", "demo", "--out", str(tmp_path / "out"), "--together"]) == 2
