@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 
 from benchmarks.peers import ENGINES, EVALUATIONS, OURS, Work
-from negmeta_utils import storage
+from negmeta_utils.storage import atomic
 
 METHODS = ("maml", "meta-sgd")
 KINDS = {"meta-update": ENGINES, "evaluation": EVALUATIONS}
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
     table = bench(options.sizes, options.repetitions, options.evaluations, options.device)
     print(table)
     if options.out:
-        with storage.replacing(options.out) as temporary:
+        with atomic.replacing(options.out) as temporary:
             temporary.write_text(table + "\n")
 
 

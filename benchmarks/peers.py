@@ -1,4 +1,4 @@
-"""The work that `bench` times, by this project and by its peers.
+"""The work that `against_peers` times, by this project and by its peers.
 
 Peers do it as their documentation shows, with the network written in `torch.nn`. A peer is
 imported where it is used, for none is a dependency.

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks import against_peers
-from negmeta_utils import storage
 from negmeta_utils.plots import style
+from negmeta_utils.storage import atomic, paths
 from negmeta_utils.studies import planning, scheduling, study_file
 
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=storage.ROOT / "figures" / "scaling")
+    parser.add_argument("--out", type=Path, default=paths.ROOT / "figures" / "scaling")
     options = parser.parse_args(arguments)
     steps = study_file.read_study(study_file.find_study("scaling"), {})
     seconds = measure(steps, options.workers, options.repetitions)
@@ -81,9 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
-    with storage.replacing(options.out / "scaling.md") as temporary:
+    with atomic.replacing(options.out / "scaling.md") as temporary:
         temporary.write_text(text + "\n")
-    with storage.replacing(options.out / "seconds.csv") as temporary:
+    with atomic.replacing(options.out / "seconds.csv") as temporary:
         seconds.round(1).to_csv(temporary, index=False)
     style.set_style()
     style.save(plot(table), options.out, "scaling")

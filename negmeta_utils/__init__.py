@@ -12,23 +12,25 @@ To begin:
 
 Everything else is imported from its module. Begin reading with `model`, `episodes` and
 `adaptation`: the network, the tasks and the inner loop. Then `training` (the outer loop),
-`evaluation` (on-task and off-task) and `runs` (what a training leaves on disk). Every other subject
-has one folder:
+`checkpoints` (how a run is written), `runs` (how it is read), and `evaluation` (on-task and
+off-task). Every other subject has one folder:
 
     networks   other networks than the paper's, and your own
     imports    weights of other libraries
     engine     the same meta-gradient, faster
     gpu        many networks at once on one GPU
     data       data sets
-    evidence   tables in, verdicts out; no torch
+    storage    files: whole or not there, each with a digest
+    evidence   tables in, verdicts out (`rules`); no torch
     plots      every figure
-    questions  what notebooks 5 to 9 compute
+    questions  what notebooks 5 to 10 compute
     explore    notebook 0
     studies    grids of notebooks, and the command line
 
 Imports go one way: no module and no folder imports itself by way of others; `evidence` imports from
-nothing but itself, and neither it nor `plots` imports torch; only notebooks and the command line
-import from `questions`, `explore` and `studies`. `tests/test_imports.py` holds this.
+nothing but itself, and neither it nor `plots` imports torch; in it only the
+command line and the public name `interventions` use `questions`, `explore` and `studies`.
+`tests/test_imports.py` holds this.
 """
 
 from importlib import import_module

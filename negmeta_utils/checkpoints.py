@@ -8,11 +8,12 @@ from typing import Any, NoReturn
 import pandas as pd
 import torch
 
-from negmeta_utils import digests, files, runs, storage
+from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS, constrained, init_alpha, unconstrained
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.adam import Adam
 from negmeta_utils.networks.network import Network, Params
+from negmeta_utils.storage import atomic, digests, files
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 AGAIN = "restore the files from a copy, or delete {} and train again"
@@ -90,7 +91,7 @@ def find_run(directory: Path, manifest: dict) -> dict | None:
     path = directory / "manifest.json"
     if not path.exists():
         return None
-    found = storage.read_json(path)
+    found = atomic.read_json(path)
     check_same_run(path, identity(found), manifest)
     known, wanted = (of["parameters"][LENGTH] for of in (found, manifest))
     if known > wanted or (known < wanted and known % found["parameters"]["val_every"]):
@@ -119,7 +120,7 @@ def begin(directory: Path, manifest: dict, found: dict | None) -> dict:
             "parameters": found["parameters"] | length,
             "continued": [*found.get("continued", []), continued],
         }
-    storage.write_json(directory / "manifest.json", manifest)
+    atomic.write_json(directory / "manifest.json", manifest)
     return manifest
 
 
@@ -166,7 +167,7 @@ def keep(state: State, directory: Path, method: str, name: str) -> None:
     A training that goes on from an earlier checkpoint writes the same once more.
     """
     folder = directory / runs.KEPT
-    storage.make_folder(folder)
+    atomic.make_folder(folder)
     groups = {"params": state.params, "alpha": constrained(method, state.alpha)}
     path = folder / f"{name}.safetensors"
     state.kept[name] = files.write_tensors(path, groups, {"update": state.update})

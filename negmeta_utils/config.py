@@ -17,7 +17,7 @@ from negmeta_utils.episodes import ImageSet, check_episode_fits
 from negmeta_utils.networks.catalogue import NETWORKS, check_name, checked, find
 from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import check_value
-from negmeta_utils.storage import ROOT
+from negmeta_utils.storage.paths import ROOT
 
 MOST_KEPT = 10  # networks along a training, besides the best and the last
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")

@@ -29,7 +29,7 @@ from negmeta_utils.networks.network import Network, Params, check_params, check_
 from negmeta_utils.parameters import check_value
 from negmeta_utils.runs import END, Run, network_of
 
-FEW_EPISODES = 60  # a look
+FEW_EPISODES = 60  # for a first look
 
 # Of shared parameters, the tasks A and their numbers: parameters adapted, a set a task.
 Adaptation = Callable[[Params, Episodes, range], Params]
@@ -153,7 +153,8 @@ def evaluate_features(
     `first` to `n_episodes` - 1.
 
     batch: episodes at once; None is as many as suit the device. disjoint: A and B share no class.
-    engine: "reference" adapts and embeds by plain autograd, the others by the adjoint's passes.
+    engine: "reference" adapts and embeds by plain autograd; so do the others, but for Conv4 on a
+    CPU, which is by the adjoint's passes.
     Episode i is a pair of tasks drawn from `images` under `eval_seed`: A, which the model adapts
     to, and B, another. Pairs are the same for every run, so methods and seeds compare in pairs.
     Columns: method, seed, network (as `runs.Run`'s), episode; same_before and same_after, prototype

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from negmeta_utils import files, runs
+from negmeta_utils import runs
 from negmeta_utils.data.layouts import SPLITS
 from negmeta_utils.engine.engines import ENGINES
 from negmeta_utils.episodes import ImageSet, episodes_at_once
 from negmeta_utils.evaluation import (
+    FEW_EPISODES,
     Adaptation,
     by_rates,
     check_comparable,
@@ -20,8 +21,8 @@ from negmeta_utils.evaluation import (
     shared_test_images,
 )
 from negmeta_utils.runs import Run, shipped_features
+from negmeta_utils.storage import files
 
-FEW_EPISODES = 60  # a look
 SECONDS_BETWEEN_WRITES = 10
 
 

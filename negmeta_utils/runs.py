@@ -25,14 +25,15 @@ from typing import Optional
 import pandas as pd
 import torch
 
-from negmeta_utils import digests
 from negmeta_utils.data import scratch
 from negmeta_utils.data.names import one_line
-from negmeta_utils.files import read_table, read_tensors
 from negmeta_utils.networks.catalogue import find, fingerprint
 from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import BEST, check_folders, check_value
-from negmeta_utils.storage import make_folder, read_json, resolve
+from negmeta_utils.storage import digests
+from negmeta_utils.storage.atomic import make_folder, read_json
+from negmeta_utils.storage.files import read_table, read_tensors
+from negmeta_utils.storage.paths import resolve
 
 PACKAGE = Path(__file__).resolve().parent
 PRETRAINED = PACKAGE / "pretrained"
@@ -80,7 +81,7 @@ class Run:
 
     @property
     def file(self) -> Path:
-        """Of parameters and rates."""
+        """The file of parameters and rates."""
         return _model_file(self.directory, self.network)
 
     @property

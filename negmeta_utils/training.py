@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from negmeta_utils import files, objective, runs, storage
+from negmeta_utils import objective, runs
 from negmeta_utils.adaptation import METHODS, constrained
 from negmeta_utils.checkpoints import (
     State,
@@ -39,6 +39,7 @@ from negmeta_utils.networks.catalogue import fingerprint
 from negmeta_utils.objective import evaluate
 from negmeta_utils.parameters import BEST
 from negmeta_utils.rates import summarise_rates, table_of_rates
+from negmeta_utils.storage import atomic, files, paths
 
 SNAPSHOTS = 20  # of every single rate in a training, at most
 
@@ -57,9 +58,9 @@ def train(
     """
     config, splits = load_splits(config)
     device = torch.device(config.device)
-    directory = storage.resolve(run_dir)
+    directory = paths.resolve(run_dir)
     memory = memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
-    with storage.sole_user(directory), memory:
+    with atomic.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
         manifest = new_manifest(config, device, splits)
         found = find_run(directory, manifest)
@@ -74,7 +75,7 @@ def train(
             manifest = begin(directory, manifest, found)
             if manifest["environment"]["vectors"] not in library.VECTORS:
                 report("no AVX2 and FMA here: the last digits, and with them the network, differ")
-            with storage.signals_noted() as signals:
+            with atomic.signals_noted() as signals:
                 _run_updates(config, state, splits, directory, manifest, report, signals)
             _finish(config, state, splits["test"], directory, manifest)
     return runs.load_run(directory)
@@ -250,7 +251,7 @@ def new_manifest(config: TrainConfig, device: torch.device, splits: dict[str, Im
             **environment(device),
             "kernels": objective.kernels(config, splits["train"]),
         },
-        "started": storage.now(),
+        "started": atomic.now(),
     }
 
 
@@ -286,4 +287,4 @@ def _finish(
         directory / "model.safetensors", {"params": state.params, "alpha": alpha}, {}
     )
     ended = {"status": "complete", "results": results, "files": runs.file_digests(directory)}
-    storage.write_json(directory / "manifest.json", {**manifest, **ended})
+    atomic.write_json(directory / "manifest.json", {**manifest, **ended})

@@ -3,7 +3,7 @@
 import nbformat
 import pandas as pd
 
-from negmeta_utils.storage import ROOT
+from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 FIGURES = ROOT / "figures"

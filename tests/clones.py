@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from negmeta_utils import storage
+from negmeta_utils.storage import paths
 
 
 def run(command, folder, **environment):
@@ -18,10 +18,10 @@ def run(command, folder, **environment):
 
 def copy_clone(folder):
     """Copy what git tracks and what it does not ignore; `.venv` is this environment."""
-    for name in run("git ls-files -co --exclude-standard", storage.ROOT).stdout.splitlines():
-        if (storage.ROOT / name).exists():
+    for name in run("git ls-files -co --exclude-standard", paths.ROOT).stdout.splitlines():
+        if (paths.ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(storage.ROOT / name, folder / name, follow_symlinks=False)
+            shutil.copy(paths.ROOT / name, folder / name, follow_symlinks=False)
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     for part in ("lib", "pyvenv.cfg"):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 from hostile import Case
 
-from negmeta_utils import files, runs, storage
+from negmeta_utils import runs
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
 
@@ -54,7 +55,7 @@ def unfinished(folder):
     """The same, as it is after a crash."""
     given = trained(folder)
     path = folder / "run" / "manifest.json"
-    storage.write_json(path, {**storage.read_json(path), "status": "running"})
+    atomic.write_json(path, {**atomic.read_json(path), "status": "running"})
     return given
 
 
@@ -87,9 +88,9 @@ def shipped_copy(folder, **changed):
     """A run that comes with the package, with other parameters in its manifest."""
     copy = folder / "copy"
     shutil.copytree(runs.PRETRAINED / "glyphs-maml-0", copy)
-    manifest = storage.read_json(copy / "manifest.json")
+    manifest = atomic.read_json(copy / "manifest.json")
     manifest["parameters"].update(changed)
-    storage.write_json(copy / "manifest.json", manifest)
+    atomic.write_json(copy / "manifest.json", manifest)
     return copy
 
 
@@ -123,7 +124,7 @@ def in_the_way(folder):
 
 def held(folder):
     (folder / "run").mkdir()
-    HELD.enter_context(storage.sole_user(folder / "run"))
+    HELD.enter_context(atomic.sole_user(folder / "run"))
     return {**SMALL, "out_dir": folder / "run"}
 
 
@@ -132,7 +133,7 @@ def spoilt(file):
 
     def prepare(folder):
         given = trained(folder)
-        storage.write_json(folder / "run" / file, {})
+        atomic.write_json(folder / "run" / file, {})
         return given
 
     return prepare

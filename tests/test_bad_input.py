@@ -15,8 +15,8 @@ import papermill.cli
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from negmeta_utils import storage
 from negmeta_utils.data import preparing
+from negmeta_utils.storage import paths
 from negmeta_utils.studies import cli
 
 CASES = hostile_studies.CASES + hostile_notebooks.CASES + hostile_data.CASES
@@ -77,7 +77,7 @@ def line_of_papermill(arguments, kernel, monkeypatch):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.door}: {case.name}")
 def test_bad_input_is_named_in_one_line(case, tmp_path, monkeypatch, capsys, request):
-    monkeypatch.chdir(storage.ROOT)
+    monkeypatch.chdir(paths.ROOT)
     if case in hostile_data.CASES:  # the others take the glyphs from the cache that there is
         monkeypatch.setenv("NEGMETA_CACHE", str(tmp_path / "cache"))
     arguments = case.prepare(tmp_path)
@@ -100,7 +100,7 @@ def test_the_commands_themselves_fail_for_the_shell(name, tmp_path):
     (case,) = (case for case in [*CASES, hostile_notebooks.ABSENT_KERNEL] if case.name == name)
     result = subprocess.run(
         [sys.executable, "-m", MODULES[case.door], *case.prepare(tmp_path)],
-        cwd=storage.ROOT, capture_output=True, text=True, check=False,
+        cwd=paths.ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode > 0
     *before, line = result.stderr.strip().splitlines()

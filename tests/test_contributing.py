@@ -10,9 +10,9 @@ from clones import copy_clone, run
 from PIL import Image
 
 import negmeta_utils
-from negmeta_utils import storage
+from negmeta_utils.storage import paths
 
-TEXT = (storage.ROOT / "CONTRIBUTING.md").read_text()
+TEXT = (paths.ROOT / "CONTRIBUTING.md").read_text()
 
 
 def steps_of(title):
@@ -79,8 +79,8 @@ def test_a_notebook(clone):
 
 
 def test_the_citation_is_of_the_paper_and_of_this_version():
-    citation = yaml.safe_load((storage.ROOT / "CITATION.cff").read_text())
-    project = (storage.ROOT / "pyproject.toml").read_text()
+    citation = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())
+    project = (paths.ROOT / "pyproject.toml").read_text()
     assert citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= set(citation)
     assert citation["version"] == negmeta_utils.__version__

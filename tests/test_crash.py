@@ -23,7 +23,8 @@ from killing import (
     start,
 )
 
-from negmeta_utils import files, runs, storage, training
+from negmeta_utils import runs, training
+from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
 
@@ -111,7 +112,7 @@ def test_off_the_main_thread_signals_are_left_alone(eventful, tmp_path):
 
 
 def hold(folder, held):
-    with storage.sole_user(folder):
+    with atomic.sole_user(folder):
         held.set()
         time.sleep(600)
 
@@ -130,7 +131,7 @@ def test_a_folder_has_one_user_until_it_ends_even_by_sigkill(eventful, tmp_path)
 
 
 def write_slowly(path, written):
-    with storage.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         temporary.write_text("half")
         written.set()
         time.sleep(600)
@@ -145,12 +146,12 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
     process.start()
     assert written.wait(300)
     (living,) = set(tmp_path.iterdir()) - {tmp_path / ".other"}
-    with storage.replacing(tmp_path / "table") as temporary:
+    with atomic.replacing(tmp_path / "table") as temporary:
         temporary.write_text("new")
     assert {p.name for p in tmp_path.iterdir()} == {"table", ".other", living.name}
     process.kill()
     process.join()
-    with storage.replacing(tmp_path / "second") as temporary:
+    with atomic.replacing(tmp_path / "second") as temporary:
         temporary.write_text("new")
     assert {p.name for p in tmp_path.iterdir()} == {"table", ".other", "second"}
     assert (tmp_path / "table").read_text() == "new"
@@ -183,18 +184,18 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(storage.fcntl, "flock", unsupported)
+    monkeypatch.setattr(atomic.fcntl, "flock", unsupported)
     told = pytest.warns(UserWarning, match="run: no locks on this file system .*at the same time")
-    with told, storage.sole_user(tmp_path / "run"):
-        storage.write_json(tmp_path / "run" / "a.json", {})
-    assert storage.read_json(tmp_path / "run" / "a.json") == {}
+    with told, atomic.sole_user(tmp_path / "run"):
+        atomic.write_json(tmp_path / "run" / "a.json", {})
+    assert atomic.read_json(tmp_path / "run" / "a.json") == {}
 
 
 def enter_often(folder, seconds, twice):
     """Count how often the folder is entered while another process is inside."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        with suppress(BlockingIOError), storage.sole_user(folder):
+        with suppress(BlockingIOError), atomic.sole_user(folder):
             try:
                 (folder / "inside").touch(exist_ok=False)
             except FileExistsError:
@@ -279,7 +280,7 @@ def test_an_evaluation_that_is_not_finite_hides_nothing(
     config = replace(eventful, n_updates=12, val_every=4, checkpoint_every=4)
     with pytest.raises(FloatingPointError, match=words):
         train(config, tmp_path / "run")
-    assert storage.read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
+    assert atomic.read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
     kept = files.read_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["update"]
     assert kept == (4 if stream == "val" else 12)
 

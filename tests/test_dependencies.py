@@ -13,9 +13,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from negmeta_utils import storage
+from negmeta_utils.storage import paths
 
-with open(storage.ROOT / "pyproject.toml", "rb") as file:
+with open(paths.ROOT / "pyproject.toml", "rb") as file:
     PROJECT = tomllib.load(file)["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Used without an import: programs and kernels of their own, and what the study was asked to have.
@@ -48,13 +48,11 @@ MAIN, TEST, BENCH = (
 
 def imported(*folders):
     """The distributions that the modules in these folders import, anywhere in them."""
-    own = {
-        path.stem for folder in ("tests", "tools") for path in (storage.ROOT / folder).rglob("*")
-    }
+    own = {path.stem for folder in ("tests", "tools") for path in (paths.ROOT / folder).rglob("*")}
     own |= {"negmeta_utils", "benchmarks", "tests", *sys.stdlib_module_names}
     modules = set()
     for folder in folders:
-        for path in (storage.ROOT / folder).rglob("*.py"):
+        for path in (paths.ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
                     modules |= {alias.name.split(".")[0] for alias in node.names}
@@ -79,7 +77,7 @@ def test_tests_and_benchmarks_import_what_is_declared_and_nothing_else():
 
 def test_the_lock_has_an_exact_version_of_every_dependency_that_is_allowed():
     locked = dict(
-        line.split("==") for line in (storage.ROOT / "constraints.txt").read_text().splitlines()
+        line.split("==") for line in (paths.ROOT / "constraints.txt").read_text().splitlines()
     )
     locked = {normal(name): Version(version) for name, version in locked.items()}
     for text in [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["bench"]]:
@@ -90,7 +88,7 @@ def test_the_lock_has_an_exact_version_of_every_dependency_that_is_allowed():
 
 def test_make_says_what_it_downloads_and_how_to_have_less(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(storage.ROOT / name, tmp_path)
+        shutil.copy(paths.ROOT / name, tmp_path)
     said = subprocess.run(
         ["make", "-n", "study", "INDEX=ADDRESS"],
         cwd=tmp_path, capture_output=True, text=True, check=True,
@@ -104,6 +102,6 @@ def test_make_says_what_it_downloads_and_how_to_have_less(tmp_path):
         ["make", "sizes"], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
     downloaded, installed = re.findall(r"[\d.]+ GB", said)[:2]
-    readme = (storage.ROOT / "README.md").read_text()
+    readme = (paths.ROOT / "README.md").read_text()
     assert f"about {downloaded} are downloaded and {installed} installed" in readme
     assert "make study INDEX=" in said

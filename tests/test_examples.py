@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from negmeta_utils.storage import ROOT
+from negmeta_utils.storage.paths import ROOT
 
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
 ARGUMENTS = {"train_and_evaluate": ["3"], "own_method": ["3"], "own_images": ["{images}"]}

@@ -1,4 +1,4 @@
-"""The package's rooms: imports go one way, and the rooms that need no torch know none.
+"""The package's folders: imports go one way, and the folders that need no torch know none.
 
 Imports are read from the source, those inside functions too.
 """
@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from negmeta_utils.storage import ROOT
+from negmeta_utils.storage.paths import ROOT
 
 PACKAGE = "negmeta_utils"
 WITHOUT_TORCH = ("evidence", "plots")
@@ -39,13 +39,13 @@ IMPORTS = {name: imported(path) for name, path in SOURCES.items()}
 OWN = {name: names & set(SOURCES) - {PACKAGE} for name, names in IMPORTS.items()}
 
 
-def room(module):
+def folder(module):
     """The folder of a module; the module's own name where it stands at the top."""
     return module.removeprefix(f"{PACKAGE}.").split(".")[0]
 
 
-def of_room(name):
-    modules = [module for module in SOURCES if room(module) == name]
+def of_folder(name):
+    modules = [module for module in SOURCES if folder(module) == name]
     assert modules, name
     return modules
 
@@ -59,23 +59,25 @@ def test_a_circle_would_be_found():
         list(TopologicalSorter({**OWN, f"{PACKAGE}.model": {f"{PACKAGE}.training"}}).static_order())
 
 
-def test_no_room_imports_itself_by_way_of_others():
-    """Stricter: of modules alone, two of one room may lie on both sides of another room."""
-    of_rooms = {}
+def test_no_folder_imports_itself_by_way_of_others():
+    """Stricter: of modules alone, two of one folder may lie on both sides of another folder."""
+    of_folders = {}
     for module, others in OWN.items():
-        of_rooms.setdefault(room(module), set()).update({room(o) for o in others} - {room(module)})
-    order = list(TopologicalSorter(of_rooms).static_order())
+        of_folders.setdefault(folder(module), set()).update(
+            {folder(o) for o in others} - {folder(module)}
+        )
+    order = list(TopologicalSorter(of_folders).static_order())
     assert order.index("data") < order.index("runs") < order.index("training")
 
 
 def test_evidence_knows_nothing_but_itself():
-    for module in of_room("evidence"):
-        assert {room(other) for other in OWN[module]} <= {"evidence"}, module
+    for module in of_folder("evidence"):
+        assert {folder(other) for other in OWN[module]} <= {"evidence"}, module
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_torch_is_not_imported_in(name):
-    for module in of_room(name):
+    for module in of_folder(name):
         assert not [n for n in IMPORTS[module] if n.split(".")[0] == "torch"], module
 
 
@@ -91,11 +93,11 @@ def test_what_executes_and_watches_notebooks_loads_no_torch(name):
 
 
 @pytest.mark.parametrize("name", ["studies", "explore", "questions"])
-def test_a_room_at_the_top_of_the_house_is_not_imported_from_below(name):
-    doors = {name, "cli", "__main__"}
+def test_a_folder_that_only_notebooks_and_commands_use_is_not_imported_from_below(name):
+    allowed = {name, "cli", "__main__"}
     for module, others in OWN.items():
-        if room(module) not in doors:
-            assert name not in {room(other) for other in others}, module
+        if folder(module) not in allowed:
+            assert name not in {folder(other) for other in others}, module
 
 
 def test_no_file_of_the_tests_imports_a_test():

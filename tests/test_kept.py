@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import files, runs, training
+from negmeta_utils import runs, training
 from negmeta_utils.data import datasets
 from negmeta_utils.evidence.learned_rates import each_network, table_1
 from negmeta_utils.evidence.quantities import by_network, changes
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.plots import style
 from negmeta_utils.resumable import features_table
+from negmeta_utils.storage import files
 from negmeta_utils.training import train
 
 CHECKS = [4, 8, 11]  # the last meta-update is always one

@@ -8,9 +8,10 @@ from urllib.error import HTTPError
 import pytest
 import small_studies
 
-from negmeta_utils import runs, storage
+from negmeta_utils import runs
 from negmeta_utils.data.layouts import UnknownLayout
 from negmeta_utils.data.names import one_line
+from negmeta_utils.storage import atomic
 from negmeta_utils.studies import cli, planning, study_file
 
 SHIPPED = runs.PRETRAINED / "glyphs-meta-sgd-0"
@@ -77,8 +78,8 @@ def test_a_runs_file_that_is_damaged_is_named(name, damage, tmp_path):
 @pytest.mark.parametrize("key", ["parameters", "files", "status"])
 def test_a_manifest_that_is_none_though_whole_is_named(key, value, tmp_path):
     folder = shutil.copytree(SHIPPED, tmp_path / "run")
-    manifest = storage.read_json(folder / "manifest.json")
-    storage.write_json(folder / "manifest.json", manifest | {key: value})
+    manifest = atomic.read_json(folder / "manifest.json")
+    atomic.write_json(folder / "manifest.json", manifest | {key: value})
     if (key, value) == ("files", {}):  # of the time when no digests were listed
         use(folder)
         return
@@ -125,7 +126,7 @@ def test_a_studys_file_that_is_no_such_file_is_named(name, whole, command, tmp_p
     planning.write_plan(planning.plan(study_file.read_study(study, {}), out), out)
     (out / name).write_text(json.dumps({}))
     if whole:
-        storage.write_json(out / name, {"of": "something else"})
+        atomic.write_json(out / name, {"of": "something else"})
     status = cli.main([command, str(study), "--out", str(out)])
     if (command, name) != ("report", "train/attempt.json"):  # which a report does not read
         said = capsys.readouterr().err

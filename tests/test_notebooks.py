@@ -9,8 +9,8 @@ import papermill
 import pytest
 from checking_notebooks import NOTEBOOKS, nbval
 
-from negmeta_utils import storage
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.storage import paths
 from negmeta_utils.studies import study_file
 
 TRAIN = study_file.NOTEBOOKS / "01_train.ipynb"
@@ -86,7 +86,7 @@ def test_notebooks_define_no_long_function_and_no_machine(path):
     notebook = nbformat.read(path, 4)
     assert notebook.metadata.kernelspec.name == "python3"
     text = nbformat.writes(notebook)
-    for place in (str(storage.ROOT), os.path.expanduser("~/"), "/tmp/"):
+    for place in (str(paths.ROOT), os.path.expanduser("~/"), "/tmp/"):
         assert place not in text, f"{place} is a path of one machine"
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import files, resumable, runs
+from negmeta_utils import resumable, runs
 from negmeta_utils.evaluation import evaluate_adaptations, evaluate_features, shared_test_images
 from negmeta_utils.questions.interventions import adaptations
 from negmeta_utils.resumable import evaluate_resumably, features_of_run, forget
+from negmeta_utils.storage import files
 
 
 @pytest.fixture

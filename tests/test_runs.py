@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import config, files, runs, storage
+from negmeta_utils import config, runs
 from negmeta_utils.engine.device import resolve_device
+from negmeta_utils.storage import atomic, files, paths
 
 
 def test_tensors_and_metadata_come_back_as_they_went(tmp_path):
@@ -40,7 +41,7 @@ def test_a_broken_checkpoint_is_named(tmp_path, content):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "table.parquet"
     files.write_table(path, pd.DataFrame({"a": [1]}))
-    with pytest.raises(RuntimeError), storage.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), atomic.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert pd.read_parquet(path)["a"].tolist() == [1]
@@ -50,7 +51,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda path: storage.write_json(path, {"a": "b" * 10_000}),
+        lambda path: atomic.write_json(path, {"a": "b" * 10_000}),
         lambda path: files.write_table(path, pd.DataFrame({"a": np.random.rand(10_000)})),
         lambda path: files.write_tensors(path, {"params": {"w": torch.rand(10_000)}}, {}),
     ],
@@ -103,12 +104,12 @@ def test_the_commit_is_this_clones_whatever_git_is_told(tmp_path, monkeypatch):
 
 def test_relative_paths_are_relative_to_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert storage.resolve("figures/demo") == tmp_path / "figures" / "demo"
+    assert paths.resolve("figures/demo") == tmp_path / "figures" / "demo"
     assert runs.directory_of("figures/demo") == runs.PACKAGE / "figures" / "demo"
     assert runs.directory_of("figures/other") == tmp_path / "figures" / "other"
     (tmp_path / "figures" / "demo").mkdir(parents=True)
     assert runs.directory_of("figures/demo") == tmp_path / "figures" / "demo"
-    assert storage.resolve(storage.ROOT) == storage.ROOT
+    assert paths.resolve(paths.ROOT) == paths.ROOT
     assert runs.output_folder("made") == tmp_path / "made"
     assert (tmp_path / "made").is_dir()
     shutil.copytree(run.directory, tmp_path / "run-b")
@@ -168,8 +169,8 @@ def test_cuda_asked_for_and_absent_is_refused():
 
 def test_json_comes_back_as_it_went(tmp_path):
     path = tmp_path / "manifest.json"
-    storage.write_json(path, {"a": 1})
-    assert storage.read_json(path) == {"a": 1}
+    atomic.write_json(path, {"a": 1})
+    assert atomic.read_json(path) == {"a": 1}
     assert json.loads(path.read_text())["a"] == 1, "others can read it too"
 
 
@@ -177,7 +178,7 @@ def test_json_comes_back_as_it_went(tmp_path):
 def test_files_are_as_readable_as_the_umask_says(tmp_path, umask):
     before = os.umask(umask)
     try:
-        storage.write_json(tmp_path / "a.json", {})
+        atomic.write_json(tmp_path / "a.json", {})
         files.write_table(tmp_path / "a.parquet", pd.DataFrame({"a": [1]}))
         files.write_tensors(tmp_path / "a.safetensors", {"a": {"b": torch.zeros(2)}}, {})
     finally:

@@ -16,7 +16,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
-from negmeta_utils import storage
+from negmeta_utils.storage import paths
 from negmeta_utils.studies import study_file
 
 NOTEBOOKS = sorted(study_file.NOTEBOOKS.glob("*.ipynb"))
@@ -64,7 +64,7 @@ def test_without_an_address_a_notebook_has_neither_badge_nor_install_cell(path):
 def test_one_command_gives_every_notebook_badge_and_install_cell(tmp_path, monkeypatch):
     for name in ("CITATION.cff", "notebooks"):
         (shutil.copytree if name == "notebooks" else shutil.copy)(
-            storage.ROOT / name, tmp_path / name
+            paths.ROOT / name, tmp_path / name
         )
     monkeypatch.setattr(tidy_notebooks, "CITATION", tmp_path / "CITATION.cff")
     monkeypatch.setattr(tidy_notebooks, "NOTEBOOKS", tmp_path / "notebooks")
@@ -115,9 +115,9 @@ def repository(tmp_path_factory):
     """A git repository with the hook, and a notebook as executed and committed."""
     folder = tmp_path_factory.mktemp("repository")
     for name in (".pre-commit-config.yaml", "pyproject.toml", "CITATION.cff"):
-        shutil.copy(storage.ROOT / name, folder)
+        shutil.copy(paths.ROOT / name, folder)
     shutil.copytree(
-        storage.ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__")
+        paths.ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__")
     )
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / ".gitignore").write_text(".venv\n__pycache__\n.ruff_cache\n")

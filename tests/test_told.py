@@ -8,11 +8,12 @@ import pytest
 from answers import answer
 
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
+from negmeta_utils.evidence.quantities import changes as relative
 from negmeta_utils.evidence.quantities import effect_sizes
 from negmeta_utils.evidence.words import signed as with_sign
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.runs import PRETRAINED, load_run
-from negmeta_utils.storage import ROOT
+from negmeta_utils.storage.paths import ROOT
 
 FIGURES = ROOT / "figures"
 README = (ROOT / "README.md").read_text()
@@ -149,8 +150,9 @@ def test_the_accuracies_of_the_longest_run():
 
 def test_the_changes_and_p_values_of_the_longest_run():
     changes = pd.read_csv(FIGURES / "paper-28" / "changes.csv").set_index("method")
-    of_before = 100 * changes["off_task"] / changes["pre_adaptation"]
-    assert f"points, {of_before['meta-sgd']:.2f} % of what they were" in RESULTS
+    folder = PRETRAINED / "mini-imagenet-meta-sgd-0"
+    exact = relative(pd.read_parquet(folder / "features.parquet"))["off_task_relative"].item()
+    assert f"points, {exact:.2f} % of what they were" in RESULTS
     gained = changes["pre_adaptation"] - changes["ordinary"]
     alone = " and ".join(f"{gained[method]:.1f}" for method in ("maml", "meta-sgd"))
     assert f"better than the whole adapted model, by {alone} points" in RESULTS
@@ -162,6 +164,7 @@ def test_the_changes_and_p_values_of_the_longest_run():
     as_worded = f"(p = {p['paper: two-sample, off-task - on-task']:.2f})"
     assert f"about its test {as_worded}" in RESULTS and f"says no {as_worded}" in STATISTICS
     alone = [p[f"{test}, off-task alone"] for test in ("two-sample", "paired")]
+    assert f"fits its p-value best, p is {alone[0]:.2g}." in README
     said = f"gives p = {alone[0]:.2g} (two-sample) and {alone[1]:.2g} (paired)"
     assert said in STATISTICS
 
@@ -173,6 +176,7 @@ def test_the_pairs_of_tasks_without_a_common_class():
     assert round(apart["episode"].nunique() / table["episode"].nunique(), 1) == 0.2
     assert "four of five pairs of tasks share a class" in RESULTS
     assert f"share none ({apart['episode'].nunique():,} pairs)" in RESULTS
+    assert f"On the {apart['episode'].nunique():,} that share none, looked at" in README
     found = effect_sizes(apart)
     found = found[(found["over"] == "episodes") & (found["quantity"] == "off-task change")]
     texts = {
@@ -181,6 +185,7 @@ def test_the_pairs_of_tasks_without_a_common_class():
     }
     assert f"makes MAML's features worse, {texts['maml']}, as in the paper" in RESULTS
     assert f"by as much as elsewhere, {texts['meta-sgd']}." in RESULTS
+    assert f"they do get worse, {texts['maml']}: claim (e)" in README
 
 
 def test_how_wide_the_recipes_end():
@@ -237,6 +242,12 @@ def test_what_the_two_short_runs_show():
     fourth = mini.loc["batchnorm", "conv4"]
     said = f"({100 * fourth['share_negative']:.0f} % of them, mean {signed(fourth['mean'])})"
     assert said in RESULTS
+    longest = pd.read_csv(FIGURES / "paper-28" / "table1.csv").set_index(["group", "layer"])
+    longest = longest.loc["batchnorm"]
+    assert longest["mean"].idxmax() == "conv4"
+    fourth = longest.loc["conv4"]
+    negative, mean = 100 * fourth["share_negative"], signed(fourth["mean"])
+    assert f"the most positive ({negative:.0f} % negative, mean {mean})" in RESULTS
     demo = tables["demo"]
     assert (demo.loc[demo["group"] == "batchnorm", "mean"] > 0).all()
     changes = pd.read_csv(FIGURES / "demo" / "changes.csv").groupby("method")["on_task"].mean()
@@ -270,4 +281,6 @@ def test_the_readme_says_how_long_make_study_took():
         re.search(r"took (\d+) minutes (\d+) seconds, its first figure (\d+),", RESULTS).groups(),
     )
     assert (round(minutes + seconds / 60), round(figure / 60)) == (7, 1)
-    assert "that takes seven minutes on two slow cores, the first figure one," in README
+    assert (
+        "that takes seven minutes on two slow cores (the first figure comes after one)," in README
+    )

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from negmeta_utils import adaptation, checkpoints, files, runs, training
+from negmeta_utils import adaptation, checkpoints, runs, training
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data import datasets
 from negmeta_utils.engine.adam import Adam
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.model import init_params
+from negmeta_utils.storage import files
 from negmeta_utils.training import train
 
 

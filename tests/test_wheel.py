@@ -10,7 +10,7 @@ import pytest
 import small_studies
 from clones import copy_clone
 
-from negmeta_utils import storage
+from negmeta_utils.storage import paths
 
 
 def run(*command, cwd):
@@ -57,12 +57,12 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         packed = set(file.namelist())
     listed = subprocess.run(
         ["git", "ls-files", "negmeta_utils", "notebooks"],
-        cwd=storage.ROOT, capture_output=True, text=True, check=True,
+        cwd=paths.ROOT, capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
     for name in listed:
         if name.startswith("notebooks/"):
             name = f"negmeta_utils/{name}"
-        if (storage.ROOT / name).is_file():
+        if (paths.ROOT / name).is_file():
             assert name in packed
     assert "negmeta_utils/figures/demo/features.parquet" in packed  # of notebook 4 as it stands
     assert not [name for name in packed if name.startswith(("tests/", "benchmarks/", "tools/"))]
@@ -78,7 +78,7 @@ def test_an_installed_package_runs_studies_and_lays_them_out(negmeta, tmp_path):
     assert (tmp_path / "runs" / "mine" / "alpha" / "figure6.png").is_file()
     assert "Figure 6" in (tmp_path / "runs" / "mine" / "report.html").read_text()
     run(negmeta, "notebooks", ".", cwd=tmp_path)
-    for path in (storage.ROOT / "notebooks").glob("*.ipynb"):
+    for path in (paths.ROOT / "notebooks").glob("*.ipynb"):
         assert (tmp_path / "notebooks" / path.name).read_bytes() == path.read_bytes()
     assert (tmp_path / "notebooks" / "studies" / "demo.yml").is_file()
 

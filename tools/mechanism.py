@@ -1,7 +1,7 @@
 """For maintainers: the interventions of notebook 5 on one network, over as many pairs of tasks as
 time allows, with their table and figure. Run again, it goes on where it left off.
 
-    python tools/mechanism.py mini-imagenet-meta-sgd-0 figures/mechanism-28 --seconds 1800
+    python tools/mechanism.py mini-imagenet-meta-sgd-0 figures/paper-28/mechanism --seconds 1800
 """
 
 import argparse
@@ -14,7 +14,6 @@ import torch
 from negmeta_utils.evaluation import evaluate_adaptations, shared_test_images
 from negmeta_utils.evidence.contrasts import DOWN, UNDECIDED, UP, change_grids, equivalence
 from negmeta_utils.evidence.intervals import interval_over_episodes
-from negmeta_utils.files import read_table, write_table
 from negmeta_utils.plots import questions, style
 from negmeta_utils.questions.interventions import (
     AS_LEARNED,
@@ -24,6 +23,7 @@ from negmeta_utils.questions.interventions import (
     adaptations,
 )
 from negmeta_utils.runs import EVAL_SEED, load_run
+from negmeta_utils.storage.files import read_table, write_table
 
 SHOWN = (
     AS_LEARNED, WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG, "absolute value", "signs shuffled",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from negmeta_utils.explore.measures import layer_rates
 from negmeta_utils.explore.pictures import rates_picture
-from negmeta_utils.files import read_table, write_table
 from negmeta_utils.plots.style import save, set_style
 from negmeta_utils.runs import PRETRAINED, file_digests, load_run
-from negmeta_utils.storage import read_json, write_json
+from negmeta_utils.storage.atomic import read_json, write_json
+from negmeta_utils.storage.files import read_table, write_table
 
 RUNS, FIGURES = Path("runs"), Path("figures")
 STUDIES = ("demo", "mini-imagenet", "paper-28")

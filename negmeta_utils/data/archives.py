@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from negmeta_utils import storage
 from negmeta_utils.data import bounds, pickles, scratch
 from negmeta_utils.data.names import shown, stays_below
+from negmeta_utils.storage import atomic
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 # Archives by their names, too, and not read.
@@ -85,7 +85,7 @@ def extract(archive: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        is_full = error.errno in storage.FULL
+        is_full = error.errno in atomic.FULL
         remedy = (
             scratch.ELSEWHERE.format("NEGMETA_CACHE")
             if is_full

@@ -1,4 +1,4 @@
-"""What fits: memory and room on the disk, asked before it is used rather than found out."""
+"""Memory and room on the disk, checked before they are used."""
 
 import os
 import shutil

@@ -9,10 +9,10 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from negmeta_utils import storage
 from negmeta_utils.data import accounting, archives, datasets, decoding, fetch, image_trees, layouts
 from negmeta_utils.data.class_lists import CIFAR_FS, MINI_IMAGENET
 from negmeta_utils.data.names import one_line, shown
+from negmeta_utils.storage import paths
 
 KNOWN_CLASSES = {
     "mini-imagenet": ("Ravi & Larochelle's split of Mini-ImageNet", MINI_IMAGENET),
@@ -24,11 +24,11 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0. Raises ValueError or OSError with one line of what is wrong."""
     if options.action == "check":
         with one_line(options.path):
-            for line in _check(Path(options.path).expanduser().absolute()):
+            for line in _check(paths.resolve(options.path)):
                 print(shown(line), flush=True)
         return 0
     given = options.data_dir or os.environ.get("NEGMETA_DATA")
-    data_dir = Path(given).expanduser().absolute() if given else None
+    data_dir = paths.resolve(given) if given else None
     if options.action == "list":
         for line in _list(data_dir):
             print(shown(line))
@@ -48,7 +48,7 @@ def _list(data_dir: Path | None) -> Iterator[str]:
             yield f"{'':14}{_where(name, data_dir)}"
     yield f"{datasets.FOLDER + 'PATH':14}{datasets.ANY_FOLDER.about}"
     yield f"{'':14}{layouts.expected(datasets.ANY_FOLDER.layouts)}"
-    yield f"Decoded images are kept in {storage.cache_folder()}"
+    yield f"Decoded images are kept in {paths.cache_folder()}"
 
 
 def _where(name: str, data_dir: Path | None) -> str:
@@ -73,7 +73,7 @@ def _check(path: Path) -> Iterator[str]:
         raise FileNotFoundError(f"{path}: does not exist; correct PATH")
     everything = [*chain(*(d.layouts for d in datasets.DATASETS.values())), image_trees.ANY_FOLDERS]
     source = path if path.is_dir() else datasets.place_of(path, everything)
-    with archives.opened(source, storage.cache_folder()) as folder:
+    with archives.opened(source, paths.cache_folder()) as folder:
         recognised = _recognised(folder)
         for name, found in recognised.items():
             yield from _report(name, found, source if folder != source else None)

@@ -18,7 +18,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from negmeta_utils import storage
 from negmeta_utils.data import (
     archives,
     cache,
@@ -31,6 +30,7 @@ from negmeta_utils.data import (
 from negmeta_utils.data.layouts import SPLITS, Dataset, Layout
 from negmeta_utils.data.names import one_line
 from negmeta_utils.episodes import ImageSet
+from negmeta_utils.storage import paths
 
 FOLDER = "folder:"
 
@@ -89,7 +89,7 @@ def load(
         raise ValueError(f"image_size={image_size}: must be at least 1, or None")
     with one_line(name):
         source = locate(name, data_dir) if dataset.layouts else None
-        folder = storage.cache_folder(cache_dir)
+        folder = paths.cache_folder(cache_dir)
         wanted = preparing.Wanted(name, dataset, size, source, folder)
         path = preparing.path_of(wanted, split)
         images = cache.kept(path)
@@ -124,13 +124,13 @@ def locate(name: str, data_dir: str | None = None) -> Path:
     elif data_dir or not variable:
         parameter, given = "data_dir", data_dir
     else:
-        parameter, given = "NEGMETA_DATA", str(Path(variable).expanduser().absolute())
+        parameter, given = "NEGMETA_DATA", variable
     if not given:
         raise FileNotFoundError(
             f"{name}: set data_dir, or the variable NEGMETA_DATA, to the folder that holds "
             f"{name!r}; docs/data.md says where to get it"
         )
-    path = storage.resolve(given)
+    path = paths.resolve(given)
     if not path.exists():
         raise FileNotFoundError(f"{name}: {path} does not exist; correct {parameter}")
     if not path.is_dir():

@@ -130,7 +130,7 @@ def _encode(value: str, codec: str) -> bytes:
 
 
 def _bytearray(raw: str | bytes = b"", codec: str = "latin-1") -> bytearray:
-    """Of what it is to hold; of a number it would be that many zeros."""
+    """A bytearray of given bytes. Of a number, it would be that many zeros: refused."""
     if codec not in ("latin-1", "latin1") or not isinstance(raw, str | bytes):
         raise pickle.UnpicklingError("a bytearray of something else is not admitted")
     return bytearray(_bytes(raw))

@@ -14,7 +14,6 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from negmeta_utils import storage
 from negmeta_utils.data import (
     accounting,
     archives,
@@ -27,6 +26,7 @@ from negmeta_utils.data import (
 )
 from negmeta_utils.data.layouts import SPLITS, Dataset, Found, Split
 from negmeta_utils.data.names import shown
+from negmeta_utils.storage import atomic
 
 FORMAT = 2  # raise it with any change of what a cache file holds
 LOCK = ".lock"  # in the cache folder
@@ -91,7 +91,7 @@ def locked(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         with _writing(folder):
             file = stack.enter_context(_lock_file(folder / LOCK))
-        storage.lock(file, fcntl.LOCK_EX)
+        atomic.lock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from negmeta_utils import storage
+from negmeta_utils.storage import atomic
 
 PREFIX = ".work-"
 IN_TEMPORARY = "negmeta-work-"  # in place of it in the system's folder, which others use too
@@ -73,7 +73,7 @@ def _owned(parent: Path, prefix: str) -> tuple[Path, IO]:
         except OSError:  # no locks on this file system
             return path, lock
         else:
-            if storage.is_open(path / LOCK, lock):
+            if atomic.is_open(path / LOCK, lock):
                 return path, lock
         lock.close()  # another process removed it, or is about to
 

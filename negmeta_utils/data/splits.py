@@ -15,7 +15,7 @@ SHARE_TRAINED = 0.8
 def load_split(
     dataset: str, split: str, image_size: int | None, data_dir: str | None, classes: str
 ) -> ImageSet:
-    """One split of a data set, on the CPU; the other arguments and errors as for `data.load`.
+    """One split of a data set, on the CPU; the other arguments and errors as for `datasets.load`.
 
     classes: "64/16/20" is the data set's own split. "80/20" draws four fifths of all its classes
     to train on, the same for every seed; the last fifth is both "val" and "test", as in

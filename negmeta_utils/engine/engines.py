@@ -1,4 +1,5 @@
-"""Who computes what of a network: the adjoint for Conv4, the readable reference for any other.
+"""The functions that compute for a network: the adjoint for Conv4, the readable reference for any
+other, and for evaluations on a device on which the tests have not run.
 
 Both take batches of tasks: parameters are shared, or have a leading task dimension, and images are
 [n_tasks, n, channels, height, width].
@@ -6,12 +7,13 @@ Both take batches of tasks: parameters are shared, or have a leading task dimens
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from negmeta_utils import adaptation
 from negmeta_utils.adaptation import MetaGradient, loss_of
+from negmeta_utils.engine import checked
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.engine.device import exact_products
 from negmeta_utils.episodes import Episodes
@@ -57,15 +59,31 @@ def engine_of(network: Network, name: str = "auto") -> Engine:
 
 
 def _functions(network: Network, name: str) -> Engine:
-    if resolve_engine(name, network) == "adjoint":
-        return Engine(
-            adjoint.meta_gradient,
-            adjoint.prototype_gradient,
-            adjoint.adapt,
-            adjoint.embed,
-            adjoint.head,
-            adjoint.logits,
-        )
+    plain = _reference(network)
+    if resolve_engine(name, network) == "reference":
+        return plain
+    return Engine(
+        adjoint.meta_gradient,
+        adjoint.prototype_gradient,
+        _where_tested(adjoint.adapt, plain.adapt),
+        _where_tested(adjoint.embed, plain.embed),
+        _where_tested(adjoint.head, plain.head),
+        _where_tested(adjoint.logits, plain.logits),
+    )
+
+
+def _where_tested(fast: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """`fast`, and `plain` on devices on which the tests do not compare the two. (A training
+    compares their meta-gradients there: `objective.trusted`.)"""
+
+    def chosen(params: Params, *rest: Any) -> Any:
+        device = next(iter(params.values())).device
+        return (fast if checked.tested_on(device) else plain)(params, *rest)
+
+    return chosen
+
+
+def _reference(network: Network) -> Engine:
     return Engine(
         partial(adaptation.meta_gradient, loss=loss_of(network)),
         partial(adaptation.prototype_gradient, network=network),

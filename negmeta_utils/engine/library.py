@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from negmeta_utils import storage
+from negmeta_utils.storage import atomic, paths
 
 SOURCES = Path(__file__).parent / "native"
 # No product and sum become one rounding but where the source says so: compilers differ in where.
@@ -65,8 +65,8 @@ def _library(bits: int) -> ctypes.CDLL | None:
         folder = _private(_place() / f"code-{os.getuid()}")
         path = folder / f"{key.hexdigest()}.so"
         if not _is_whole(path):
-            with (folder / storage.LOCK).open("a") as lock:  # one process compiles, others wait
-                storage.lock(lock, fcntl.LOCK_EX)
+            with (folder / atomic.LOCK).open("a") as lock:  # one process compiles, others wait
+                atomic.lock(lock, fcntl.LOCK_EX)
                 if not _is_whole(path):
                     _clear_unused(folder)
                     _make(path, command, [s for s in sources if s.suffix == ".c"])
@@ -86,7 +86,7 @@ def _library(bits: int) -> ctypes.CDLL | None:
 
 def _make(path: Path, command: list[str], sources: list[Path]) -> None:
     """The library at `path`, its digest behind all that is loaded of it."""
-    with storage.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         _compile(command, sources, temporary)
         with temporary.open("r+b") as file:
             file.write(hashlib.sha256(file.read()).digest())
@@ -95,11 +95,11 @@ def _make(path: Path, command: list[str], sources: list[Path]) -> None:
 def _place() -> Path:
     """The cache folder or, where another user could put something in the place of what is written
     there, or this one cannot write, the user's own."""
-    shared = storage.cache_folder()
-    storage.make_folder(shared)
+    shared = paths.cache_folder()
+    atomic.make_folder(shared)
     whole = shared.resolve()
     safe = os.access(whole, os.W_OK) and all(map(_is_safe, (whole, *whole.parents)))
-    return shared if safe else storage.own_cache()
+    return shared if safe else paths.own_cache()
 
 
 def _is_safe(folder: Path) -> bool:
@@ -120,7 +120,7 @@ def _clear_unused(folder: Path) -> None:
 def _private(folder: Path) -> Path:
     """`folder`, made where missing, that nobody but this user can write to or read. What lies in
     one that others could write to is removed. Raises OSError where it is another user's."""
-    storage.make_folder(folder.parent)
+    atomic.make_folder(folder.parent)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

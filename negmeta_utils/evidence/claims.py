@@ -32,7 +32,7 @@ def claims(
     left out). Raises ValueError for missing columns, values or episodes.
     """
     found = findings(features, rates, looks, left_out)
-    lost = {column: _lost(found, column) for column in COLUMNS}
+    lost = {column: lost_by_holm(found, column) for column in COLUMNS}
     rows = []
     for claim, finding in found.items():
         holm = [f"{column}: not by Holm" for column in COLUMNS if claim in lost[column]]
@@ -77,7 +77,7 @@ def standing(verdicts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=names)
 
 
-def _lost(found: dict[str, Finding], column: str) -> list[str]:
+def lost_by_holm(found: dict[str, Finding], column: str) -> list[str]:
     """The claims whose definite verdict does not survive Holm's correction at its own level."""
     corrected = _corrected(found, column)
     judged = {claim: getattr(finding, column) for claim, finding in found.items()}

@@ -140,5 +140,5 @@ def sentence(row: pd.Series, what: str) -> str:
     text = f"{what}: {with_interval(row.points, row.low, row.high)} points, "
     if row.verdict != UNDECIDED:
         return text + {UP: "better", DOWN: "worse", UNCHANGED: "nothing changes"}[row.verdict]
-    seeds = f"{row.needed} seeds would decide" if row.needed.isdigit() else row.needed
+    seeds = f"{row.needed} seeds would decide" if row.needed[:1].isdigit() else row.needed
     return f"{text}undecided ({seeds})"

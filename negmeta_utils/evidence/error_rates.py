@@ -9,19 +9,27 @@ place of single ones: the rules read means and their spread alone, which are as 
 from collections.abc import Callable, Iterable
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from negmeta_utils.evidence.intervals import Estimate, over_seeds, over_unshared_seeds
+from negmeta_utils.evidence.claims import lost_by_holm
+from negmeta_utils.evidence.findings import Finding
+from negmeta_utils.evidence.intervals import over_seeds, over_unshared_seeds
+from negmeta_utils.evidence.looks import levels
+from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD
 from negmeta_utils.evidence.rules import (
+    CLAIMS,
     CONTRADICTED,
+    ERROR_RATE,
     MIN_SEEDS,
     NO_EFFECT,
     PARTS,
     REPRODUCED,
     UNDECIDED,
     decide,
+    judge,
 )
 
 TABLE = Path(__file__).with_name("error_rates.csv")
@@ -44,14 +52,41 @@ SEEDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     ),
     LEFT_OUT: lambda rng, n: rng.standard_normal(rng.binomial(n, 1 - COLLAPSE)),
 }
-# case: claim, true effects of its parts in points, verdicts that are wrong there
+SIGNS = (REPRODUCED, CONTRADICTED)
+
+
+class Case(NamedTuple):
+    """What is judged, its truth, and the verdicts that are wrong there.
+
+    claims: several are judged together, and one wrong verdict is enough. truths: effects of the
+    parts of a single claim, in points; several have none. unshared: the methods' seeds are not the
+    same. looks: numbers of seeds; one wrong verdict at any is enough. holm: a verdict counts if it
+    survives Holm's correction.
+    """
+
+    claims: str
+    truths: tuple[float, ...]
+    wrong: tuple[str, ...]
+    unshared: bool = False
+    looks: tuple[int, ...] = ()
+    holm: bool = False
+
+    def is_simulated(self, kind: str, n_seeds: int) -> bool:
+        """Not with a number of seeds left that varies where more than one number is read from it;
+        and looks only with all their seeds."""
+        fixed = kind != LEFT_OUT or not (self.looks or len(self.claims) > 1)
+        return fixed and (not self.looks or n_seeds == self.looks[-1])
+
+
 CASES = {
-    "(f), no effect": ("f", (0.0,), (REPRODUCED, CONTRADICTED)),
-    "(f), at the margin": ("f", (0.116,), (CONTRADICTED, NO_EFFECT)),
-    "(e), half of it": ("e", (-2.0, 0.0), (REPRODUCED, CONTRADICTED)),
-    "(f), no effect, seeds not shared": ("f", (0.0,), (REPRODUCED, CONTRADICTED)),
+    "(f), no effect": Case("f", (0.0,), SIGNS),
+    "(f), at the margin": Case("f", (0.116,), (CONTRADICTED, NO_EFFECT)),
+    "(e), half of it": Case("e", (-2.0, 0.0), SIGNS),
+    "(f), no effect, seeds not shared": Case("f", (0.0,), SIGNS, unshared=True),
+    "(f), no effect, looks at 8 and 12 seeds": Case("f", (0.0,), SIGNS, looks=(8, 12)),
+    "any of (c) to (f), no effect": Case("cdef", (), SIGNS),
+    "any of (c) to (f), no effect, by Holm": Case("cdef", (), SIGNS, holm=True),
 }
-UNSHARED = "(f), no effect, seeds not shared"
 
 
 def error_rates(
@@ -64,44 +99,70 @@ def error_rates(
     """The share of wrong verdicts on the methods among `n_tables` simulated tables, by cell.
 
     Columns: seeds (a kind of `SEEDS`), n_seeds, n_episodes, case (of `CASES`), wrong, definite
-    (share of verdicts other than undecided), n_tables. Every cell has random numbers of its own, so
-    that it can be computed alone.
+    (share of tables with a verdict other than undecided), n_tables. Every cell has random numbers
+    of its own, so that it can be computed alone; those that no case simulates are left out.
     """
     rows = []
-    for kind, seeds, episodes, case in product(kinds, n_seeds, n_episodes, cases):
-        claim, truths, wrong = CASES[case]
-        place = [list(SEEDS).index(kind), seeds, episodes, list(CASES).index(case)]
+    for kind, seeds, episodes, name in product(kinds, n_seeds, n_episodes, cases):
+        case = CASES[name]
+        if not case.is_simulated(kind, seeds):
+            continue
+        place = [list(SEEDS).index(kind), seeds, episodes, list(CASES).index(name)]
         rng = np.random.default_rng(place)
-        found = [
-            _verdict(rng, kind, seeds, episodes, claim, truths, case == UNSHARED)
-            for _ in range(n_tables)
-        ]
-        shares = np.isin(found, wrong).mean(), (np.array(found) != UNDECIDED).mean()
-        rows.append((kind, seeds, episodes, case, *shares, n_tables))
+        found = [_verdicts(rng, kind, seeds, episodes, case) for _ in range(n_tables)]
+        wrong = np.mean([any(v in case.wrong for v in verdicts) for verdicts in found])
+        definite = np.mean([any(v != UNDECIDED for v in verdicts) for verdicts in found])
+        rows.append((kind, seeds, episodes, name, wrong, definite, n_tables))
     columns = ["seeds", "n_seeds", "n_episodes", "case", "wrong", "definite", "n_tables"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _verdict(
-    rng: np.random.Generator,
-    kind: str,
-    n_seeds: int,
-    n_episodes: int,
-    claim: str,
-    truths: tuple[float, ...],
-    unshared: bool,
-) -> str:
-    estimates: list[Estimate] = []
-    for truth in truths:
-        grids = [draw_grid(rng, kind, n_seeds, n_episodes) for _ in range(1 + unshared)]
-        if min(len(grid) for grid in grids) < MIN_SEEDS:
-            return UNDECIDED
-        estimates.append(
+def _verdicts(
+    rng: np.random.Generator, kind: str, n_seeds: int, n_episodes: int, case: Case
+) -> list[str]:
+    """Of one simulated table: of its claim, at each look, or of each of several claims."""
+    if len(case.claims) > 1:
+        return _of_family(rng, kind, n_seeds, n_episodes, case)
+    parts = PARTS[case.claims]
+    drawn = []
+    for _ in parts:
+        drawn.append([draw_grid(rng, kind, n_seeds, n_episodes) for _ in range(1 + case.unshared)])
+        if min(len(grid) for grid in drawn[-1]) < MIN_SEEDS:
+            return [UNDECIDED]
+    planned = levels(case.looks) if case.looks else {n_seeds: ERROR_RATE}
+    verdicts = []
+    for seeds, level in planned.items():
+        estimates = [
             over_unshared_seeds(*grids, skewed=True)
-            if unshared
-            else over_seeds(grids[0] + truth, skewed=True)
-        )
-    return decide(estimates, PARTS[claim])
+            if case.unshared
+            else over_seeds(grids[0].head(seeds) + truth, skewed=True)
+            for grids, truth in zip(drawn, case.truths, strict=True)
+        ]
+        verdicts.append(decide(estimates, parts, level))
+    return verdicts
+
+
+def _of_family(
+    rng: np.random.Generator, kind: str, n_seeds: int, n_episodes: int, case: Case
+) -> list[str]:
+    """Verdicts on several claims from one table: quantities of a network are independent, and the
+    methods' seeds the same."""
+    if n_seeds < MIN_SEEDS:
+        return [UNDECIDED]
+    parts = [part for claim in case.claims for part in PARTS[claim]]
+    grids = {
+        (method, quantity): draw_grid(rng, kind, n_seeds, n_episodes)
+        for method, quantity in product((MAML, META_SGD), sorted({part.quantity for part in parts}))
+    }
+    for quantity in {part.quantity for part in parts}:
+        grids[DIFFERENCE, quantity] = grids[META_SGD, quantity] - grids[MAML, quantity]
+    of = {key: over_seeds(grid, skewed=True) for key, grid in grids.items()}
+    found = {claim: Finding() for claim in CLAIMS}
+    for claim in case.claims:
+        estimates = [of[part.method, part.quantity] for part in PARTS[claim]]
+        found[claim] = Finding(methods=judge(estimates, PARTS[claim]))
+    lost = lost_by_holm(found, "methods") if case.holm else []
+    return [UNDECIDED if c in lost else found[c].methods.verdict for c in case.claims]
 
 
 def draw_grid(rng: np.random.Generator, kind: str, n_seeds: int, n_episodes: int) -> pd.DataFrame:
@@ -119,14 +180,15 @@ def draw_grid(rng: np.random.Generator, kind: str, n_seeds: int, n_episodes: int
 
 def wrong_verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `error_rates` for reading: a row a kind of seeds and a case, a column a number of
-    seeds and episodes."""
+    seeds and episodes; NaN where a case has no such column."""
     order = [kind for kind in SEEDS if kind in set(table["seeds"])]
     wide = table.pivot(index=["case", "seeds"], columns=["n_episodes", "n_seeds"], values="wrong")
-    return wide.reindex(list(product([c for c in CASES if c in set(table["case"])], order)))
+    rows = product([c for c in CASES if c in set(table["case"])], order)
+    return wide.reindex([row for row in rows if row in wide.index])
 
 
 def wrong_verdicts_markdown(table: pd.DataFrame) -> str:
     """The table of `wrong_verdicts` in percent, as Markdown."""
-    wide = (100 * wrong_verdicts(table)).map("{:.1f}".format)
+    wide = (100 * wrong_verdicts(table)).map("{:.1f}".format, na_action="ignore").fillna("")
     wide.columns = [f"{episodes:,}; {seeds}" for episodes, seeds in wide.columns]
     return wide.reset_index().to_markdown(index=False, disable_numparse=True) + "\n"

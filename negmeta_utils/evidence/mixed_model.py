@@ -109,7 +109,7 @@ def _outcome(pools: list[_Pool]) -> str:
 
 
 def mixed_model(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """`fit` of every quantity of `statistics.grids`, one row each.
+    """`fit` of every quantity of `quantities.grids`, one row each.
 
     Columns: method, quantity, mean, low, high, p_value (two-sided, of a mean of zero), df,
     sd_seeds, sd_episodes and sd_residual (percentage points), n_seeds, n_episodes, fit (its

@@ -2,11 +2,12 @@
 
 A grid [seeds, episodes] is taken as Gaussian with the variances that `mixed_model.fit` estimates
 from it. Power is then the probability that the 95 % interval over new seeds and new episodes
-(`intervals.over_seeds`) lies wholly on the effect's side of zero. The verdicts on the methods ask
-a little more, since skewness is corrected for: a tenth in the width of the interval with 8 Gaussian
-seeds, a twentieth with 12. The variance between seeds is
-known no better than its few seeds allow: with 3 seeds the true one may be a quarter of the
-estimate or many times it, so read a number of seeds as an order of magnitude.
+(`intervals.over_seeds`) lies wholly on the effect's side of zero. The verdicts on the methods ask a
+little more, since skewness is corrected for: a tenth in the width of the interval with 8 Gaussian
+seeds, a twentieth with 12; and with fewer than `rules.MIN_SEEDS`, which every number of seeds here
+is at least, they decide nothing. The variance between seeds is known no better than its few seeds
+allow: with 3 seeds the true one may be a quarter of the estimate or many times it, so read a number
+of seeds as an order of magnitude.
 """
 
 from functools import cache
@@ -18,11 +19,11 @@ from scipy import special, stats
 from negmeta_utils.evidence.intervals import over_seeds
 from negmeta_utils.evidence.mixed_model import Components, fit
 from negmeta_utils.evidence.quantities import grids
+from negmeta_utils.evidence.rules import MIN_SEEDS
 
 PAPER_EFFECT = 0.2  # percent of pre-adaptation accuracy: Meta-SGD's off-task change (section 5.3)
 POWER = 0.8
 CONFIDENCE = 0.95
-MIN_SEEDS = 3  # with fewer an interval over seeds is of little use
 MOST_SEEDS = 10_000_000  # where these do not suffice, the episodes are too few
 
 _gauss_legendre = cache(np.polynomial.legendre.leggauss)
@@ -111,8 +112,9 @@ def _seed_variance_interval(grid: pd.DataFrame, components: Components) -> list[
 def seeds_to_decide(grid: pd.DataFrame) -> int | float | None:
     """The number of seeds that would decide an effect of the size measured, on as many episodes.
 
-    grid: [seeds, episodes] in percentage points, as of `statistics.grids`. "Decide" is to show its
-    sign by the 95 % interval over seeds 4 times out of 5. inf and None as for `seeds_needed`.
+    grid: [seeds, episodes] in percentage points, as of `quantities.grids`. "Decide" is to show its
+    sign by the 95 % interval over seeds 4 times out of 5, with at least as many as `rules` ask for.
+    inf and None as for `seeds_needed`.
     """
     return seeds_needed(grid, over_seeds(grid).mean, grid.shape[1])
 

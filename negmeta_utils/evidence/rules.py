@@ -27,10 +27,11 @@ above 0 | 0.116 |
 part lies wholly on the claim's side. *Contradicted*: the interval of at least one part lies wholly
 on the other side, at confidence 1 - 5 %/k. *No such effect*: neither, and at least one part's
 effect lies between minus and plus its margin, by two one-sided tests at 5 %/k each. Otherwise
-*undecided*. So a definite verdict that is wrong has at most 5 % probability for each claim. All
-parts must pass (an intersection-union test, which needs no correction) or any may fail (a union,
-corrected by Bonferroni); and where an effect is at least as large as its margin, *no such effect*
-and *contradicted* both need the same bound to fall short of the margin, so the two share one 5 %.
+*undecided*. So a definite verdict that is wrong has at most 5 % probability for each claim, as far
+as intervals hold what they promise (below). All parts must pass (an intersection-union test, which
+needs no correction) or any may fail (a union, corrected by Bonferroni); and where an effect is at
+least as large as its margin, *no such effect* and *contradicted* both need the same bound to fall
+short of the margin, so the two share one 5 %.
 
 **Margins**, in percentage points. (e) and (f): half of the paper's effect, which is -0.3 % of 46 %
 for MAML, +0.2 % of 47 % for Meta-SGD, and the sum of their sizes. (c): half of the point between

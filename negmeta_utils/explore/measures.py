@@ -86,8 +86,8 @@ def layer_rates(run: Run, layer: str) -> LayerRates:
 
 
 def episode_answers(run: Run, images: ImageSet, index: int, eval_seed: int = 0) -> Answers:
-    """Task A of pair `index` (as in `features.evaluate_features`), judged before adaptation, after
-    adapting to A (on-task) and after adapting to the pair's other task B (off-task)."""
+    """Task A of pair `index` (as in `evaluation.evaluate_features`), judged before adaptation,
+    after adapting to A (on-task) and after adapting to the pair's other task B (off-task)."""
     settings, engine = run.parameters, engine_of(network_of(run))
     n_way = settings["n_way"]
     task, other = draw_pairs(images, settings, eval_seed, range(index, index + 1))

@@ -55,7 +55,7 @@ def _rows(config: TrainConfig, state: State, images: ImageSet) -> torch.Tensor:
 def _reference(
     config: TrainConfig, state: State, images: ImageSet, rows: torch.Tensor
 ) -> MetaGradient:
-    """The readable meta-gradient, on the CPU; without rates where none are learned."""
+    """The readable meta-gradient, brought to the CPU; without rates where none are learned."""
     device = images.images.device
     episodes = episodes_of_rows(images, rows.to(device), config.n_shot)
     params, free = (_moved(of, device) for of in (state.params, state.alpha))

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from negmeta_utils import storage
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep, resume, save
 from negmeta_utils.config import TrainConfig
@@ -25,6 +24,7 @@ from negmeta_utils.gpu.comparison import fault
 from negmeta_utils.gpu.group import Group, captured, load_rows, validate
 from negmeta_utils.gpu.vectors import Layout
 from negmeta_utils.networks.conv4 import CONV4
+from negmeta_utils.storage import atomic
 from negmeta_utils.training import (
     add_row,
     new_manifest,
@@ -63,7 +63,7 @@ def train_together(
         held.enter_context(memory_named(torch.device(device), lower))
         held.enter_context(exact_products())
         for directory in directories:
-            held.enter_context(storage.sole_user(directory))
+            held.enter_context(atomic.sole_user(directory))
         return _train(configs, directories, splits, report, seconds, device)
 
 

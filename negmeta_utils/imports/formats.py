@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from negmeta_utils import strict_yaml
 from negmeta_utils.networks.catalogue import check_name
+from negmeta_utils.storage import strict_yaml
 
 # Wrappers of modules, whose names stand before a parameter's.
 PREFIXES = ("", "module.", "model.", "net.", "network.", "module.module.", "model.module.")

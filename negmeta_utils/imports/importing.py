@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from negmeta_utils import files, runs, storage
+from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.datasets import find_dataset
@@ -24,6 +24,7 @@ from negmeta_utils.imports.reading import read_tensors_of
 from negmeta_utils.networks import catalogue
 from negmeta_utils.networks.network import Network, Params
 from negmeta_utils.rates import summarise_rates, table_of_rates
+from negmeta_utils.storage import atomic, files, paths
 
 # What a run cannot be used without: assumed to be as in `TrainConfig` where nobody says, and the
 # method to be MAML.
@@ -48,7 +49,7 @@ def import_run(
     Raises ValueError for a file that cannot be read, is of no known format or does not fit its
     network, a line for each key at fault; and for a folder that holds something else.
     """
-    path, out = Path(path).expanduser(), storage.resolve(out)
+    path, out = paths.resolve(path), paths.resolve(out)
     tensors = read_tensors_of(path)
     found = _translation(path, mapping, given.get("network"), tensors)
     seen = _seen_in(path, found, tensors) | {"network": given.get("network", found.network)}
@@ -66,7 +67,7 @@ def _translation(
     path: Path, mapping: str | Path | None, network: object, tensors: dict[str, torch.Tensor]
 ) -> Translation:
     if mapping:
-        return read_mapping(Path(mapping))
+        return read_mapping(paths.resolve(mapping))
     if network is not None and network not in catalogue.NETWORKS:
         return own_names(str(network), tensors)
     found = recognise(path, tensors)
@@ -255,14 +256,14 @@ def _manifest(
         "imported": imported,
         "parameters": parameters,
         **({"network": own} if own else {}),
-        "started": storage.now(),
+        "started": atomic.now(),
     }
 
 
 def _write(out: Path, manifest: dict, network: Network, params: Params, alpha: Params) -> None:
-    with storage.sole_user(out):
+    with atomic.sole_user(out):
         file = out / "manifest.json"
-        before = storage.read_json(file) if file.exists() else None
+        before = atomic.read_json(file) if file.exists() else None
         if before and before.get("imported", {}).get("sha256") != manifest["imported"]["sha256"]:
             raise ValueError(f"{out}: holds another run; choose another folder")
         update = manifest["parameters"]["n_updates"] or END
@@ -273,4 +274,4 @@ def _write(out: Path, manifest: dict, network: Network, params: Params, alpha: P
         files.write_table(out / "every_rate.parquet", table_of_rates(full, update, precision))
         groups = {"params": params, "alpha": alpha}
         files.write_tensors(out / "model.safetensors", groups, {"update": update})
-        storage.write_json(file, manifest)
+        atomic.write_json(file, manifest)

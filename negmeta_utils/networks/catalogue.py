@@ -12,7 +12,7 @@ from negmeta_utils.networks.conv4 import CONV4, FOREIGN, four_blocks
 from negmeta_utils.networks.modules import network
 from negmeta_utils.networks.network import Network, check_pass
 from negmeta_utils.networks.resnet12 import RESNET12
-from negmeta_utils.storage import resolve
+from negmeta_utils.storage.paths import resolve
 
 # The first two to train with, the others as the weights of other libraries need them.
 NETWORKS: dict[str, Network] = {
@@ -31,7 +31,7 @@ def check_name(name: str) -> None:
     if not maker.isidentifier() or path.suffix != ".py":
         raise ValueError(f"network={name!r}: not one of {', '.join(NETWORKS)}, nor FILE.py:CLASS")
     if not path.is_file():
-        raise ValueError(f"network={name!r}: no file {path}; give its path from the root")
+        raise ValueError(f"network={name!r}: no file {path}; correct the path")
 
 
 def find(name: str, **sizes: int) -> Network:

@@ -15,8 +15,8 @@ def intervals_compared(table: pd.DataFrame) -> Figure:
     """One difference by several intervals, and the share of such intervals that miss the truth.
 
     table: quantity (a panel each), interval, mean, low, high (percentage points), misses (0..1 or
-    NaN), as `compared.compared` gives with a column of quantities. Intervals without bounds are
-    left out. Coloured where misses are `TOO_MANY`.
+    NaN), as `interval_methods.compared` gives with a column of quantities. Intervals without
+    bounds are left out. Coloured where misses are `TOO_MANY`.
     """
     table = table.dropna(subset=["low", "high"])
     quantities = list(dict.fromkeys(table["quantity"]))

@@ -7,7 +7,7 @@ import seaborn as sns
 from IPython import get_ipython
 from matplotlib.figure import Figure
 
-from negmeta_utils.storage import replacing
+from negmeta_utils.storage.atomic import replacing
 
 PALETTE = sns.color_palette("colorblind")
 # At least 20 apart (CAM02-UCS) for any kind of colour blindness; a test measures it.

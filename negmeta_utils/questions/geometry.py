@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils.engine.device import exact_products
 from negmeta_utils.engine.engines import engine_of
 from negmeta_utils.episodes import ImageSet, draw_pairs
 from negmeta_utils.evaluation import to_device
@@ -50,6 +51,7 @@ def variance_ratio(features: torch.Tensor, n_way: int) -> torch.Tensor:
     return within / (means - means.mean(0)).square().sum()
 
 
+@exact_products()
 def measure_geometry(
     run: Run, images: ImageSet, n_episodes: int, eval_seed: int = 0
 ) -> pd.DataFrame:

@@ -181,7 +181,7 @@ def one_class(run: Run, images: ImageSet, eval_seed: int) -> Adaptation:
     own = with_rates(network_of(run), run.alpha, settings["inner_steps"])
 
     def adapted(params: Params, task: Episodes, indices: range) -> Params:
-        far = 2**50  # beyond the pairs of `evaluate_features` and the others of `test_time`
+        far = 2**50  # beyond the pairs of `evaluate_features` and the others of `uses`
         shifted = range(far + indices.start, far + indices.stop)
         alone = draw_episodes(images, eval_seed, "other", shifted, 1, n_support, 1)
         return own(params, alone, indices)

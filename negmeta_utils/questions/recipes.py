@@ -9,9 +9,9 @@ from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS, distance_to_paper
 from negmeta_utils.evidence.words import signed
-from negmeta_utils.files import read_table
 from negmeta_utils.parameters import check_folders
-from negmeta_utils.storage import read_json
+from negmeta_utils.storage.atomic import read_json
+from negmeta_utils.storage.files import read_table
 
 # A parameter whose value the paper does not state: what it is in words.
 CHOICES = {

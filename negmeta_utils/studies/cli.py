@@ -15,8 +15,8 @@ from typing import NoReturn
 import shtab
 
 import negmeta_utils
-from negmeta_utils import strict_yaml
 from negmeta_utils.data.names import in_one_line, one_line
+from negmeta_utils.storage import paths, strict_yaml
 from negmeta_utils.studies import interruption
 
 interruption.ignore_in_workers()  # which import this first; the rest takes them seconds
@@ -208,8 +208,7 @@ def _import(options: argparse.Namespace) -> int:
     from negmeta_utils.imports.importing import import_run, in_words
 
     given = {name: value for name in KNOWN if (value := getattr(options, name)) is not None}
-    out = Path(options.out).expanduser().absolute()
-    print(in_words(import_run(options.file, out, options.mapping, **given)))
+    print(in_words(import_run(options.file, options.out, options.mapping, **given)))
     return 0
 
 
@@ -274,7 +273,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _out_dir(options: argparse.Namespace, study: Path) -> Path:
-    return Path(options.out or Path("runs", study.stem)).resolve()
+    return paths.resolve(options.out or Path("runs", study.stem)).resolve()
 
 
 def parse_override(text: str) -> tuple[str, object]:

@@ -25,8 +25,8 @@ from distributed import Worker, WorkerPlugin
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from negmeta_utils import storage
 from negmeta_utils.data import scratch
+from negmeta_utils.storage import atomic
 from negmeta_utils.studies import interruption, kernels
 from negmeta_utils.studies.planning import Job, is_complete, results_in
 
@@ -67,11 +67,11 @@ def execute(job: Job, folder: Path) -> Result:
         (folder / "job.json").unlink(missing_ok=True)
         attempt = {
             "key": job.key,
-            "started": storage.now(),
+            "started": atomic.now(),
             "host": platform.node(),
             "worker": os.getpid(),
         }
-        storage.write_json(folder / ATTEMPT, attempt)
+        atomic.write_json(folder / ATTEMPT, attempt)
         started = time.monotonic()
         (folder / PROGRESS).write_text("its kernel starts")
         try:
@@ -82,8 +82,8 @@ def execute(job: Job, folder: Path) -> Result:
         if error:
             # An interruption is no failure: the job is still to come.
             if not error.startswith("KeyboardInterrupt"):
-                storage.write_json(
-                    folder / ATTEMPT, attempt | {"ended": storage.now(), "error": error}
+                atomic.write_json(
+                    folder / ATTEMPT, attempt | {"ended": atomic.now(), "error": error}
                 )
             return Result("failed", seconds, error)
         record = {
@@ -91,10 +91,10 @@ def execute(job: Job, folder: Path) -> Result:
             "parameters": job.parameters,
             "needs": list(job.needs),
             "seconds": seconds,
-            "ended": storage.now(),
+            "ended": atomic.now(),
             "files": results_in(folder),
         }
-        storage.write_json(folder / "job.json", attempt | record)
+        atomic.write_json(folder / "job.json", attempt | record)
         (folder / ATTEMPT).unlink()
         return Result("done", seconds)
 
@@ -142,9 +142,9 @@ async def stop_kernels(keys: list[str], dask_worker: Worker) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """`folder` for this process and its heirs alone: the descriptor to inherit."""
+    """`folder` locked for this process and its children: the descriptor that they inherit."""
     with (folder / LOCK).open("w") as file:
-        storage.lock(file, fcntl.LOCK_EX)
+        atomic.lock(file, fcntl.LOCK_EX)
         yield file.fileno()
 
 

@@ -1,7 +1,7 @@
 """How `negmeta study` ends on Ctrl-C and SIGTERM: in one line, with no process left behind.
 
-The first signal stops the kernels, which write their checkpoints, and gives nobody anything more to
-do. The next ends all at once, as does the first while nothing is executed. Dask is not told to
+The first signal stops the kernels, which write their checkpoints, and no further job is given to a
+worker. The next ends all at once, as does the first while nothing is executed. Dask is not told to
 close: that takes seconds, and what it says meanwhile is not for users.
 """
 

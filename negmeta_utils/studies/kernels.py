@@ -11,7 +11,8 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from traitlets import Integer, Unicode
 
-from negmeta_utils import parameters, storage
+from negmeta_utils import parameters
+from negmeta_utils.storage import paths
 
 MODULE = "negmeta_utils.studies.kernel"
 OPTIONS = ("--IPKernelApp.log_level=50", "--InteractiveShellApp.ignore_cwd=True")
@@ -39,7 +40,7 @@ class StudyKernelManager(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        """Of this Python, in place of what the user or the site calls python3."""
+        """The kernel of this Python, in place of what the user or the site calls python3."""
         return KernelSpec(**get_kernel_dict() | {"argv": make_ipkernel_cmd(MODULE)})
 
     async def start_kernel(self, **settings: Any) -> None:
@@ -65,7 +66,7 @@ def environment(users: dict[str, str], profiles: str) -> dict[str, str]:
         for name, value in users.items()
         if name in HARMLESS or not name.startswith(LEFT_OUT)
     }
-    own = [] if str(storage.ROOT) == sysconfig.get_path("purelib") else [str(storage.ROOT)]
+    own = [] if str(paths.ROOT) == sysconfig.get_path("purelib") else [str(paths.ROOT)]
     # `profiles` comes first, for its sitecustomize.py, and then this very package.
     path = [profiles, *own, *filter(None, [users.get("PYTHONPATH")])]
     return kept | {

@@ -21,7 +21,7 @@ def shown(out_dir: Path, names: list[str]) -> Iterator[Callable[[str], None]]:
     """Shows, while it is open, the progress of those jobs of the study in `out_dir`; yields what
     prints a line above it."""
     for name in names:  # of a job that was killed
-        with suppress(OSError):  # a place that cannot be written to is the study's to name
+        with suppress(OSError):  # the study itself will say that it cannot write there
             (out_dir / name / PROGRESS).unlink()
     ended = threading.Event()
     show = _drawn if sys.stderr.isatty() else _listed

@@ -17,8 +17,8 @@ from typing import Any
 
 import nbformat
 
-from negmeta_utils import storage
 from negmeta_utils.parameters import BEST
+from negmeta_utils.storage import atomic, paths
 from negmeta_utils.studies.study_file import as_list, references
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
@@ -67,6 +67,7 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
                     parameters[key] = [
                         str(out_dir / job.name) + rest if job else rest for job, rest in taken
                     ]
+            identity |= _own_file(identity.get("network"))
             parameters["out_dir"] = str(out_dir / name)
             content = [step["notebook"], code, identity, [jobs[n].key for n in needs]]
             try:
@@ -77,11 +78,19 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
     return list(jobs.values())
 
 
+def _own_file(network: object) -> dict[str, str]:
+    """Of a network of one's own, FILE.py:CLASS, the digest of its file."""
+    path = paths.resolve(str(network).rpartition(":")[0])
+    if path.suffix != ".py" or not path.is_file():
+        return {}
+    return {"network file": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
 def write_plan(jobs: list[Job], out_dir: Path) -> None:
     """For `negmeta status`, which then needs no overrides to know what was asked for."""
-    storage.make_folder(out_dir)
+    atomic.make_folder(out_dir)
     content = [asdict(job) | {"notebook": str(job.notebook)} for job in jobs]
-    storage.write_json(out_dir / PLAN, {"jobs": content})
+    atomic.write_json(out_dir / PLAN, {"jobs": content})
 
 
 def read_plan(out_dir: Path) -> list[Job]:
@@ -92,7 +101,7 @@ def read_plan(out_dir: Path) -> list[Job]:
         )
     return [
         Job(**job | {"notebook": Path(job["notebook"]), "needs": tuple(job["needs"])})
-        for job in storage.read_json(out_dir / PLAN)["jobs"]
+        for job in atomic.read_json(out_dir / PLAN)["jobs"]
     ]
 
 
@@ -100,7 +109,7 @@ def is_complete(job: Job, folder: Path) -> bool:
     """Whether `folder` holds the finished results of exactly this job, none of them gone since."""
     if not (folder / "job.json").is_file():
         return False
-    record = storage.read_json(folder / "job.json")
+    record = atomic.read_json(folder / "job.json")
     there = all((folder / name).is_file() for name in record.get("files", []))
     return record["key"] == job.key and there
 

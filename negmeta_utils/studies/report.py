@@ -20,8 +20,9 @@ import pyarrow.parquet
 from jinja2 import Environment
 from markupsafe import Markup
 
-from negmeta_utils import files, runs, storage
+from negmeta_utils import runs
 from negmeta_utils.plots import paper, style
+from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import harmless_html, planning
 from negmeta_utils.studies.report_figures import drawn, from_markdown, plots
 from negmeta_utils.studies.report_scope import scope
@@ -93,9 +94,9 @@ def complete_jobs(folder: Path) -> tuple[list[Job], list[str]]:
             continue
         begun.add(job.step)
         manifest = path / "manifest.json"
-        known = storage.read_json(manifest) if manifest.is_file() else {}
+        known = atomic.read_json(manifest) if manifest.is_file() else {}
         notebook = nbformat.read(path / job.notebook.name, 4)
-        jobs.append(Job(path, storage.read_json(path / "job.json"), known, notebook))
+        jobs.append(Job(path, atomic.read_json(path / "job.json"), known, notebook))
     jobs.sort(key=lambda job: (job.record["notebook"], job.name))
     return jobs, sorted({job.name if job.step in begun else job.step for job in missing})
 
@@ -250,7 +251,7 @@ def notebook_page(job: Job) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    with storage.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from statistics import mean
 
 from tabulate import tabulate
 
-from negmeta_utils import storage
+from negmeta_utils.storage import atomic
 from negmeta_utils.studies.execute import ATTEMPT, in_execution
 from negmeta_utils.studies.planning import Job, is_complete, read_plan
 
@@ -60,9 +60,9 @@ def _states(out_dir: Path) -> list[State]:
 
 def _state(job: Job, folder: Path) -> State:
     if is_complete(job, folder):
-        return State(job, "done", seconds=storage.read_json(folder / "job.json")["seconds"])
+        return State(job, "done", seconds=atomic.read_json(folder / "job.json")["seconds"])
     try:
-        attempt = storage.read_json(folder / ATTEMPT)
+        attempt = atomic.read_json(folder / ATTEMPT)
     except FileNotFoundError:
         return State(job, "to come")
     if in_execution(folder):
@@ -82,8 +82,8 @@ def _training(folder: Path, running: float) -> tuple[str, float | None]:
     path = folder / "checkpoint.safetensors"
     if not path.is_file():
         return "", None
-    n_updates = storage.read_json(folder / "manifest.json")["parameters"]["n_updates"]
-    from negmeta_utils.files import read_tensors  # torch takes seconds
+    n_updates = atomic.read_json(folder / "manifest.json")["parameters"]["n_updates"]
+    from negmeta_utils.storage.files import read_tensors  # torch takes seconds
 
     _, saved = read_tensors(path)
     since = min(running, time.time() - path.stat().st_mtime)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import papermill
 
-from negmeta_utils import storage, strict_yaml
+from negmeta_utils.storage import atomic, strict_yaml
 
 NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").resolve()
 STEP_NAME = r"\w[\w+-]*"  # a part of its jobs' folders' names
@@ -58,8 +58,8 @@ def lay_out(folder: Path) -> Path:
     target = folder / "notebooks"
     if target.exists():
         raise FileExistsError(f"{target}: is there already; choose another folder, or move it away")
-    storage.make_folder(folder)
-    with storage.temporary_folder(folder) as temporary:
+    atomic.make_folder(folder)
+    with atomic.temporary_folder(folder) as temporary:
         whole = temporary / "notebooks"
         shutil.copytree(NOTEBOOKS, whole, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         whole.rename(target)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
-from negmeta_utils import storage
 from negmeta_utils.checkpoints import is_at_its_end
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.device import resolve_device
+from negmeta_utils.storage import atomic
 from negmeta_utils.studies.planning import Job, is_complete
 
 NOTEBOOK = "01_train"
@@ -30,7 +30,7 @@ def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> No
         folder = out_dir / job.name
         if job.notebook.stem == NOTEBOOK and not is_complete(job, folder):
             config, manifest = _config(job), folder / "manifest.json"
-            found = storage.read_json(manifest) if manifest.exists() else None
+            found = atomic.read_json(manifest) if manifest.exists() else None
             if not is_at_its_end(found, config.n_updates):
                 waiting.append((config, folder))
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from negmeta_utils import storage
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data import scratch
 from negmeta_utils.engine.device import arithmetic
 from negmeta_utils.evaluation import evaluate_features
+from negmeta_utils.storage import atomic
 from negmeta_utils.training import load_splits, train
 
 PUBLISHED = Path(__file__).parent / "digits.json"
@@ -37,7 +37,7 @@ TRAININGS = {
 def verify(report: Callable[[str], None]) -> bool:
     """Report, line by line, whether the digits here are the published ones; True if those of the
     adjoint engine, which the results are made with, are."""
-    published = storage.read_json(PUBLISHED)
+    published = atomic.read_json(PUBLISHED)
     data = data_digests()
     if data != published["data"]:
         report("glyphs: other images than the published ones; install the package again")
@@ -70,8 +70,8 @@ def first_difference(found: dict, published: dict) -> str | None:
 
 
 def digits(name: str) -> dict:
-    """Of one of `TRAININGS`: the loss of each meta-update, and digests of the network and of the
-    evaluated pairs."""
+    """The digits of one of `TRAININGS`: the loss of each meta-update, and digests of the network
+    and of the evaluated pairs."""
     short: dict[str, Any] = {"val_every": UPDATES, "checkpoint_every": UPDATES, "val_episodes": 2}
     config = replace(
         TRAININGS[name], dataset="glyphs", device="cpu", n_updates=UPDATES, test_episodes=0, **short
@@ -97,12 +97,12 @@ def data_digests() -> dict[str, str]:
 def publish() -> None:
     """Make the digits computed here the published ones. The list of processors that are known to
     compute them begins again where they are others."""
-    before = storage.read_json(PUBLISHED) if PUBLISHED.exists() else {}
+    before = atomic.read_json(PUBLISHED) if PUBLISHED.exists() else {}
     made = {"data": data_digests(), "digits": {name: digits(name) for name in TRAININGS}}
     known = before.get("machines", []) if before.get("digits") == made["digits"] else []
     here = {**arithmetic(), "platform": platform.platform()}
     machines = known if here in known else [*known, here]
-    storage.write_json(PUBLISHED, {**made, "machines": machines})
+    atomic.write_json(PUBLISHED, {**made, "machines": machines})
 
 
 def _digest(arrays) -> str:

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from negmeta_utils import storage
 from negmeta_utils.engine import library
+from negmeta_utils.storage import paths
 
 if shutil.which("cc") is None:
     pytest.skip("no C compiler", allow_module_level=True)
@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch):
     (sources / "small.c").write_text("int seven(void) { return 7; }\n")
     monkeypatch.setattr(library, "SOURCES", sources)
     monkeypatch.setenv("NEGMETA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage, "own_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(paths, "own_cache", lambda: tmp_path / "cache")
     monkeypatch.delenv("CC", raising=False)
     library._library.cache_clear()
     # A process maps a file of one name once: each load is of a copy, as in a new process.

@@ -5,10 +5,7 @@ import torch
 import torch.nn.functional as F
 from random_settings import assert_same, normal, random_setting
 
-from negmeta_utils import (
-    adaptation,
-    model,
-)
+from negmeta_utils import adaptation, model
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.model import layer_and_group

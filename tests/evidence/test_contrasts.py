@@ -63,6 +63,12 @@ def test_differences_from_the_base_make_sentences_of_their_own():
     assert more.endswith("points, better")
 
 
+def test_a_thousand_seeds_are_seeds_too():
+    (row,) = (row for _, row in contrasts({"it": grid(0.0)}).iterrows())
+    row["needed"] = "1,161"
+    assert sentence(row, "it").endswith("undecided (1,161 seeds would decide)")
+
+
 def test_what_cannot_change_is_unchanged():
     table = contrasts({"still": 0 * grid(0.0)})
     assert table["verdict"].item() == "unchanged"

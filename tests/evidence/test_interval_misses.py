@@ -8,7 +8,7 @@ from scipy.stats import mstats
 from negmeta_utils.evidence.error_rates import TABLE
 from negmeta_utils.evidence.intervals import estimate
 from negmeta_utils.evidence.rules import RULES
-from negmeta_utils.storage import ROOT
+from negmeta_utils.storage.paths import ROOT
 
 FOLDER = ROOT / "figures" / "interval-misses"
 PAGE = (ROOT / "docs" / "statistics.md").read_text()

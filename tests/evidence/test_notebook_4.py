@@ -10,7 +10,7 @@ from random_tables import NONE, RATE_SIGNS, SIGNS, rates_table, synthetic
 from negmeta_utils.evidence import interval_methods
 from negmeta_utils.evidence.intervals import over_unshared_seeds
 from negmeta_utils.evidence.quantities import ACCURACIES, DIFFERENCE, MAML, META_SGD, grids
-from negmeta_utils.files import write_table
+from negmeta_utils.storage.files import write_table
 
 N_SEEDS = 6
 NONE_FLAGGED = "None: no training is flagged as collapsed."

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from negmeta_utils import storage
+from negmeta_utils.storage import paths
 from negmeta_utils.studies import study_file
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -65,7 +65,7 @@ def lab(tmp_path):
     }  # fmt: skip
     environment = {
         **os.environ, **{name: str(tmp_path / folder) for name, folder in folders.items()},
-        "PYTHONPATH": str(storage.ROOT), "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",

@@ -11,7 +11,7 @@ CHECK = """
 import torch
 from negmeta_utils import adaptation, model
 from negmeta_utils.episodes import Episodes
-from negmeta_utils.gpu import engine, meta_gradient, passes
+from negmeta_utils.gpu import meta_gradient, passes
 from negmeta_utils.gpu.passes import Batch
 from negmeta_utils.gpu.vectors import Layout
 from negmeta_utils.model import init_params
@@ -58,14 +58,12 @@ for which in ("params", "alpha"):
         if not (name.startswith("conv") and name.endswith("bias")):  # exactly zero
             check(found[name], value, (which, name))
 
-of = engine.evaluating(layout)
-adapted = of.adapt(params, alpha, drawn(support, torch.float32), labels[0], 2)
+logits = meta_gradient.adapted_logits(
+    layout, layout.pack(params)[None], layout.pack(alpha)[None],
+    Batch(images, support, labels[0]), Batch(images, query, labels[1]), 2,
+)
 own = adaptation.adapt(*exact, episodes.support[0], labels[0], 2)
-features = of.embed(adapted, drawn(query, torch.float32))
-check(features[0], model.embed(own, episodes.query[0]), "features")
-check(of.head(adapted, features)[0], model.forward(own, episodes.query[0]), "logits")
-before = of.embed(params, drawn(query, torch.float32))
-check(before[0], model.embed(exact[0], episodes.query[0]), "features before")
+check(logits[0], model.forward(own, episodes.query[0]), "logits")
 print("as the reference")
 """
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import files, storage, training
+from negmeta_utils import training
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import Episodes, ImageSet
@@ -16,6 +16,7 @@ from negmeta_utils.gpu import group
 from negmeta_utils.gpu import training as together
 from negmeta_utils.gpu.meta_gradient import MetaGradients
 from negmeta_utils.model import init_params
+from negmeta_utils.storage import atomic, files
 
 SHARED = {
     "n_way": 3, "n_query": 2, "n_filters": 32, "image_size": 16, "n_tasks": 2,
@@ -167,7 +168,7 @@ def test_where_kernels_are_wrong_or_fail_each_trains_by_itself(
 
 def test_a_training_by_kernels_says_that_they_were_compared(tmp_path, by_cpu, splits):
     together.train_together(_resolved(CONFIGS[:1]), [tmp_path / "run"], splits, device="cpu")
-    environment = storage.read_json(tmp_path / "run" / "manifest.json")["environment"]
+    environment = atomic.read_json(tmp_path / "run" / "manifest.json")["environment"]
     assert environment["engine"] == "adjoint, compared with the reference on cpu"
     assert environment["kernels"] == "triton"
 

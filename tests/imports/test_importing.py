@@ -7,8 +7,10 @@ from oracles import FILTERS, N_WAY, Oracle, block, blocks, named
 from safetensors.torch import save_file
 from torch import nn
 
+from negmeta_utils.imports import importing
 from negmeta_utils.imports.importing import import_run
 from negmeta_utils.runs import network_of
+from negmeta_utils.studies import cli
 from negmeta_utils.studies.cli import main
 
 
@@ -311,3 +313,7 @@ def test_what_does_not_fit_is_said_in_a_line(tmp_path, case):
         import_run(tmp_path / "theirs.pt", tmp_path / "run", **{"image_size": 32, **given})
     assert all(len(line) < 300 for line in str(told.value).splitlines())
     assert not (tmp_path / "run").exists(), "nothing is written of what is refused"
+
+
+def test_the_command_line_takes_what_an_import_may_be_given():
+    assert set(cli.KNOWN) == set(importing.KNOWN)

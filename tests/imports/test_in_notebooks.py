@@ -6,8 +6,8 @@ from in_process import execute
 from oracles import Oracle, blocks, named
 
 from negmeta_utils.evaluation import shared_test_images
-from negmeta_utils.files import read_table
 from negmeta_utils.imports.importing import import_run
+from negmeta_utils.storage.files import read_table
 
 WIDTH = 4
 SETTINGS = {"dataset": "glyphs", "image_size": 16, "n_query": 2, "inner_steps": 1}

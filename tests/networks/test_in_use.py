@@ -18,7 +18,7 @@ from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.plots import paper
 from negmeta_utils.questions.geometry import measure_geometry
 from negmeta_utils.questions.interventions import adaptations, interventions, parts
-from negmeta_utils.questions.test_time import evaluate_uses
+from negmeta_utils.questions.uses import evaluate_uses
 from negmeta_utils.runs import load_run, network_of
 from negmeta_utils.training import train
 

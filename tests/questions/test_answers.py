@@ -23,9 +23,9 @@ from negmeta_utils.plots.style import LABELS
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED
-from negmeta_utils.questions.test_time import changes_over_steps
+from negmeta_utils.questions.uses import changes_over_steps
 from negmeta_utils.runs import PRETRAINED, load_run
-from negmeta_utils.storage import ROOT
+from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 QUANTITIES = ("on-task change", "off-task change")
@@ -33,10 +33,20 @@ KINDS = ("normalised", "float64")  # of images and of precision
 TRIPLE = re.compile(r"([+−][\d.]+) \[([+−][\d.]+), ([+−][\d.]+)\]")
 
 
-def of_features() -> Iterator[pd.DataFrame]:
+def of_longest_run() -> pd.DataFrame:
     shipped = [PRETRAINED / f"mini-imagenet-{method}-0" for method in ("maml", "meta-sgd")]
-    table = effect_sizes(pd.concat([pd.read_parquet(p / "features.parquet") for p in shipped]))
+    return pd.concat([pd.read_parquet(folder / "features.parquet") for folder in shipped])
+
+
+def of_features() -> Iterator[pd.DataFrame]:
+    table = effect_sizes(of_longest_run())
     yield table[table["over"] == "episodes"]
+
+
+def of_pairs_apart() -> pd.DataFrame:
+    """Of pairs of tasks that share no class."""
+    table = of_longest_run()
+    return effect_sizes(table[table["shared_classes"] == 0])
 
 
 def of_mechanism() -> Iterator[pd.DataFrame]:
@@ -126,10 +136,7 @@ def test_every_interval_of_the_open_questions_is_in_the_tables():
 def test_every_interval_of_the_longest_and_the_short_runs_is_in_the_tables():
     page = (ROOT / "docs" / "results.md").read_text()
     longest, _, after = page.partition("## On drawn characters")
-    shipped = [PRETRAINED / f"mini-imagenet-{method}-0" for method in ("maml", "meta-sgd")]
-    table = pd.concat([pd.read_parquet(folder / "features.parquet") for folder in shipped])
-    apart = effect_sizes(table[table["shared_classes"] == 0])
-    check_intervals(longest, (*of_features(), apart), 15)
+    check_intervals(longest, (*of_features(), of_pairs_apart()), 15)
     short = after[after.index("## What the two short runs") : after.index("## Normalised images")]
     check_intervals(short, [pd.read_csv(FIGURES / "mini-imagenet" / "effects.csv")], 2)
 
@@ -137,7 +144,8 @@ def test_every_interval_of_the_longest_and_the_short_runs_is_in_the_tables():
 @pytest.mark.slow
 def test_every_interval_of_the_readme_is_in_the_tables():
     page = (ROOT / "README.md").read_text()
-    check_intervals(page[: page.index("| (a) ")], (*of_features(), *of_mechanism()), 3)
+    tables = (*of_features(), of_pairs_apart(), *of_mechanism())
+    check_intervals(page[: page.index("| (a) ")], tables, 4)
 
 
 def test_the_verdicts_that_notebook_4_opens_on_are_those_of_the_longest_run():

@@ -24,7 +24,7 @@ from negmeta_utils.questions.interventions import (
     parts,
 )
 from negmeta_utils.rates import rates_by_row
-from negmeta_utils.storage import ROOT
+from negmeta_utils.storage.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from negmeta_utils.plots.style import LABELS
 from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED, WITHOUT_NEGATIVE
 from negmeta_utils.questions.linear_theory import MixedRegression
-from negmeta_utils.questions.test_time import changes_over_steps
-from negmeta_utils.storage import ROOT
+from negmeta_utils.questions.uses import changes_over_steps
+from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 RESULTS = (ROOT / "docs" / "results.md").read_text()
@@ -42,7 +42,7 @@ def test_notebook_5_says_how_much_of_the_gain_negative_rates_carry():
     assert "a fifth of the gain, two fifths at most" in answer("05")
     assert "a fifth of the gain, two fifths at most" in RESULTS
     assert f"the on-task change, {signed(on_task[AS_LEARNED])} points as learned," in answer("05")
-    assert abs(off_task["support of one class"]) < 0.05 and "and so gone" in answer("05")
+    assert abs(off_task["support of one class"]) < 0.05 and "and so it is gone" in answer("05")
 
 
 def test_notebook_5_says_how_alike_activations_stay_and_how_classes_tighten():

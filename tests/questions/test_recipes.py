@@ -5,7 +5,6 @@ import math
 import pandas as pd
 import pytest
 
-from negmeta_utils import files, storage
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS
 from negmeta_utils.questions.recipes import (
     CHOICES,
@@ -16,6 +15,7 @@ from negmeta_utils.questions.recipes import (
     read_recipes,
     told,
 )
+from negmeta_utils.storage import atomic, files
 
 
 def training(folder, factors, signs, method="meta-sgd", **given):
@@ -23,7 +23,7 @@ def training(folder, factors, signs, method="meta-sgd", **given):
     sign of its means each 400 meta-updates, and only as much of a manifest as is read."""
     folder.mkdir()
     parameters = {"method": method, "seed": 0, "outer_lr": 0.001, "inner_lr": 0.01, **given}
-    storage.write_json(folder / "manifest.json", {"status": "running", "parameters": parameters})
+    atomic.write_json(folder / "manifest.json", {"status": "running", "parameters": parameters})
     tables = []
     for check, (factor, sign) in enumerate(zip(factors, signs, strict=True), 1):
         rows = PAPER_TABLE_1.rename(columns={"paper mean": "mean", "paper std": "std"})

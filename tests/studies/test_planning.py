@@ -11,7 +11,7 @@ import pytest
 import small_studies
 import yaml
 
-from negmeta_utils import storage
+from negmeta_utils.storage import atomic, paths
 from negmeta_utils.studies import cli, planning, scheduling, study_file, values
 
 STUDIES = sorted((study_file.NOTEBOOKS / "studies").glob("*.yml"))
@@ -264,7 +264,7 @@ except planning.nbformat.ValidationError:
 
 
 def test_the_study_in_the_docs_can_be_planned(tmp_path):
-    text = (storage.ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    text = (paths.ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "s.yml").write_text(written)
     jobs = planning.plan(study_file.read_study(tmp_path / "s.yml", {}), tmp_path)
@@ -305,6 +305,20 @@ def test_a_study_and_its_data_can_be_moved(small, tmp_path, tiny_data):
     assert keys(tmp_path / "here", dataset="omniglot") != before
 
 
+def test_a_job_is_another_when_the_file_of_its_network_is(small, tmp_path):
+    nets = tmp_path / "nets.py"
+
+    def keys(network):
+        steps = study_file.read_study(small, {"train.network": network})
+        return {job.key for job in planning.plan(steps, tmp_path / "out")}
+
+    nets.write_text("class Tiny: ...")
+    before = keys(f"{nets}:Tiny")
+    assert keys(f"{nets}:Tiny") == before
+    nets.write_text("class Tiny: pass")
+    assert not keys(f"{nets}:Tiny") & before
+
+
 def test_results_go_below_the_working_directory(tmp_path, monkeypatch):
     small_studies.small_notebook(tmp_path / "notebooks", "open(f'{out_dir}/number', 'w').close()")
     monkeypatch.setattr(study_file, "NOTEBOOKS", tmp_path / "notebooks")
@@ -315,6 +329,9 @@ def test_results_go_below_the_working_directory(tmp_path, monkeypatch):
     assert (tmp_path / "elsewhere" / "runs" / "s" / "n" / "number").is_file()
     assert cli.main(["study", "../s.yml", "--out", "other"]) == 0
     assert (tmp_path / "elsewhere" / "other" / "n" / "number").is_file()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cli.main(["study", "../s.yml", "--out=~/mine"]) == 0
+    assert (tmp_path / "home" / "mine" / "n" / "number").is_file()
 
 
 def test_notebooks_and_studies_are_laid_out_and_then_come_first(tmp_path, monkeypatch, capsys):
@@ -354,7 +371,7 @@ def test_a_job_is_complete_for_its_parameters_and_sources_alone(small, tmp_path)
         j for j in planning.plan(study_file.read_study(small, {}), tmp_path) if j.name == "alpha"
     )
     assert not planning.is_complete(job, tmp_path / "alpha")
-    storage.write_json(tmp_path / "alpha" / "job.json", {"key": before["alpha"]})
+    atomic.write_json(tmp_path / "alpha" / "job.json", {"key": before["alpha"]})
     assert planning.is_complete(job, tmp_path / "alpha")
     assert json.loads((tmp_path / "alpha" / "job.json").read_text())["key"] != other["alpha"]
 
@@ -366,7 +383,7 @@ def test_a_job_whose_tables_are_gone_is_not_complete(tmp_path):
         (tmp_path / name).touch()
     files = planning.results_in(tmp_path)
     assert files == ["kept/best.safetensors", "rates.parquet"]
-    storage.write_json(tmp_path / "job.json", {"key": "key", "files": files})
+    atomic.write_json(tmp_path / "job.json", {"key": "key", "files": files})
     (tmp_path / "checkpoint.safetensors").unlink()
     (tmp_path / "a.png").unlink()
     assert planning.is_complete(job, tmp_path)

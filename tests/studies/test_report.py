@@ -14,13 +14,13 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
-from negmeta_utils import files, storage
 from negmeta_utils.plots import style
 from negmeta_utils.plots.tables import in_print
+from negmeta_utils.storage import atomic, files, paths
 from negmeta_utils.studies import cli, planning, report, study_file
 from negmeta_utils.studies.report_scope import PAPER, scope
 
-PUBLISHED = storage.ROOT / "figures" / "demo"
+PUBLISHED = paths.ROOT / "figures" / "demo"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 FIGURES = {
     "train-maml-0": {"figure5": "training_curves"},
@@ -57,7 +57,7 @@ def finish(folder, notebook, parameters=None, needs=()):
         "key": "0", "notebook": notebook, "parameters": parameters or {}, "needs": list(needs),
         "seconds": 60.0,
     }  # fmt: skip
-    storage.write_json(folder / "job.json", record)
+    atomic.write_json(folder / "job.json", record)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def finished(tmp_path_factory):
             style.save(every_figure.FIGURES[drawn](), folder, saved)
         if notebook == "01_train":
             manifest = json.loads((PUBLISHED / f"{name}.json").read_text())
-            storage.write_json(folder / "manifest.json", manifest)
+            atomic.write_json(folder / "manifest.json", manifest)
         needs = NEEDS.get(name, [])
         parameters = {"runs": [str(out_dir / n) for n in needs]} if needs else {}
         finish(folder, notebook, {**parameters, "out_dir": str(folder)}, needs)
@@ -318,7 +318,7 @@ def test_a_study_that_trains_nothing_is_reported_too(results):
 
 def test_what_was_not_planned_is_not_reported(results):
     shutil.copytree(results / "train-maml-1", results / "train-maml-9")
-    storage.write_json(results / "train-maml-0" / "job.json", {"key": "of other settings"})
+    atomic.write_json(results / "train-maml-0" / "job.json", {"key": "of other settings"})
     jobs, missing = report.complete_jobs(results)
     assert sorted(job.name for job in jobs) == ["alpha", "features", "statistics", "train-maml-1"]
     assert missing == ["train-maml-0"]

@@ -18,8 +18,8 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
-from negmeta_utils import files, storage
 from negmeta_utils.config import TrainConfig
+from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import cli, interruption, planning, scheduling, status, study_file
 from negmeta_utils.training import train
 
@@ -63,7 +63,7 @@ def without_times(content):
 
 def same(a: Path, b: Path) -> bool:
     if a.suffix == ".json":
-        return without_times(storage.read_json(a)) == without_times(storage.read_json(b))
+        return without_times(atomic.read_json(a)) == without_times(atomic.read_json(b))
     if a.suffix == ".parquet":
         table = pd.read_parquet(a)
         folders = [c for c in table if table[c].astype(str).str.contains(str(a.parents[1])).any()]
@@ -197,7 +197,7 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path,
     printed, error = process.communicate()
     assert process.returncode == 0, error
     assert "[1/1] train-0: done" in printed
-    manifest = storage.read_json(folder / "manifest.json")
+    manifest = atomic.read_json(folder / "manifest.json")
     assert len(manifest["continued"]) == 1, "else it ended before it was killed, or began anew"
     assert not kernel.is_running()
     train(TrainConfig(seed=0, **settings), tmp_path / "undisturbed")

@@ -10,7 +10,7 @@ import time
 import pytest
 import small_studies
 
-from negmeta_utils import files, storage
+from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import cli, execute, planning, status, study_file
 
 KEYS = {"host": "here", "worker": 1}
@@ -42,7 +42,7 @@ def leave():
     def leave(out, job, file, hold=False, **content):
         folder = out / job.name
         folder.mkdir(exist_ok=True)
-        storage.write_json(folder / file, {"key": job.key, **KEYS, **content})
+        atomic.write_json(folder / file, {"key": job.key, **KEYS, **content})
         if hold:
             held.append((folder / execute.LOCK).open("w"))
             fcntl.flock(held[-1], fcntl.LOCK_EX)
@@ -82,7 +82,7 @@ def test_a_running_training_is_judged_by_its_checkpoint(planned, leave):
     assert "time left unknown" in rows(out)[0]["n-0"], "no checkpoint, and none finished"
     assert rows(out)[1].endswith("time left unknown (with 1 at once)")
     folder = out / "n-0"
-    storage.write_json(folder / "manifest.json", {"parameters": {"n_updates": 400}})
+    atomic.write_json(folder / "manifest.json", {"parameters": {"n_updates": 400}})
     saved = {"update": 100, "seconds": 800.0}
     files.write_tensors(folder / "checkpoint.safetensors", {}, saved)
     before = time.time() - 100

@@ -13,8 +13,9 @@ import nbformat
 import pytest
 import small_studies
 
-from negmeta_utils import parameters, storage
+from negmeta_utils import parameters
 from negmeta_utils.data import scratch
+from negmeta_utils.storage import paths
 from negmeta_utils.studies import execute, kernels, planning, scheduling
 
 SEEN = """
@@ -77,7 +78,7 @@ def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch
     assert any("image/png" in output.get("data", {}) for output in outputs)
     (said,) = (json.loads(output.text) for output in outputs if output.output_type == "stream")
     assert said["python"] == sys.executable
-    assert said["package"].startswith(str(storage.ROOT))
+    assert said["package"].startswith(str(paths.ROOT))
     assert not said["yaml"].startswith(str(here))
     assert "inline" in said["backend"]
     assert said["usetex"] is False
@@ -88,7 +89,7 @@ def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch
 def test_this_package_comes_before_another_on_the_users_path():
     given = {"PYTHONPATH": "/other", "PYTHONSTARTUP": "/start.py", "OMP_NUM_THREADS": "3"}
     kept = kernels.environment(given, "/profiles")
-    assert kept["PYTHONPATH"] == os.pathsep.join(["/profiles", str(storage.ROOT), "/other"])
+    assert kept["PYTHONPATH"] == os.pathsep.join(["/profiles", str(paths.ROOT), "/other"])
     assert kept["OMP_NUM_THREADS"] == "3"
     assert "PYTHONSTARTUP" not in kept
 

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from negmeta_utils import storage
 from negmeta_utils.engine.device import arithmetic
+from negmeta_utils.storage import atomic
 from negmeta_utils.studies import verify
 from negmeta_utils.studies.cli import main
 
-PUBLISHED = storage.read_json(verify.PUBLISHED)
+PUBLISHED = atomic.read_json(verify.PUBLISHED)
 NAME = "adjoint, meta-sgd"
 
 

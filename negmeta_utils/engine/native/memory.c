@@ -6,7 +6,7 @@
 
 #define CHUNK (1L << 24)
 #define LINE 64 /* of a cache: arrays begin with one, so that no vector lies across two */
-#define PAGE (1L << 21) /* of the large ones: with them, addresses are found sooner */
+#define PAGE (1L << 21) /* a large page: fewer misses of the TLB */
 #define MOST 4096
 
 /* Blocks that the last calls gave back, for the next ones, of any thread. The system would have to

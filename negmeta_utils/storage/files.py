@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from negmeta_utils import digests
-from negmeta_utils.storage import parsed, replacing
+from negmeta_utils.storage import digests
+from negmeta_utils.storage.atomic import parsed, replacing
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -69,8 +69,8 @@ def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metada
 
 
 def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
-    """What `write_tensors` wrote: groups on the CPU, and the metadata. safetensors orders its
-    tensors by itself; the metadata's `order` is not needed because names carry the meaning.
+    """What `write_tensors` wrote: groups on the CPU, and the metadata. safetensors orders
+    tensors by itself: go by their names.
 
     Raises ValueError where `path` is not such a file, FileNotFoundError.
     """

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import digests, evaluation, files, resumable, runs, storage, training
+from negmeta_utils import evaluation, resumable, runs, training
+from negmeta_utils.storage import atomic, digests, files
 from negmeta_utils.training import train
 
 FLIPS = 6  # of one bit each, in every file
@@ -167,9 +168,9 @@ def test_a_checkpoint_that_contradicts_itself_is_refused(
 
 def of_constant(path):
     if path.suffix == ".json":
-        manifest = storage.read_json(path)
+        manifest = atomic.read_json(path)
         manifest["parameters"]["lr_schedule"] = "constant"
-        storage.write_json(path, manifest)
+        atomic.write_json(path, manifest)
     else:
         edited(path, lambda _, m: m["run"]["parameters"].update(lr_schedule="constant"))
 
@@ -198,14 +199,14 @@ def test_a_manifest_edited_by_hand_is_refused(whole, copy):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"PAR1", b"negmeta-sha256:"])
-@pytest.mark.parametrize("read", [storage.read_json, files.read_table, files.read_tensors])
+@pytest.mark.parametrize("read", [atomic.read_json, files.read_table, files.read_tensors])
 def test_what_this_package_did_not_write_is_named(tmp_path, content, read):
     path = tmp_path / "file"
     path.write_bytes(content)
     refused(path, lambda: read(path))
 
 
-@pytest.mark.parametrize("read", [storage.read_json, files.read_table, files.read_tensors])
+@pytest.mark.parametrize("read", [atomic.read_json, files.read_table, files.read_tensors])
 def test_a_whole_file_of_another_kind_is_named(tmp_path, read):
     path = tmp_path / "file"
     path.write_text(f"[{digests.EMPTY}]")

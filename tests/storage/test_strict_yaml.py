@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import small_studies
 
-from negmeta_utils import strict_yaml
+from negmeta_utils.storage import strict_yaml
 from negmeta_utils.studies import cli, planning, study_file
 
 TRAIN = "steps:\n  t: {notebook: 01_train}\n"

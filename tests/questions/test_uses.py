@@ -17,7 +17,7 @@ from negmeta_utils.evaluation import (
 )
 from negmeta_utils.evidence.learned_rates import table_1
 from negmeta_utils.questions.interventions import AS_LEARNED, interventions
-from negmeta_utils.questions.test_time import (
+from negmeta_utils.questions.uses import (
     changes_over_steps,
     evaluate_steps,
     evaluate_uses,

@@ -1,6 +1,6 @@
 """What keeps a folder of results whole: atomic writes, a digest in every file, one process at a
 time, deferred SIGINT and SIGTERM. `files` writes tables and tensors by it; nothing here loads torch
-or pandas, which what starts and watches notebooks can do without."""
+or pandas, so that a process that only starts or watches notebooks need not."""
 
 import errno
 import fcntl
@@ -17,11 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from platformdirs import user_cache_path
+from negmeta_utils.storage import digests
 
-from negmeta_utils import digests
-
-ROOT = Path(__file__).resolve().parents[1]  # the clone, where this is one
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 TEMPORARY = ".negmeta-"  # how the names of temporary folders begin
@@ -32,22 +29,6 @@ _held: dict[Path, IO] = {}  # folders of this process alone, with their locks
 def now() -> str:
     """The time of day in UTC, as records hold it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def resolve(path: str | Path) -> Path:
-    """`path` itself if absolute, else below the working directory."""
-    return Path(path).expanduser().absolute()
-
-
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Where is kept what can be made again: decoded data sets, compiled sources."""
-    given = cache_dir or os.environ.get("NEGMETA_CACHE")
-    return Path(given) if given else own_cache()
-
-
-def own_cache() -> Path:
-    """This user's own."""
-    return user_cache_path("negmeta")
 
 
 @contextmanager
