@@ -132,7 +132,8 @@ def repository(tmp_path_factory):
 
 
 def execute(notebook, path):
-    NotebookClient(notebook, kernel_name="python3", record_timing=True).execute()
+    settings = {"kernel_name": "python3", "startup_timeout": 600}  # on a busy machine
+    NotebookClient(notebook, record_timing=True, **settings).execute()
     nbformat.write(notebook, path)
 
 

@@ -34,6 +34,7 @@ LOCK = ".job.lock"
 PROGRESS = ".progress"  # what the notebook last said of how far it is
 # What is known of an execution that has not succeeded (yet): its start and, if it failed, why.
 ATTEMPT = "attempt.json"
+START_TIMEOUT = 600  # seconds for a kernel to start: on a busy machine a minute is too little
 
 
 @dataclass(frozen=True)

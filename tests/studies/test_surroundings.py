@@ -10,6 +10,7 @@ import venv
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import small_studies
 
@@ -148,3 +149,13 @@ def test_what_papermill_adds_is_no_mistyped_parameter(name):
     parameters.refuse_unknown(notebook(name))
     with pytest.raises(ValueError, match="sed: the notebook has no such parameter"):
         parameters.refuse_unknown(notebook("sed"))
+
+
+def test_a_kernel_has_minutes_to_start_on_a_busy_machine(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        papermill, "execute_notebook", lambda *_, **settings: given.update(settings)
+    )
+    job = planning.Job("n", "n", tmp_path / "n.ipynb", {}, (), "key")
+    execute.execute(job, tmp_path / "out")
+    assert given["start_timeout"] == execute.START_TIMEOUT >= 300
