@@ -166,6 +166,7 @@ def _papermill(job: Job, folder: Path, lock: int) -> str:
                 str(folder / job.notebook.name),
                 parameters=job.parameters,
                 kernel_name="python3",
+                start_timeout=START_TIMEOUT,
                 progress_bar=False,
                 log_output=False,
                 config=config,
