@@ -100,6 +100,7 @@ def test_a_folder_that_only_notebooks_and_commands_use_is_not_imported_from_belo
             assert name not in {folder(other) for other in others}, module
 
 
+@pytest.mark.slow
 def test_no_file_of_the_tests_imports_a_test():
     for path in (ROOT / "tests").rglob("*.py"):
         assert not [name for name in imported(path) if name.startswith("test_")], path

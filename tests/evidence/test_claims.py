@@ -110,6 +110,7 @@ def test_no_such_effect_is_found_where_there_is_none_and_hardly_ever_at_the_marg
     assert (of.wrong <= allowed(n)).all(), of
 
 
+@pytest.mark.slow
 def test_the_verdict_on_the_networks_rates_is_never_wrong():
     seen = set()
     for seed, spread in enumerate((0, 0, 1, 2, 3, 9, -9) * 4):
@@ -174,6 +175,7 @@ def over_skewed_seeds(grid):
     return over_seeds(grid, skewed=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", [over_episodes, over_seeds, over_skewed_seeds])
 @pytest.mark.parametrize("n_parts", [1, 2, 5])
 def test_verdicts_by_p_value_are_those_by_interval(over, n_parts):
@@ -242,6 +244,7 @@ def test_holm_is_over_every_way_of_being_wrong():
     assert np.isnan(table["p networks"][0]) and np.isnan(table["Holm networks"][0])
 
 
+@pytest.mark.slow
 def test_p_values_stand_beside_the_verdicts_of_claims():
     for features, rates in tables(HALF, 3):
         table, verdicts = p_values(features, rates), claims(features, rates)
@@ -415,6 +418,7 @@ def with_collapsed(features, method, seed):
     return features.assign(**{name: features[name].where(~lost, 0.2) for name in ACCURACIES})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", [(), (8, 12), (7, 12)])
 def test_claims_are_the_same_once_collapsed_trainings_are_taken_out(looks):
     features, rates = next(tables(AS_THE_PAPER, 1, n_seeds=8))
@@ -451,6 +455,7 @@ def test_a_collapsed_training_counts_as_a_seed_of_its_look():
     assert (few.set_index("claim").methods[list("bcdef")] == UNDECIDED).all()
 
 
+@pytest.mark.slow
 def test_what_stands_does_so_at_the_level_of_its_look():
     at_look, seen = levels([5, 12])[5], set()
     for features, rates in tables({**NONE, "skill": (0, 4), "on": (-7, -7)}, 8, spread=0.8):

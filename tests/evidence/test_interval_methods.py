@@ -53,6 +53,7 @@ def test_misses_tell_which_intervals_hold_for_the_methods():
     assert misses[POOLED] > 0.3 and misses[EPISODES] > 0.3
 
 
+@pytest.mark.slow
 def test_the_seed_is_used():
     features = table()
     first, again, other = (compared(features, "off-task change", 5, seed) for seed in (1, 1, 2))
@@ -79,6 +80,7 @@ def test_one_seed_leaves_intervals_over_episodes():
     assert rows.misses.isna().all()
 
 
+@pytest.mark.slow
 def test_misses_side_by_side_are_those_of_each_quantity():
     features, quantities = table(n_episodes=30), ["on-task change", "off-task change"]
     each = {q: compared(features, q, 20) for q in quantities}
