@@ -28,9 +28,9 @@ off-task). Every other subject has one folder:
     studies    grids of notebooks, and the command line
 
 Imports go one way: no module and no folder imports itself by way of others; `evidence` imports from
-nothing but itself, and neither it nor `plots` imports torch; in it only the
-command line and the public name `interventions` use `questions`, `explore` and `studies`.
-`tests/test_imports.py` holds this.
+nothing but itself, and neither it nor `plots` imports torch; within the
+package only the command line and the public name `interventions` use `questions`, `explore` and
+`studies`. `tests/test_imports.py` holds this.
 """
 
 from importlib import import_module

@@ -31,6 +31,8 @@ from negmeta_utils.runs import END, Run, network_of
 
 FEW_EPISODES = 60  # for a first look
 
+AS_LEARNED = "as learned"  # a way to adapt: by the rates of the run
+
 # Of shared parameters, the tasks A and their numbers: parameters adapted, a set a task.
 Adaptation = Callable[[Params, Episodes, range], Params]
 
@@ -128,7 +130,7 @@ def evaluate(
         check_value(name, value, int)
     device = images.images.device
     params = {name: value.detach().to(device) for name, value in params.items()}
-    adaptations = {"as learned": with_rates(network, alpha, inner_steps)}
+    adaptations = {AS_LEARNED: with_rates(network, alpha, inner_steps)}
     settings = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query, "method": method}
     engine, batch = engine_of(network), episodes_at_once(images, n_way, n_query)
     tables = []
@@ -163,11 +165,16 @@ def evaluate_features(
     model's own accuracy on A;
     shared_classes, how many classes A and B have in common, which the paper leaves to chance.
     """
-    own = by_rates(run, {"as learned": run.alpha}, engine)
+    own = as_learned(run, engine)
     table = evaluate_adaptations(
         run, images, own, n_episodes, eval_seed, batch, report, first, disjoint, engine
     )
     return table.drop(columns="variant")
+
+
+def as_learned(run: Run, engine: str = "auto") -> dict[str, Adaptation]:
+    """The one way to adapt that is the run's own."""
+    return by_rates(run, {AS_LEARNED: run.alpha}, engine)
 
 
 def by_rates(run: Run, variants: dict[str, Params], engine: str = "auto") -> dict[str, Adaptation]:

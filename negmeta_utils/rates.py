@@ -71,7 +71,7 @@ def table_of_rates(alpha: Params, update: int, precision: float) -> pd.DataFrame
     )
 
 
-def learned_rates(trained: list[Run]) -> pd.DataFrame:
+def rates_along_training(trained: list[Run]) -> pd.DataFrame:
     """The tables of rates of several runs, one below the other. Raises ValueError for a run whose
     method learns none."""
     for run in trained:

@@ -15,7 +15,7 @@ from negmeta_utils.episodes import ImageSet, episodes_at_once
 from negmeta_utils.evaluation import (
     FEW_EPISODES,
     Adaptation,
-    by_rates,
+    as_learned,
     check_comparable,
     evaluate_adaptations,
     shared_test_images,
@@ -84,7 +84,7 @@ def features_of_run(
     engine: str = "auto",
 ) -> pd.DataFrame:
     """The table of `evaluation.evaluate_features`, by `evaluate_resumably`."""
-    own = by_rates(run, {"as learned": run.alpha}, engine)
+    own = as_learned(run, engine)
     table = evaluate_resumably(
         run, images, own, n_episodes, eval_seed, folder, report, disjoint, engine
     )

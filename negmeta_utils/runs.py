@@ -161,10 +161,10 @@ def directory_of(name: str | Path) -> Path:
     return PACKAGE / name if str(name) in SHIPPED_TABLES and not folder.exists() else folder
 
 
-def load_runs(names: list[str], several: bool = False) -> list[Run]:
-    """Finished runs, as `load_run`. Raises ValueError for what is no list, and unless `several`
-    for several networks of one training."""
-    check_folders("runs", names)
+def load_runs(names: list[str], several: bool = False, parameter: str = "runs") -> list[Run]:
+    """Finished runs, as `load_run`. Raises ValueError, naming the `parameter`, for what is no list
+    and for an empty one, and unless `several` for several networks of one training."""
+    check_folders(parameter, names)
     trained = [load_run(name) for name in names]
     if not several:
         check_one_network_each(trained)

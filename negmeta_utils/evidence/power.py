@@ -18,7 +18,7 @@ from scipy import special, stats
 
 from negmeta_utils.evidence.intervals import over_seeds
 from negmeta_utils.evidence.mixed_model import Components, fit
-from negmeta_utils.evidence.quantities import grids
+from negmeta_utils.evidence.quantities import CHANGES, grids
 from negmeta_utils.evidence.rules import MIN_SEEDS
 
 PAPER_EFFECT = 0.2  # percent of pre-adaptation accuracy: Meta-SGD's off-task change (section 5.3)
@@ -128,7 +128,7 @@ def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:
     rows = [
         (method, quantity, over_seeds(grid).mean, *grid.shape, in_words(seeds_to_decide(grid)))
         for (method, quantity), grid in grids(features).items()
-        if quantity in ("on-task change", "off-task change")
+        if quantity in CHANGES
     ]
     columns = ["method", "quantity", "points", "n_seeds", "n_episodes", "seeds_to_decide"]
     return pd.DataFrame(rows, columns=columns)

@@ -1,7 +1,7 @@
 """Kernels and reference compared before a training, as on every device that tests do not run on."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -29,18 +29,15 @@ def fault(
     def of_all() -> MetaGradients:
         return free_gradients(group, *batches(group, group.images, torch.stack(rows).int()))
 
-    for i, (config, state) in enumerate(zip(configs, states, strict=True)):
+    def of_one(i: int) -> MetaGradient:
+        found = of_all()
+        like = {name: torch.zeros_like(value) for name, value in states[i].params.items()}
+        learned = [group.layout.unpack(of[i].cpu(), like) for of in (found.params, found.alpha)]
+        return MetaGradient(found.loss[i].cpu(), found.accuracy[i].cpu(), *learned)
 
-        def fast(i: int = i, state: State = state) -> MetaGradient:
-            found = of_all()
-            like = {name: torch.zeros_like(value) for name, value in state.params.items()}
-            learned = [group.layout.unpack(of[i].cpu(), like) for of in (found.params, found.alpha)]
-            return MetaGradient(found.loss[i].cpu(), found.accuracy[i].cpu(), *learned)
-
-        def reference(i: int = i, config: TrainConfig = config, state: State = state):
-            return _reference(config, state, on_device, rows[i])
-
-        if said := checked.fault(fast, reference):
+    for i, config in enumerate(configs):
+        reference = partial(_reference, config, states[i], on_device, rows[i])
+        if said := checked.fault(partial(of_one, i), reference):
             return f"{config.method}, seed {config.seed}: {said}"
     return None
 

@@ -75,13 +75,13 @@ def _train(
     seconds: float,
     device: str,
 ) -> str | None:
-    states = _resumed(configs, directories, splits, torch.device(device))
+    states, begun = _resumed(configs, directories, splits, torch.device(device))
     stretches = _stretches(configs[0], states[0].update)
     if not stretches:
         return None
     group = _group(configs, states, splits["train"], device)
     said = fault(configs, states, group, splits["train"])
-    manifests = _begin(configs, directories, splits, torch.device(device), said)
+    manifests = _begin(directories, begun, device, said)
     if said:
         return said
     validation = channels_last(splits["val"], device)
@@ -134,31 +134,33 @@ def _check_alike(configs: list[TrainConfig]) -> None:
             )
 
 
-def _resumed(configs, directories, splits, device) -> list[State]:
-    states = []
+def _resumed(configs, directories, splits, device) -> tuple[list[State], list[tuple]]:
+    """The trainings as far as they have come; of each, a new manifest and the one found."""
+    states, begun = [], []
     for config, directory in zip(configs, directories, strict=True):
         manifest = new_manifest(config, device, splits)
-        find_run(directory, manifest)
+        begun.append((manifest, find_run(directory, manifest)))
         state = fresh_state(config, CONV4, splits["train"].channels, torch.device("cpu"))
         states.append(resume(directory, state, manifest))
     if len({state.update for state in states}) > 1:
         raise ValueError("trainings that go on together must be at the same meta-update")
-    return states
+    return states, begun
 
 
-def _begin(configs, directories, splits, device, said: str | None) -> list[dict]:
-    """The manifests, as written; said: why the kernels cannot be used, if they cannot."""
+def _begin(directories, begun, device: str, said: str | None) -> list[dict]:
+    """The manifests, as written. begun: of `_resumed`; said: why the kernels cannot be used, if
+    they cannot."""
+    engine = {
+        "engine": f"adjoint, compared with the reference on {device}",
+        "kernels": "triton",
+        "trained_together": len(directories),
+    }
+    if said:
+        engine = {"engine": f"not trained together on {device}: {said}", "kernels": "none"}
     manifests = []
-    for config, directory in zip(configs, directories, strict=True):
-        manifest = new_manifest(config, device, splits)
-        used = {
-            "engine": f"adjoint, compared with the reference on {device}",
-            "kernels": "triton",
-            "trained_together": len(configs),
-        }
-        refused = {"engine": f"not trained together on {device}: {said}", "kernels": "none"}
-        manifest["environment"] |= refused if said else used
-        manifests.append(begin(directory, manifest, find_run(directory, manifest)))
+    for directory, (manifest, found) in zip(directories, begun, strict=True):
+        manifest["environment"] |= engine
+        manifests.append(begin(directory, manifest, found))
     return manifests
 
 

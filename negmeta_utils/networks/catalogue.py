@@ -1,6 +1,5 @@
 """Networks by name."""
 
-import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -8,11 +7,11 @@ from types import ModuleType
 
 import torch
 
+from negmeta_utils.networks import own_file
 from negmeta_utils.networks.conv4 import CONV4, FOREIGN, four_blocks
 from negmeta_utils.networks.modules import network
 from negmeta_utils.networks.network import Network, check_pass
 from negmeta_utils.networks.resnet12 import RESNET12
-from negmeta_utils.storage.paths import resolve
 
 # The first two to train with, the others as the weights of other libraries need them.
 NETWORKS: dict[str, Network] = {
@@ -27,7 +26,7 @@ def check_name(name: str) -> None:
     there."""
     if name in NETWORKS:
         return
-    path, maker = _split(name)
+    path, maker = own_file.split(name)
     if not maker.isidentifier() or path.suffix != ".py":
         raise ValueError(f"network={name!r}: not one of {', '.join(NETWORKS)}, nor FILE.py:CLASS")
     if not path.is_file():
@@ -45,7 +44,7 @@ def find(name: str, **sizes: int) -> Network:
     check_name(name)
     if name in NETWORKS:
         return NETWORKS[name]
-    path, attribute = _split(name)
+    path, attribute = own_file.split(name)
     maker = getattr(_execute(path), attribute, None)
     if not callable(maker):
         raise ValueError(f"network={name!r}: {path.name} has no class or function {attribute}")
@@ -71,12 +70,7 @@ def checked(name: str, channels: int, image_size: int, n_way: int, n_filters: in
 def fingerprint(name: str) -> str | None:
     """SHA-256 of the file that a network of your own is in; None for one of `NETWORKS`."""
     check_name(name)
-    return None if name in NETWORKS else hashlib.sha256(_split(name)[0].read_bytes()).hexdigest()
-
-
-def _split(name: str) -> tuple[Path, str]:
-    path, _, attribute = str(name).rpartition(":")
-    return resolve(path), attribute
+    return None if name in NETWORKS else own_file.digest(name)
 
 
 def _execute(path: Path) -> ModuleType:

@@ -9,11 +9,10 @@ import torch
 from negmeta_utils.evaluation import evaluate_features, shared_test_images
 from negmeta_utils.evidence.contrasts import against_base, contrasts
 from negmeta_utils.evidence.learned_rates import table_1
-from negmeta_utils.evidence.quantities import grids
+from negmeta_utils.evidence.quantities import CHANGES, grids
 from negmeta_utils.runs import Run, network_of
 
 KEYS = ["dataset", "backbone"]
-CHANGES = ("on-task change", "off-task change")
 
 
 def by_dataset(trained: list[Run]) -> dict[tuple[str, str], list[Run]]:

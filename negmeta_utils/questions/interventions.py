@@ -20,6 +20,7 @@ import torch
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
 from negmeta_utils.evaluation import (
+    AS_LEARNED,
     Adaptation,
     by_rates,
     to_device,
@@ -30,7 +31,6 @@ from negmeta_utils.networks.network import WEIGHTS, Network, Params
 from negmeta_utils.resumable import evaluate_resumably
 from negmeta_utils.runs import Run, network_of
 
-AS_LEARNED = "as learned"
 WITHOUT_NEGATIVE = "negative set to zero"
 AS_LONG = ", steps as long"
 ONE_CLASS = "support of one class"

@@ -1,7 +1,6 @@
 """Notebook 5's tables and its answer: what interventions on the rates do to features."""
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,12 +14,11 @@ from negmeta_utils.evidence.contrasts import (
     equivalence_sentence,
     sentence,
 )
-from negmeta_utils.parameters import check_folders
+from negmeta_utils.evidence.quantities import CHANGES, OFF_TASK, ON_TASK
 from negmeta_utils.questions.interventions import AS_LEARNED, AS_LONG, ONE_CLASS, WITHOUT_NEGATIVE
 from negmeta_utils.resumable import features_of_run
-from negmeta_utils.runs import Run, check_one_network_each, load_run
+from negmeta_utils.runs import Run, check_one_network_each, load_runs
 
-ON_TASK, OFF_TASK = "on-task change", "off-task change"
 WHOLE = "whole adapted model (%)"
 REMOVED = (
     WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG, "absolute value", "signs shuffled",
@@ -31,25 +29,23 @@ REMOVED = (
 def load_sides(runs: list[str], positive_runs: list[str], maml_runs: list[str]) -> list[list[Run]]:
     """The runs of the notebook's parameters of these names. Raises ValueError for what is no list,
     for an empty one but of positive rates, and as `runs.load_runs`."""
-    sides = {"runs": runs, "positive_runs": positive_runs, "maml_runs": maml_runs}
-    for name, folders in sides.items():
-        if name != "positive_runs" or folders != []:
-            check_folders(name, folders)
-    loaded = [[load_run(folder) for folder in folders] for folders in sides.values()]
-    check_one_network_each(sum(loaded, []))
-    return loaded
+    learned = load_runs(runs, several=True)
+    positive = load_runs(positive_runs, True, "positive_runs") if positive_runs != [] else []
+    maml = load_runs(maml_runs, True, "maml_runs")
+    check_one_network_each(learned + positive + maml)
+    return [learned, positive, maml]
 
 
 def compared(table: pd.DataFrame, by: str, base: str) -> dict[str, pd.DataFrame]:
     """`contrasts` with `base` of each value of column `by`: of the on-task and off-task change, and
     of the whole adapted model's accuracy, by quantity."""
-    changes = {q: contrasts(change_grids(table, by, q), base) for q in (ON_TASK, OFF_TASK)}
+    changes = {q: contrasts(change_grids(table, by, q), base) for q in CHANGES}
     return changes | {WHOLE: contrasts(accuracy_grids(table, by, "ordinary"), base)}
 
 
 def changes_alone(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """What `compared` gives of features: without the whole adapted model."""
-    return {quantity: tables[quantity] for quantity in (ON_TASK, OFF_TASK)}
+    return {quantity: tables[quantity] for quantity in CHANGES}
 
 
 def primary_contrasts(variants: pd.DataFrame) -> pd.DataFrame:
@@ -66,19 +62,13 @@ def with_positive(
     variants: pd.DataFrame,
     positive: list[Run],
     images: ImageSet,
-    n_episodes: int,
-    folder: Path,
-    eval_seed: int = 0,
-    report: Callable[[str], None] = lambda text: None,
-    disjoint: bool = False,
+    **pairs: Any,
 ) -> pd.DataFrame:
     """The features table of the runs of `variants`, their rates as learned, and below it that of
-    runs of meta-sgd-positive on the same pairs, kept in `folder` as they go."""
+    runs of meta-sgd-positive. pairs: the same as for `variants`, by the names of
+    `resumable.features_of_run`."""
     learned = variants[variants["variant"] == AS_LEARNED].drop(columns="variant")
-    others = [
-        features_of_run(run, images, n_episodes, eval_seed, folder, report, disjoint)
-        for run in positive
-    ]
+    others = [features_of_run(run, images, **pairs) for run in positive]
     return pd.concat([learned, *others], ignore_index=True)
 
 

@@ -1,6 +1,7 @@
 """Ways to use a trained model at test time: how many steps to adapt, and to what."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from negmeta_utils.evaluation import (
 )
 from negmeta_utils.evidence.contrasts import change_grids, contrasts
 from negmeta_utils.evidence.learned_rates import table_1
+from negmeta_utils.evidence.quantities import CHANGES
 from negmeta_utils.networks.network import Params
 from negmeta_utils.parameters import check_numbers
 from negmeta_utils.runs import Run, network_of
@@ -38,22 +40,10 @@ def evaluate_steps(
     Raises ValueError where `steps` is empty or holds something else.
     """
     check_numbers("steps", steps, "[0, 1, 5]", least=0)
-    tables = [_steps_of(run, images, steps, n_episodes, eval_seed, report) for run in trained]
-    return pd.concat(tables, ignore_index=True)
 
-
-def _steps_of(
-    run: Run,
-    images: ImageSet,
-    steps: list[int],
-    n_episodes: int,
-    eval_seed: int,
-    report: Callable[[str], None],
-) -> pd.DataFrame:
-    device, engine = images.images.device, engine_of(network_of(run))
-    params, alpha = to_device(run.params, device), to_device(run.alpha, device)
-
-    def of_batch(indices: range) -> list[pd.DataFrame]:
+    def of_batch(
+        run: Run, engine: Engine, params: Params, alpha: Params, indices: range
+    ) -> list[pd.DataFrame]:
         task, other = draw_pairs(images, run.parameters, eval_seed, indices)
         adapted, taken, before, tables = params, 0, {}, []
         for n_steps in sorted({0, *steps}):
@@ -64,12 +54,31 @@ def _steps_of(
             after = _judge_pair(engine, run, adapted, task, other)
             before = before or after
             if n_steps in steps:
-                tables.append(_steps_rows(n_steps, indices, before, after))
+                rows = _steps_rows(n_steps, indices, before, after)
+                tables.append(rows.assign(inner_steps=run.parameters["inner_steps"]))
         return tables
 
-    table = in_batches(run, images, n_episodes, of_batch, report)
-    table.insert(2, "inner_steps", run.parameters["inner_steps"])
+    table = _of_every_run(trained, images, n_episodes, of_batch, report)
+    table.insert(2, "inner_steps", table.pop("inner_steps"))
     return table
+
+
+def _of_every_run(
+    trained: list[Run],
+    images: ImageSet,
+    n_episodes: int,
+    of_batch: Callable[[Run, Engine, Params, Params, range], list[pd.DataFrame]],
+    report: Callable[[str], None],
+) -> pd.DataFrame:
+    """`evaluation.in_batches` of every run, one below the other. of_batch: of a run, its engine,
+    its parameters and rates on the images' device, and the episodes' numbers."""
+    tables = []
+    for run in trained:
+        device, engine = images.images.device, engine_of(network_of(run))
+        params, alpha = to_device(run.params, device), to_device(run.alpha, device)
+        own = partial(of_batch, run, engine, params, alpha)
+        tables.append(in_batches(run, images, n_episodes, own, report))
+    return pd.concat(tables, ignore_index=True)
 
 
 def changes_over_steps(table: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +90,7 @@ def changes_over_steps(table: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for (method, inner_steps), rows in table.groupby(["method", "inner_steps"]):
-        for quantity in ("on-task change", "off-task change"):
+        for quantity in CHANGES:
             changes = contrasts(change_grids(rows, "steps", quantity))
             trained = {"method": method, "inner_steps": inner_steps, "quantity": quantity}
             found.append(changes.assign(**trained))
@@ -146,22 +155,10 @@ def evaluate_uses(
     but whole numbers from 1 on.
     """
     check_numbers("n_others", n_others, "[1, 2, 5]")
-    tables = [_uses_of(run, images, n_others, n_episodes, eval_seed, report) for run in trained]
-    return pd.concat(tables, ignore_index=True)
 
-
-def _uses_of(
-    run: Run,
-    images: ImageSet,
-    n_others: list[int],
-    n_episodes: int,
-    eval_seed: int,
-    report: Callable[[str], None],
-) -> pd.DataFrame:
-    device, engine = images.images.device, engine_of(network_of(run))
-    params, alpha = to_device(run.params, device), to_device(run.alpha, device)
-
-    def of_batch(indices: range) -> list[pd.DataFrame]:
+    def of_batch(
+        run: Run, engine: Engine, params: Params, alpha: Params, indices: range
+    ) -> list[pd.DataFrame]:
         settings = run.parameters
         task, _ = draw_pairs(images, settings, eval_seed, indices)
         n_way, n_steps, labels = settings["n_way"], settings["inner_steps"], task.query_labels
@@ -190,7 +187,7 @@ def _uses_of(
         tables.append(rows("the task itself, own head", own))
         return tables
 
-    return in_batches(run, images, n_episodes, of_batch, report)
+    return _of_every_run(trained, images, n_episodes, of_batch, report)
 
 
 def _another(

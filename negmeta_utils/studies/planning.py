@@ -17,8 +17,9 @@ from typing import Any
 
 import nbformat
 
+from negmeta_utils.networks import own_file
 from negmeta_utils.parameters import BEST
-from negmeta_utils.storage import atomic, paths
+from negmeta_utils.storage import atomic
 from negmeta_utils.studies.study_file import as_list, references
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
@@ -80,10 +81,9 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
 
 def _own_file(network: object) -> dict[str, str]:
     """Of a network of one's own, FILE.py:CLASS, the digest of its file."""
-    path = paths.resolve(str(network).rpartition(":")[0])
-    if path.suffix != ".py" or not path.is_file():
-        return {}
-    return {"network file": hashlib.sha256(path.read_bytes()).hexdigest()}
+    path, _ = own_file.split(network)
+    is_there = path.suffix == ".py" and path.is_file()
+    return {"network file": own_file.digest(network)} if is_there else {}
 
 
 def write_plan(jobs: list[Job], out_dir: Path) -> None:
