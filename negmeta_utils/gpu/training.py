@@ -7,6 +7,7 @@ any device.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -39,6 +40,7 @@ ALIKE = (
     "inner_steps", "val_every", "val_episodes", "n_updates",
 )  # fmt: skip
 SAVED_EVERY = 60  # seconds
+DRAWN_AHEAD = 2  # a check and the next stretch
 
 
 def train_together(
@@ -238,18 +240,20 @@ def _stretches(config: TrainConfig, update: int) -> list[tuple[int, int]]:
 def _drawn(
     pool: ThreadPoolExecutor, configs: list[TrainConfig], splits: dict, stretches: list
 ) -> Iterator[torch.Tensor]:
-    """Rows of the episodes of each stretch, and of its check if there is one, drawn ahead: int32
-    [n_networks, n_episodes, n_way, n_per_class]."""
-    waiting: list[list[Future]] = []
+    """Rows of the episodes of each stretch, and of its check if there is one: int32
+    [n_networks, n_episodes, n_way, n_per_class]. A stretch is drawn while the one before it
+    computes, and no earlier: a thread that draws all the time keeps the interpreter from the one
+    that feeds the device (24 networks waited two minutes for their first stretch)."""
+    wanted: list[tuple[str, list[range]]] = []
     for first, last in stretches:
-        tasks = [range(first * c.n_tasks, last * c.n_tasks) for c in configs]
-        waiting.append(_submit(pool, configs, splits["train"], "train", tasks))
+        wanted.append(("train", [range(first * c.n_tasks, last * c.n_tasks) for c in configs]))
         if last % configs[0].val_every == 0 or last == configs[0].n_updates:
-            checks = [validation_episodes(c, last) for c in configs]
-            waiting.append(_submit(pool, configs, splits["val"], "val", checks))
-    for futures in waiting:
-        yield torch.stack([future.result() for future in futures])
-        futures.clear()
+            wanted.append(("val", [validation_episodes(c, last) for c in configs]))
+    waiting: deque[list[Future]] = deque()
+    for i in range(len(wanted)):
+        for split, episodes in wanted[i + len(waiting) : i + 1 + DRAWN_AHEAD]:
+            waiting.append(_submit(pool, configs, splits[split], split, episodes))
+        yield torch.stack([future.result() for future in waiting.popleft()])
 
 
 def _submit(pool, configs, images: ImageSet, stream: str, episodes: list[range]) -> list[Future]:

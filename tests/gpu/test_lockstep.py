@@ -2,6 +2,7 @@
 comes out is what `training.train` makes of each configuration alone."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -183,3 +184,17 @@ def test_only_what_is_alike_trains_together(tmp_path, splits):
     with pytest.raises(ValueError, match="anil"):
         together.train_together([anil], folders[:1], splits, device="cpu")
     assert not list(tmp_path.iterdir())
+
+
+def test_no_more_is_drawn_ahead_than_a_check_and_a_stretch(splits, monkeypatch):
+    asked, config = [], _resolved(CONFIGS)[0]
+    monkeypatch.setattr(together, "_draw", lambda sizes, seed, stream, *_: asked.append(stream))
+    monkeypatch.setattr(torch, "stack", len)
+    with ThreadPoolExecutor(1) as pool:
+        stretches = together._stretches(config, 0)
+        drawn = together._drawn(pool, [config], splits, stretches)
+        for i, _ in enumerate(drawn):
+            pool.submit(int).result()  # whatever was asked for before is drawn
+            assert i < len(asked) <= i + 1 + together.DRAWN_AHEAD
+    # 0 to 2, to 3, which a network is kept at, to 4, 6 and 7; no check at 3
+    assert asked == ["train", "val", "train", "train", "val", "train", "val", "train", "val"]
