@@ -1,17 +1,15 @@
-"""For maintainers: the interventions of notebook 5 on one network, over as many pairs of tasks as
-time allows, with their table and figure. Run again, it goes on where it left off.
+"""For maintainers: the interventions of notebook 5 on one network, with their table and figure.
+Stopped and run again, it goes on where it left off.
 
-    python tools/mechanism.py mini-imagenet-meta-sgd-0 figures/paper-28/mechanism --seconds 1800
+    python tools/mechanism.py mini-imagenet-meta-sgd-0 figures/paper-28/mechanism
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import pandas as pd
-import torch
 
-from negmeta_utils.evaluation import evaluate_adaptations, shared_test_images
+from negmeta_utils.evaluation import shared_test_images
 from negmeta_utils.evidence.contrasts import DOWN, UNDECIDED, UP, change_grids, equivalence
 from negmeta_utils.evidence.intervals import interval_over_episodes
 from negmeta_utils.plots import questions, style
@@ -22,29 +20,26 @@ from negmeta_utils.questions.interventions import (
     WITHOUT_NEGATIVE,
     adaptations,
 )
+from negmeta_utils.resumable import evaluate_resumably, forget
 from negmeta_utils.runs import EVAL_SEED, load_run
+from negmeta_utils.storage.atomic import make_folder
 from negmeta_utils.storage.files import read_table, write_table
 
 SHOWN = (
     AS_LEARNED, WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG, "absolute value", "signs shuffled",
     ONE_CLASS,
 )  # fmt: skip
-BATCH = 20
 OVER = "95 % over episodes, of this network"
 
 
-def measure(name: str, folder: Path, n_episodes: int, seconds: float) -> None:
-    run, path = load_run(name), folder / "interventions.parquet"
+def measure(name: str, folder: Path, n_episodes: int) -> None:
+    run = load_run(name)
     images = shared_test_images([run], None)
     of = {n: way for n, way in adaptations(run, images, EVAL_SEED).items() if n in SHOWN}
-    table = read_table(path) if path.exists() else pd.DataFrame()
-    deadline, done = time.monotonic() + seconds, len(table) // len(SHOWN)
-    while done < n_episodes and time.monotonic() < deadline:
-        until = min(done + BATCH, n_episodes)
-        more = evaluate_adaptations(run, images, of, until, EVAL_SEED, BATCH, first=done)
-        table, done = pd.concat([table, more], ignore_index=True), until
-        write_table(path, table)
-        print(f"{done} pairs", flush=True)
+    make_folder(folder)
+    table = evaluate_resumably(run, images, of, n_episodes, EVAL_SEED, folder, print)
+    write_table(folder / "interventions.parquet", table)
+    forget(folder)
 
 
 def draw(folder: Path) -> None:
@@ -77,9 +72,6 @@ if __name__ == "__main__":
     parser.add_argument("run", help="a folder of notebook 1, or a shipped name")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--episodes", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=float("inf"))
     given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    measure(given.run, given.folder, given.episodes, given.seconds)
+    measure(given.run, given.folder, given.episodes)
     draw(given.folder)

@@ -18,6 +18,10 @@ STUDIES = ("demo", "mini-imagenet", "paper-28")
 SHIPPED = {"demo": "glyphs", "paper-28": "mini-imagenet"}  # study: data set its networks name
 JOBS = {
     "backbones": ("alpha_conv4", "alpha_resnet12", "backbones"),
+    "decide": (
+        "alpha", "alpha-best", "features", "features-best", "features-positive", "statistics",
+        "statistics-best", "mechanism",
+    ),
     "linear-theory": ("few-tasks", "more-tasks"),
     "questions": (
         "mechanism", "datasets", "inner_steps", "test_time", "alpha", "features", "statistics",
