@@ -1,6 +1,5 @@
 """Trainings that are killed, interrupted or broken, and what is left of them."""
 
-import errno
 import itertools
 import os
 import signal
@@ -8,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 
 import nbformat
@@ -130,33 +129,6 @@ def test_a_folder_has_one_user_until_it_ends_even_by_sigkill(eventful, tmp_path)
     train(eventful, tmp_path / "run")
 
 
-def write_slowly(path, written):
-    with atomic.replacing(path) as temporary:
-        temporary.write_text("half")
-        written.set()
-        time.sleep(600)
-
-
-def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
-    """Whatever their hosts and processes are called: two containers may have the same names."""
-    (tmp_path / ".negmeta-of-nobody").mkdir()
-    (tmp_path / ".other").touch()
-    written = PROCESSES.Event()
-    process = PROCESSES.Process(target=write_slowly, args=(tmp_path / "table", written))
-    process.start()
-    assert written.wait(300)
-    (living,) = set(tmp_path.iterdir()) - {tmp_path / ".other"}
-    with atomic.replacing(tmp_path / "table") as temporary:
-        temporary.write_text("new")
-    assert {p.name for p in tmp_path.iterdir()} == {"table", ".other", living.name}
-    process.kill()
-    process.join()
-    with atomic.replacing(tmp_path / "second") as temporary:
-        temporary.write_text("new")
-    assert {p.name for p in tmp_path.iterdir()} == {"table", ".other", "second"}
-    assert (tmp_path / "table").read_text() == "new"
-
-
 def test_a_run_moved_away_does_not_write_over_the_one_begun_in_its_place(
     eventful, tmp_path, monkeypatch
 ):
@@ -178,41 +150,6 @@ def test_a_run_moved_away_does_not_write_over_the_one_begun_in_its_place(
     train(config, tmp_path / "moved")
     train(config, tmp_path / "whole")
     assert_same_results(tmp_path / "whole", tmp_path / "moved")
-
-
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
-    def unsupported(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(atomic.fcntl, "flock", unsupported)
-    told = pytest.warns(UserWarning, match="run: no locks on this file system .*at the same time")
-    with told, atomic.sole_user(tmp_path / "run"):
-        atomic.write_json(tmp_path / "run" / "a.json", {})
-    assert atomic.read_json(tmp_path / "run" / "a.json") == {}
-
-
-def enter_often(folder, seconds, twice):
-    """Count how often the folder is entered while another process is inside."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        with suppress(BlockingIOError), atomic.sole_user(folder):
-            try:
-                (folder / "inside").touch(exist_ok=False)
-            except FileExistsError:
-                twice.value += 1
-            (folder / "inside").unlink(missing_ok=True)
-
-
-def test_a_folder_never_has_two_users(tmp_path):
-    twice = PROCESSES.Value("i", 0)
-    arguments = (tmp_path / "run", 2, twice)
-    processes = [PROCESSES.Process(target=enter_often, args=arguments) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert twice.value == 0
 
 
 def broken_after(monkeypatch, update, part):

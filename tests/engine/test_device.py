@@ -5,7 +5,7 @@ from random_settings import random_setting
 import negmeta_utils
 from negmeta_utils import adaptation, evaluation, training
 from negmeta_utils.engine import meta_gradient
-from negmeta_utils.engine.device import PRODUCTS, exact_products
+from negmeta_utils.engine.device import PRODUCTS, exact_products, resolve_device
 
 EXACT = ["ieee"] * len(PRODUCTS)
 
@@ -97,3 +97,13 @@ def test_so_is_an_evaluation_of_any_network(run, images, monkeypatch):
     monkeypatch.setattr(adaptation, "adapt", noted)
     evaluation.evaluate_features(run, images, 2, engine="reference")
     assert set(seen) == {tuple(EXACT)}
+
+
+def test_cuda_asked_for_and_absent_is_refused():
+    assert resolve_device("cpu").type == "cpu"
+    if torch.cuda.is_available():
+        assert resolve_device("auto").type == "cuda"
+    else:
+        assert resolve_device("auto").type == "cpu"
+        with pytest.raises(ValueError, match="no such CUDA device here"):
+            resolve_device("cuda")
