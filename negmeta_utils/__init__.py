@@ -10,18 +10,19 @@ To begin:
     nm.evaluate_features(run, images, n_episodes=60)      # what adaptation does to its features
     nm.train(nm.TrainConfig(dataset="glyphs", n_updates=60), "runs/mine")
 
-Everything else is imported from its module. Begin reading with `model`, `episodes` and
-`adaptation`: the network, the tasks and the inner loop. Then `training` (the outer loop),
-`checkpoints` (how a run is written), `runs` (how it is read), and `evaluation` (on-task and
-off-task). Every other subject has one folder:
+Everything else is imported from its module. Begin reading with `model` (the network), `episodes`
+(the tasks) and `adaptation` (the inner loop, and the meta-gradient through it). Then `training`
+(the outer loop, and the last files of a run), `checkpoints` (how a run is written until then),
+`runs` (how it is read), and `evaluation` (on-task and off-task). `objective` chooses between
+`adaptation` and `engine`. Every other subject has one folder:
 
     networks   other networks than the paper's, and your own
     imports    weights of other libraries
-    engine     the same meta-gradient, faster
+    engine     the meta-gradient of `adaptation`, faster: on a CPU in C (`engine/native`)
     gpu        many networks at once on one GPU
     data       data sets
     storage    files: whole or not there, each with a digest
-    evidence   tables in, verdicts out (`rules`); no torch
+    evidence   tables in, verdicts out (`claims` makes the table, `rules` decides); no torch
     plots      every figure
     questions  what notebooks 5 to 10 compute
     explore    notebook 0
