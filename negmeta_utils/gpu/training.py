@@ -7,21 +7,20 @@ any device.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.checkpoints import State, begin, find_run, fresh_state, keep, resume, save
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.device import exact_products, memory_named
-from negmeta_utils.episodes import ImageSet, rows_of_episodes
+from negmeta_utils.episodes import ImageSet
 from negmeta_utils.gpu.comparison import fault
+from negmeta_utils.gpu.drawing import drawn, stretches_of
 from negmeta_utils.gpu.group import Group, captured, load_rows, validate
 from negmeta_utils.gpu.vectors import Layout
 from negmeta_utils.networks.conv4 import CONV4
@@ -31,7 +30,6 @@ from negmeta_utils.training import (
     new_manifest,
     note_validation,
     record_rates,
-    validation_episodes,
 )
 
 # What the trainings of a group have in common: the shapes of all that is computed.
@@ -40,7 +38,6 @@ ALIKE = (
     "inner_steps", "val_every", "val_episodes", "n_updates",
 )  # fmt: skip
 SAVED_EVERY = 60  # seconds
-DRAWN_AHEAD = 2  # a check and the next stretch
 
 
 def train_together(
@@ -78,7 +75,7 @@ def _train(
     device: str,
 ) -> str | None:
     states, begun = _resumed(configs, directories, splits, torch.device(device))
-    stretches = _stretches(configs[0], states[0].update)
+    stretches = stretches_of(configs[0], states[0].update)
     if not stretches:
         return None
     group = _group(configs, states, splits["train"], device)
@@ -91,9 +88,9 @@ def _train(
     started = saved = time.monotonic()
     spent = [state.seconds for state in states]
     with ThreadPoolExecutor(1) as pool:
-        drawn = _drawn(pool, configs, splits, stretches)
+        rows = drawn(pool, configs, splits, stretches)
         for first, last in stretches:
-            load_rows(group, next(drawn))
+            load_rows(group, next(rows))
             for _ in range(last - first):
                 update_all()
             # While the device computes: what the stretch before has left to write.
@@ -102,7 +99,7 @@ def _train(
             saved = time.monotonic() if due else saved
             _fetch(group, states, last - first)
             if last % configs[0].val_every == 0 or last == configs[0].n_updates:
-                found = validate(group, validation, next(drawn))
+                found = validate(group, validation, next(rows))
                 for config, state, directory, of_one in zip(
                     configs, states, directories, found, strict=True
                 ):
@@ -228,47 +225,6 @@ def _rates(states: list[State]) -> torch.Tensor:
     groups = [state.optimizer.param_groups for state in states]
     own = [[g[0]["lr"], g[1]["lr"] if len(g) > 1 else 0.0] for g in groups]
     return torch.tensor(own).T[..., None].contiguous()
-
-
-def _stretches(config: TrainConfig, update: int) -> list[tuple[int, int]]:
-    """First and last meta-update between two halts, at which networks are validated or kept."""
-    every = {*range(0, config.n_updates, config.val_every), *config.keep_at, config.n_updates}
-    halts = [update, *sorted(halt for halt in every if halt > update)]
-    return list(zip(halts, halts[1:], strict=False))
-
-
-def _drawn(
-    pool: ThreadPoolExecutor, configs: list[TrainConfig], splits: dict, stretches: list
-) -> Iterator[torch.Tensor]:
-    """Rows of the episodes of each stretch, and of its check if there is one: int32
-    [n_networks, n_episodes, n_way, n_per_class]. A stretch is drawn while the one before it
-    computes, and no earlier: a thread that draws all the time keeps the interpreter from the one
-    that feeds the device (24 networks waited two minutes for their first stretch)."""
-    wanted: list[tuple[str, list[range]]] = []
-    for first, last in stretches:
-        wanted.append(("train", [range(first * c.n_tasks, last * c.n_tasks) for c in configs]))
-        if last % configs[0].val_every == 0 or last == configs[0].n_updates:
-            wanted.append(("val", [validation_episodes(c, last) for c in configs]))
-    waiting: deque[list[Future]] = deque()
-    for i in range(len(wanted)):
-        for split, episodes in wanted[i + len(waiting) : i + 1 + DRAWN_AHEAD]:
-            waiting.append(_submit(pool, configs, splits[split], split, episodes))
-        yield torch.stack([future.result() for future in waiting.popleft()])
-
-
-def _submit(pool, configs, images: ImageSet, stream: str, episodes: list[range]) -> list[Future]:
-    known: dict = {}
-    for config, indices in zip(configs, episodes, strict=True):
-        if (config.seed, indices) not in known:
-            known[config.seed, indices] = pool.submit(
-                _draw, images.class_sizes, config.seed, stream, indices, config.n_way,
-                config.n_shot + config.n_query,
-            )  # fmt: skip
-    return [known[c.seed, indices] for c, indices in zip(configs, episodes, strict=True)]
-
-
-def _draw(sizes: np.ndarray, seed: int, stream: str, indices: range, n_way: int, each: int):
-    return rows_of_episodes(sizes, seed, stream, indices, n_way, each).int()
 
 
 def _fetch(group: Group, states: list[State], n_updates: int) -> None:

@@ -13,7 +13,7 @@ from negmeta_utils import training
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import Episodes, ImageSet
-from negmeta_utils.gpu import group
+from negmeta_utils.gpu import drawing, group
 from negmeta_utils.gpu import training as together
 from negmeta_utils.gpu.meta_gradient import MetaGradients
 from negmeta_utils.model import init_params
@@ -188,13 +188,13 @@ def test_only_what_is_alike_trains_together(tmp_path, splits):
 
 def test_no_more_is_drawn_ahead_than_a_check_and_a_stretch(splits, monkeypatch):
     asked, config = [], _resolved(CONFIGS)[0]
-    monkeypatch.setattr(together, "_draw", lambda sizes, seed, stream, *_: asked.append(stream))
+    monkeypatch.setattr(drawing, "_draw", lambda sizes, seed, stream, *_: asked.append(stream))
     monkeypatch.setattr(torch, "stack", len)
     with ThreadPoolExecutor(1) as pool:
-        stretches = together._stretches(config, 0)
-        drawn = together._drawn(pool, [config], splits, stretches)
+        stretches = drawing.stretches_of(config, 0)
+        drawn = drawing.drawn(pool, [config], splits, stretches)
         for i, _ in enumerate(drawn):
             pool.submit(int).result()  # whatever was asked for before is drawn
-            assert i < len(asked) <= i + 1 + together.DRAWN_AHEAD
+            assert i < len(asked) <= i + 1 + drawing.AHEAD
     # 0 to 2, to 3, which a network is kept at, to 4, 6 and 7; no check at 3
     assert asked == ["train", "val", "train", "train", "val", "train", "val", "train", "val"]
