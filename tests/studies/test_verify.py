@@ -56,3 +56,26 @@ def test_the_command_says_whether_the_readmes_tables_are_the_users(monkeypatch, 
     monkeypatch.setattr(verify, "data_digests", lambda: {"train": "0"})
     assert main(["verify"]) == 0
     assert "glyphs: other images than the published ones" in capsys.readouterr().out
+
+
+def test_a_machine_of_the_same_digits_is_added_and_another_begins_anew(monkeypatch, tmp_path):
+    path = tmp_path / "digits.json"
+    monkeypatch.setattr(verify, "PUBLISHED", path)
+    monkeypatch.setattr(verify, "data_digests", lambda: {"train": "0"})
+    of = {"a": 1}
+
+    def published(processor, reference=0):
+        own = {"reference, maml": reference}
+        monkeypatch.setattr(verify, "digits", lambda name: {**of, "own": own.get(name)})
+        monkeypatch.setattr(verify, "arithmetic", lambda: {"processor": processor})
+        verify.publish()
+        found = atomic.read_json(path)
+        return found["digits"], [machine["processor"] for machine in found["machines"]]
+
+    first, machines = published("one")
+    assert machines == ["one"]
+    assert published("two", reference=1) == (first, ["one", "two"])
+    assert published("two", reference=1) == (first, ["one", "two"])
+    of["a"] = 2
+    digits, machines = published("three")
+    assert (digits[NAME]["a"], machines) == (2, ["three"])
