@@ -86,8 +86,8 @@ def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.Reduce
 
 def find_run(directory: Path, manifest: dict) -> dict | None:
     """The manifest in `directory`, if any. Raises ValueError where it is one of another
-    configuration or of other images than `manifest`, or of a training that cannot be made one of
-    its length: it is longer, or ended with a validation that a longer one does not have."""
+    configuration or of other images than `manifest`, or of a training that cannot be
+    extended to that length: it is longer, or its own length is no multiple of `val_every`."""
     path = directory / "manifest.json"
     if not path.exists():
         return None

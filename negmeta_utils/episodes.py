@@ -97,8 +97,8 @@ def draw_rows(
     """Rows of the images of episode `index`: int64 [n_way, n_per_class].
 
     Classes are drawn without replacement, and so are the images within a class. apart_from: a
-    stream with whose episode of the same number this one shall have no class in common; classes
-    must suffice for both. Which classes an episode holds, `draw_classes` tells.
+    stream whose episode of the same number must share no class with this one; there must be
+    classes enough for both. Which classes an episode holds, `draw_classes` tells.
     """
     generator = counted_generator(seed, stream, index)
     classes = _draw_classes(generator, class_sizes, seed, index, n_way, apart_from)

@@ -1,8 +1,8 @@
 """What adaptation does to features: prototype evaluation before adaptation, on-task and off-task
 (paper, section 4 and figure 7).
 
-The linear layer is left out. The embeddings of a task's support images are the centroids of its
-classes, and a query image belongs to the class whose centroid is most similar by cosine.
+The linear layer is left out. A class's centroid is the mean embedding of its support images, and a
+query image belongs to the class whose centroid is most similar by cosine.
 """
 
 from collections.abc import Callable

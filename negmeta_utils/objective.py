@@ -39,7 +39,7 @@ def trusted(
     """`config` with an engine that is known to be right on its device, and what to record of it.
 
     On a device that the engine is not tested on, the gradient of `episodes` is computed by the
-    engine and by the reference, and where they disagree the reference is the engine. Arguments as
+    engine and by the reference, and where they disagree the reference is used. Arguments as
     for `gradient`.
     """
     if config.engine == "reference" or checked.tested_on(episodes.support.device):

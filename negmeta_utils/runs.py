@@ -207,8 +207,8 @@ def check_one_network_each(trained: list[Run]) -> None:
 
 def load_run(name: str | Path) -> Run:
     """A finished run, by directory or by the name of one that comes with the package; with
-    @best or @20000 behind it, the network at its best validation or after so many meta-updates,
-    the latter of a run that goes on as well.
+    @best or @20000 behind it, the network at its best validation or after so many meta-updates;
+    the latter also of an unfinished run.
 
     Raises FileNotFoundError for a directory without a finished run and for a network that was not
     kept, ValueError for files that do not hold one.

@@ -41,7 +41,7 @@ from negmeta_utils.parameters import BEST
 from negmeta_utils.rates import summarise_rates, table_of_rates
 from negmeta_utils.storage import atomic, files, paths
 
-SNAPSHOTS = 20  # of every single rate in a training, at most
+SNAPSHOTS = 20  # of every single rate, at most, besides that before training
 
 
 def train(

@@ -164,7 +164,7 @@ def test_the_changes_and_p_values_of_the_longest_run():
     as_worded = f"(p = {p['paper: two-sample, off-task - on-task']:.2f})"
     assert f"about its test {as_worded}" in RESULTS and f"says no {as_worded}" in STATISTICS
     alone = [p[f"{test}, off-task alone"] for test in ("two-sample", "paired")]
-    assert f"fits its p-value best, p is {alone[0]:.2g}." in README
+    assert f"whose spread fits best, p is {alone[0]:.2g}." in README
     said = f"gives p = {alone[0]:.2g} (two-sample) and {alone[1]:.2g} (paired)"
     assert said in STATISTICS
 

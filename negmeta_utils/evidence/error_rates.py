@@ -72,8 +72,8 @@ class Case(NamedTuple):
     holm: bool = False
 
     def is_simulated(self, kind: str, n_seeds: int) -> bool:
-        """Not with a number of seeds left that varies where more than one number is read from it;
-        and looks only with all their seeds."""
+        """False for `LEFT_OUT` with looks or several claims, since the number of seeds that are
+        left varies, and for looks at other than their last number of seeds."""
         fixed = kind != LEFT_OUT or not (self.looks or len(self.claims) > 1)
         return fixed and (not self.looks or n_seeds == self.looks[-1])
 

@@ -49,8 +49,8 @@ def table_1(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_batchnorm(rates: pd.DataFrame) -> pd.DataFrame:
-    """The rows of table 1 as the public code counts them that the paper's layer names match: batch
-    normalisation's rates in the layer that they follow.
+    """Table 1 as the public code with the paper's layer names counts it: batch normalisation's
+    rates in the layer that they follow.
 
     rates: as `rates.summarise_rates` gives. One row a seed, update and layer, of the group "both",
     without quantiles, which cannot be joined.

@@ -2,8 +2,8 @@
 
 Verdicts are looked at when there are, say, 8 seeds, and again when there are 12. The z statistic of
 look k, with a share t_k of all seeds, must pass C / sqrt(t_k): hard at first, at the end nearly the
-bound of a single look. C is such that without an effect any look passes with the error rate's
-probability. Each bound is used as a level of its own, in place of 5 %, for t statistics too
+bound of a single look. C is such that, with no effect, at least one look passes with the error
+rate's probability. Each bound is used as a level of its own, in place of 5 %, for t statistics too
 (Jennison and Turnbull 2000, sections 2.3 and 4.4).
 """
 

@@ -232,10 +232,10 @@ def hierarchical_bootstrap(
     """Percentile intervals of every quantity of `grids`, resampling seeds and episodes.
 
     Seeds and episodes are crossed, so each is drawn with replacement independently of the other
-    (Owen 2007, "The pigeonhole bootstrap"), not episodes anew within each seed. One draw serves
-    all methods: the same episodes, and the same seeds, so that differences stay paired. With few
-    seeds such intervals are too narrow (`interval_over_seeds` has numbers): the verdicts do not
-    rest on them. With one seed the bounds are NaN.
+    (Owen 2007, "The pigeonhole bootstrap"), not episodes anew within each seed. One draw serves all
+    methods: the same episodes, and the same seeds, so that differences stay paired. With few seeds
+    such intervals are too narrow, so the verdicts do not rest on them. With one seed the bounds are
+    NaN.
 
     Columns: method, quantity, mean, low, high (percentage points), n_seeds, n_episodes.
     """

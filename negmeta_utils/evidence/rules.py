@@ -184,8 +184,8 @@ NO_JUDGEMENT = Judgement(UNDECIDED)
 def judge(estimates: list[Estimate], parts: list[Part], level: float = ERROR_RATE) -> Judgement:
     """The rule for a claim, from the estimates of its parts.
 
-    level: the probability that a definite verdict may be wrong. An estimate without error, as of a
-    single value, never decides.
+    level: the probability that a definite verdict may be wrong. An estimate of unknown error, as of
+    a single value, never decides.
     """
     pairs = list(zip(estimates, parts, strict=True))
     on_side = [_p_beyond(of, part.side, part.bound) for of, part in pairs]

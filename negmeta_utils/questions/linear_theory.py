@@ -123,7 +123,7 @@ class MixedRegression:
         self, rates: np.ndarray, correlation: float = 0.0, n_shared: int = 0
     ) -> tuple[float, float]:
         """What a step from w0 with `rates` [n_params] adds to the loss of the task itself, and to
-        that of another task: never less than nothing, since the step knows nothing of it."""
+        that of another task: never negative, since the step is independent of it."""
         moved, signal = self._parabola(correlation, n_shared)
         off_task = rates @ moved @ rates / 2
         return float(off_task - rates @ signal), float(off_task)

@@ -39,8 +39,8 @@ START_TIMEOUT = 600  # seconds for a kernel to start: on a busy machine a minute
 
 @dataclass(frozen=True)
 class Result:
-    """How the execution of a job ended. state: "done", "skipped" (complete already) or "failed";
-    error: the last line of it."""
+    """How the execution of a job ended. state: "done", "skipped" (complete already),
+    "failed" or "not_run" (after a failure); error: the last line of it."""
 
     state: str
     seconds: float = 0.0

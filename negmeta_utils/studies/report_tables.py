@@ -26,8 +26,8 @@ MEANINGS = {
     "n": "how many of these there are",
     "points": "estimate, in points of accuracy",
     "mean": "estimate",
-    "low": "lower end of the 95 % interval",
-    "high": "upper end of the 95 % interval",
+    "low": "lower end of the interval, 95 % where nothing else is said",
+    "high": "upper end of the interval, 95 % where nothing else is said",
     "d_z": "estimate in standard deviations of the difference",
     "d_z_low": "lower end of its 95 % interval",
     "d_z_high": "upper end of its 95 % interval",
@@ -61,7 +61,7 @@ MEANINGS = {
     "ordinary": "accuracy of the whole adapted network, %",
     "on_task": "change of features on the task adapted to, points",
     "off_task": "change of features on another task, points",
-    "off_task_paper": "the same as the paper takes it: other tasks after minus before",
+    "off_task_paper": "as the paper compares: second task after minus first before, points",
     "on_task_relative": "change in % of accuracy before adaptation",
     "off_task_relative": "change in % of accuracy before adaptation",
     "off_task_paper_relative": "change in % of accuracy before adaptation",
@@ -70,8 +70,8 @@ MEANINGS = {
     "methods": "verdict on the methods, over training seeds",
     "p networks": "of the verdict on these networks",
     "p methods": "of the verdict on the methods",
-    "Holm networks": "the same p-value, corrected for six claims",
-    "Holm methods": "the same p-value, corrected for six claims",
+    "Holm networks": "the same p-value, corrected for all claims",
+    "Holm methods": "the same p-value, corrected for all claims",
 }
 
 

@@ -38,7 +38,7 @@ def _notes(row: dict, corrected: dict) -> list[str]:
             p = corrected.get(f"Holm {column}")
             said = f" ({p_said(p)})" if p is not None else ""
             place = notes.index(lost)
-            notes[place] = f"{what}: not significant after Holm's correction for six claims{said}"
+            notes[place] = f"{what}: not significant after Holm's correction for all claims{said}"
     return [in_print(note) for note in notes]
 
 

@@ -15,8 +15,8 @@ NOTEBOOK = "01_train"
 
 def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> None:
     """Train every network of `jobs` to its last meta-update, in the folder where its notebook
-    will look for it and go on: to the accuracy on the test classes. Those that cannot be trained
-    so on this GPU are left to their notebooks; `say` is told.
+    will look for it and go on: to the accuracy on the test classes. Where the kernels fail on this
+    GPU, `say` is told, and the notebooks train them.
 
     Raises ValueError where there is no such GPU, or a network that cannot be trained so.
     """

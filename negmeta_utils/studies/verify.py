@@ -1,9 +1,9 @@
 """Whether this machine computes the published digits: `negmeta verify`.
 
 A seed names one network wherever the same digits are computed, and another one elsewhere: a
-training is chaotic, and a last digit that differs at its first meta-update is the third after
-eleven. So a few meta-updates and evaluations are made here and compared with those that come with
-the package in `digits.json`.
+training is chaotic, and a difference in the last digit reaches the third in eleven meta-updates. So
+a few meta-updates and evaluations are made here and compared with those that come with the package
+in `digits.json`.
 """
 
 import hashlib

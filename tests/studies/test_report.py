@@ -168,7 +168,7 @@ def test_a_verdict_that_does_not_survive_holm_says_so(results):
     write(results)
     cards = soup_of(results).find(id="claims").find_all("article")
     for card, expected in zip(cards, lost, strict=True):
-        said = "the methods: not significant after Holm's correction for six claims (p = 0.03)"
+        said = "the methods: not significant after Holm's correction for all claims (p = 0.03)"
         assert (said in text_of(card)) == expected
         assert "these networks: not significant" not in text_of(card)
         assert "not by Holm" not in text_of(card)
