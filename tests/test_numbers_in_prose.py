@@ -8,11 +8,14 @@ import pytest
 from answers import answer
 
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
+from negmeta_utils.evidence.looks import levels
+from negmeta_utils.evidence.power import seeds_needed, seeds_to_decide
 from negmeta_utils.evidence.quantities import changes as relative
-from negmeta_utils.evidence.quantities import effect_sizes
+from negmeta_utils.evidence.quantities import effect_sizes, grids
 from negmeta_utils.evidence.words import signed as with_sign
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.runs import PRETRAINED, load_run
+from negmeta_utils.storage.atomic import read_json
 from negmeta_utils.storage.paths import ROOT
 
 FIGURES = ROOT / "figures"
@@ -76,8 +79,7 @@ def test_the_verdicts_that_the_fourth_one_changed_are_those_named():
     """By the first rules, of three verdicts, what is *no such effect* was *undecided*."""
     claims = pd.read_csv(FIGURES / "paper-28" / "claims.csv").set_index("claim")
     changed = [f"({name})" for name in claims.index[claims["networks"] == "no such effect"]]
-    said = f"{' and '.join(changed)} were *undecided*"
-    assert said in README
+    assert f"by the first rules, {' and '.join(changed)} were *undecided*" in README
     assert f"{' and '.join(changed)}, from *undecided* to" in STATISTICS
 
 
@@ -95,12 +97,57 @@ def test_the_time_of_a_study_is_that_of_its_meta_updates():
     assert hours[2] < 33 < hours[3] and "some 33,000 core hours" in studies
 
 
-@pytest.mark.parametrize("run", ["paper-28", "demo", "mini-imagenet"])
+@pytest.mark.parametrize("run", ["decide/statistics", "paper-28", "demo", "mini-imagenet"])
 def test_the_verdicts_are_those_of_the_table(run):
     for row in pd.read_csv(FIGURES / run / "claims.csv").itertuples():
         numbers = f"{in_print(row.paper)} | {in_print(row.measured)}"
         verdicts = f"**{row.networks}** | **{row.methods}**"
         assert f"| ({row.claim}) {row.statement} | {numbers} | {verdicts} |" in RESULTS
+
+
+def test_what_is_said_of_eight_seeds():
+    claims = pd.read_csv(FIGURES / "decide" / "statistics" / "claims.csv").set_index("claim")
+    p = pd.read_csv(FIGURES / "decide" / "statistics" / "p_values.csv").set_index("claim")
+    level = levels([8, 12])[8]
+    assert f"judged at {100 * level:.1f} % instead of 5 %" in README
+    assert (p.loc[["d", "e", "f"], "p methods"] < level).all()
+    assert set(p.loc[["d", "e", "f"], "Holm methods"].round(3)) == {0.032}
+    assert (p.loc[["a", "b"], "Holm methods"] < level).all()
+    assert "(a) and (b) remain definite and (d), (e) and (f), at 3.2 %, do not" in README
+    assert list(claims.loc[["e", "f"], "methods"]) == ["no such effect"] * 2  # so no second look
+    rates = pd.read_parquet(FIGURES / "decide" / "alpha" / "rates.parquet")
+    means = rates[rates["group"] == "weights+bias"].pivot_table("mean", "update", "layer")
+    body = means.drop(columns="logits")
+    assert (body.loc[19_600] > body.loc[20_000]).all() and (body.loc[20_000] > 0).all()
+    table = pd.read_csv(FIGURES / "decide" / "alpha" / "table1.csv").set_index(["group", "layer"])
+    shares = table.loc["weights+bias", "share_negative"].drop("logits")
+    first, *others, last = (f"{100 * share:.0f}" for share in shares)
+    said = f"{first}, {', '.join(others)} and {last} % of the single rates are negative"
+    assert said in README and said in RESULTS
+
+
+@pytest.mark.slow
+def test_how_many_seeds_would_decide_which_features_are_better():
+    table = pd.read_parquet(FIGURES / "decide" / "features" / "features.parquet")
+    grid = grids(table)["meta-sgd - maml", "pre-adaptation"]
+    shown = round(seeds_to_decide(grid), -1), seeds_needed(grid, 0.5, 10_000)
+    said = "it would take some {} seeds to show a difference of this size, and {} for half a point"
+    assert said.format(*shown) in README and said.format(*shown) in RESULTS
+
+
+def test_the_test_accuracies_of_eight_seeds():
+    manifests = FIGURES.glob("decide/unfinished/*/manifest.json")
+    found = pd.DataFrame(
+        [
+            (each["parameters"]["method"], each["results"]["test_accuracy"])
+            for each in map(read_json, manifests)
+        ],
+        columns=["method", "accuracy"],
+    )
+    means = 100 * found.groupby("method")["accuracy"].mean()
+    assert len(found) == 24
+    said = "{maml:.1f} % (MAML), {meta-sgd:.1f} % (Meta-SGD) and {meta-sgd-positive:.1f} %"
+    assert said.format_map(means) in RESULTS
 
 
 def test_the_signs_of_the_longest_run_come_when_it_is_said():
@@ -176,7 +223,7 @@ def test_the_pairs_of_tasks_without_a_common_class():
     assert round(apart["episode"].nunique() / table["episode"].nunique(), 1) == 0.2
     assert "four of five pairs of tasks share a class" in RESULTS
     assert f"share none ({apart['episode'].nunique():,} pairs)" in RESULTS
-    assert f"On the {apart['episode'].nunique():,} that share none, looked at" in README
+    assert f"on the {apart['episode'].nunique():,} pairs that share no class, looked at" in README
     found = effect_sizes(apart)
     found = found[(found["over"] == "episodes") & (found["quantity"] == "off-task change")]
     texts = {
