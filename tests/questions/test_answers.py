@@ -120,7 +120,7 @@ def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> No
 @pytest.mark.parametrize(
     ("number", "tables", "least"),
     [
-        ("03", of_features, 4),
+        ("03", lambda: [*of_features(), of_verdicts()], 6),
         ("05", of_mechanism, 13),
         ("06", of_datasets, 16),
         ("07", of_steps, 1),
@@ -163,6 +163,14 @@ def test_every_interval_of_the_readme_is_in_the_tables():
     page = (ROOT / "README.md").read_text()
     tables = (*of_features(), of_pairs_apart(), *of_mechanism(), of_verdicts())
     check_intervals(page[: page.index("| (a) ")], tables, 9)
+
+
+def test_the_verdicts_on_the_methods_that_notebook_4_opens_on():
+    claims = pd.read_csv(FIGURES / "decide" / "statistics" / "claims.csv")
+    verdicts = dict(zip(claims["claim"], claims["methods"], strict=True))
+    said = "(a) is {a} at that length, (b) {b}, (c) {c}, and of (d), (e) and (f) there is {d}"
+    assert said.format(**verdicts) in answer("04")
+    assert verdicts["d"] == verdicts["e"] == verdicts["f"]
 
 
 def test_the_verdicts_that_notebook_4_opens_on_are_those_of_the_longest_run():
