@@ -150,6 +150,25 @@ def test_the_test_accuracies_of_eight_seeds():
     assert said.format_map(means) in RESULTS
 
 
+def test_what_is_said_of_the_papers_size():
+    folder = FIGURES / "paper-84"
+    each = [read_json(folder / f"unfinished/{m}/manifest.json") for m in ("maml", "meta-sgd")]
+    reached = [f"{100 * manifest['results']['test_accuracy']:.1f}" for manifest in each]
+    assert f"they reach {reached[0]} % (MAML) and {reached[1]} % (Meta-SGD)" in README
+    page = (folder / "README.md").read_text()
+    for text in (RESULTS, page):
+        assert f"they reach {' and '.join(reached)} %" in text
+    rates = pd.read_parquet(folder / "alpha" / "rates.parquet")
+    rates = rates[rates["group"] == "weights+bias"]
+    means = rates.pivot(index="update", columns="layer", values="mean")
+    last = means.loc[20_000]
+    told = ", ".join(f"{layer} {with_sign(value, 4)}" for layer, value in last.items())
+    assert told in RESULTS
+    spread = rates[rates["update"] == 20_000].set_index("layer")["std"]
+    moved = ((last - means.loc[16_000]) / spread).drop("logits")
+    assert (moved < -0.19).all() and (moved > -0.36).all()
+
+
 def test_the_signs_of_the_longest_run_come_when_it_is_said():
     rates = NETWORKS[1].rates()
     own = rates[rates["group"] == "weights+bias"]
