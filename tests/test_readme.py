@@ -257,10 +257,11 @@ def test_the_readme_shows_the_claims_that_were_judged():
         assert said == f"({many.claim}) {many.statement}: *{in_print(many.paper)}*"
         for row, measured in ((many, of_many), (two, of_two)):
             assert over.sub("", in_print(row.measured)) == measured
-        assert methods == f"**{many.methods}**"
-        word, _, rest = networks.removeprefix("**").partition("**")
-        assert (word, two.methods) == (two.networks, "undecided")
-        assert rest.strip(" ;") in in_print(str(two.note))
+        for row, verdict, which in ((many, methods, "methods"), (two, networks, "networks")):
+            word, _, rest = verdict.removeprefix("**").partition("**")
+            assert word == getattr(row, which)
+            assert rest.strip(" ;") in in_print(str(row.note))
+        assert two.methods == "undecided"
     assert "40,000 pairs of tasks" in README
 
 
