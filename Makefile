@@ -4,8 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 INDEX :=
-QUICK := $(addprefix tests/,engine evidence questions storage/test_files.py test_model.py test_episodes.py \
-	test_adaptation.py test_prototypes.py test_evaluation.py test_rates.py test_runs.py \
+QUICK := $(addprefix tests/,engine evidence questions storage/test_files.py test_model.py \
+	test_episodes.py test_adaptation.py test_prototypes.py test_evaluation.py test_rates.py test_runs.py \
 	test_training.py test_imports.py test_dependencies.py)
 INSTALL = $(BIN)/pip install $(if $(INDEX),--extra-index-url $(INDEX)) --editable
 

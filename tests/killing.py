@@ -14,6 +14,7 @@ from negmeta_utils.training import train
 
 # One server that has imported torch forks the processes that are killed.
 PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["negmeta_utils.training"])
 RESULTS = ("model.safetensors", "history.parquet", "rates.parquet", "accuracy.parquet")
 
 

@@ -27,8 +27,6 @@ from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
 
-PROCESSES.set_forkserver_preload(["negmeta_utils.training"])
-
 
 @pytest.fixture
 def eventful(tiny_config):

@@ -4,10 +4,9 @@ A grid [seeds, episodes] is taken as Gaussian with the variances that `mixed_mod
 from it. Power is then the probability that the 95 % interval over new seeds and new episodes
 (`intervals.over_seeds`) lies wholly on the effect's side of zero. The verdicts on the methods ask a
 little more, since skewness is corrected for: a tenth in the width of the interval with 8 Gaussian
-seeds, a twentieth with 12; and with fewer than `rules.MIN_SEEDS` they decide
-nothing. The variance between seeds is known no better than its few seeds
-allow: with 3 seeds the true one may be a quarter of the estimate or many times it, so read a number
-of seeds as an order of magnitude.
+seeds, a twentieth with 12; and with fewer than `rules.MIN_SEEDS` they decide nothing. The variance
+between seeds is known no better than its few seeds allow: with 3 seeds the true one may be a
+quarter of the estimate or many times it, so read a number of seeds as an order of magnitude.
 """
 
 from functools import cache
@@ -77,8 +76,8 @@ def power_table(
 
 
 def seeds_needed(grid: pd.DataFrame, effect: float, n_episodes: int) -> int | float | None:
-    """The smallest number of seeds, at least `rules.MIN_SEEDS`, that shows `effect` points with 80
-    % power.
+    """The smallest number of seeds, at least `rules.MIN_SEEDS`, that shows `effect` points with a
+    power of 80 %.
 
     inf where no number does at so few episodes, since all seeds share the episodes; None where the
     grid has one seed, which says nothing about other seeds.

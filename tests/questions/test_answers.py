@@ -33,6 +33,11 @@ KINDS = ("normalised", "float64")  # of images and of precision
 TRIPLE = re.compile(r"([+−][\d.]+) \[([+−][\d.]+), ([+−][\d.]+)\]")
 
 
+def numbers(texts: Iterable[str]) -> list[float]:
+    """Of text with a minus sign."""
+    return [float(text.replace("−", "-")) for text in texts]
+
+
 def of_longest_run() -> pd.DataFrame:
     shipped = [PRETRAINED / f"mini-imagenet-{method}-0" for method in ("maml", "meta-sgd")]
     return pd.concat([pd.read_parquet(folder / "features.parquet") for folder in shipped])
@@ -47,8 +52,7 @@ def of_verdicts(job: str = "statistics") -> pd.DataFrame:
     """The intervals over eight seeds by which the methods were judged."""
     claims = pd.read_csv(FIGURES / "decide" / job / "claims.csv")
     found = TRIPLE.findall(in_print(" ".join(claims["measured"])))
-    rows = [[float(number.replace("−", "-")) for number in texts] for texts in found]
-    return pd.DataFrame(rows, columns=["points", "low", "high"])
+    return pd.DataFrame(map(numbers, found), columns=["points", "low", "high"])
 
 
 def of_pairs_apart() -> pd.DataFrame:
@@ -110,7 +114,7 @@ def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> No
     assert len(found) >= least
     for texts in found:
         half = 0.501 / 10 ** len(texts[0].partition(".")[2])
-        said = [float(number.replace("−", "-")) for number in texts]
+        said = numbers(texts)
         assert any(
             all(abs(a - b) <= half for a, b in zip(said, row, strict=True)) for row in known
         ), texts

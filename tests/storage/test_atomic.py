@@ -11,8 +11,6 @@ from killing import PROCESSES
 
 from negmeta_utils.storage import atomic, files
 
-PROCESSES.set_forkserver_preload(["negmeta_utils.training"])
-
 
 def test_json_comes_back_as_it_went(tmp_path):
     path = tmp_path / "manifest.json"
