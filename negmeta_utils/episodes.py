@@ -215,9 +215,12 @@ def episodes_of_rows(
 
 def episodes_at_once(images: ImageSet, n_way: int, n_query: int) -> int:
     """How many episodes to evaluate side by side: their query images are about a million pixels
-    on a CPU, where more no longer fits the caches, and fifteen million on a GPU."""
+    on a CPU, where more no longer fits the caches, or one episode a thread; and fifteen million on
+    a GPU."""
     pixels = n_way * n_query * images.image_size**2
-    return max(1, (15 * 10**6 if images.images.is_cuda else 10**6) // pixels)
+    if images.images.is_cuda:
+        return max(1, 15 * 10**6 // pixels)
+    return max(torch.get_num_threads(), 10**6 // pixels)
 
 
 def counted_generator(seed: int, stream: str, index: int) -> np.random.Generator:

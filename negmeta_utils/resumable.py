@@ -120,7 +120,6 @@ def evaluate_resumably(
                 adaptations,
                 until,
                 eval_seed,
-                batch,
                 first=done,
                 disjoint=disjoint,
                 engine=engine,

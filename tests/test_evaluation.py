@@ -1,6 +1,8 @@
 """Prototype evaluation against a few lines of NumPy and scikit-learn."""
 
+import threading
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import torch
 from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
-from negmeta_utils import runs
+from negmeta_utils import evaluation, runs
 from negmeta_utils.adaptation import adapt
 from negmeta_utils.engine.engines import ENGINES, engine_of
 from negmeta_utils.episodes import draw_classes, draw_episodes, draw_rows
@@ -100,6 +102,42 @@ def test_the_table_is_the_same_for_any_batch_and_another_for_another_seed(run, i
     many = evaluate_features(run, images, 6, batch=4)
     pd.testing.assert_frame_equal(one, many)
     assert not one.equals(evaluate_features(run, images, 6, eval_seed=1))
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_the_table_is_the_same_for_any_number_of_threads(run, images, threads):
+    tables = []
+    for number in (1, 2, 5):
+        threads(number)
+        tables.append(evaluate_features(run, images, 12))
+        assert torch.get_num_threads() == number
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+
+
+def test_threads_share_the_pairs_and_a_network_of_ones_own_has_one(run, images, threads):
+    threads(2)
+    workers = {}
+
+    def note(name, engine):
+        def embed(*arguments):
+            workers.setdefault(name, set()).add(threading.current_thread().name)
+            return engine.embed(*arguments)
+
+        return engine._replace(embed=embed)
+
+    for name, network in (("conv4", CONV4), ("own", CONV4._replace(name="own"))):
+        engine = note(name, engine_of(network))
+        with patch.object(evaluation, "engine_of", lambda *_, engine=engine: engine):
+            evaluation.evaluate(network, run.params, run.alpha, images, 4, 2, n_query=2)
+    assert {len(names) for names in workers.values()} == {1, 2}
+    assert workers["own"] == {threading.current_thread().name}
 
 
 def test_zero_rates_change_no_feature(run, images):

@@ -19,7 +19,6 @@ tasks share them, and images [n_tasks, n, channels, height, width].
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from negmeta_utils import adaptation
 from negmeta_utils.adaptation import MetaGradient
 from negmeta_utils.engine import convolutions, cpu, first_block, layers, passes
 from negmeta_utils.engine.device import cores, exact_products
+from negmeta_utils.engine.threads import side_by_side
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import BLOCKS, Params
 
@@ -213,13 +213,7 @@ def _each_task(function: Callable, *tensors: torch.Tensor) -> list:
     tasks = zip(*(tensor.split(1) for tensor in tensors), strict=True)
     if n_tasks == 1 or n_threads == 1:
         return [function(*task) for task in tasks]
-    try:
-        with ThreadPoolExecutor(
-            _at_once(n_tasks, n_threads), "task", torch.set_num_threads, (1,)
-        ) as pool:
-            return list(pool.map(lambda task: function(*task), tasks))
-    finally:
-        torch.set_num_threads(n_threads)  # a part of this setting belongs to the whole process
+    return list(side_by_side(lambda task: function(*task), tasks, _at_once(n_tasks, n_threads)))
 
 
 def _at_once(n_tasks: int, n_threads: int) -> int:

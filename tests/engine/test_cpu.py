@@ -260,8 +260,10 @@ def test_float32_is_closer_to_float64_than_nested_differentiation_is(image_size)
     assert ours < nested
 
 
-def test_adapts_and_embeds_as_the_reference_does(calls):
-    params, alpha, episodes = random_setting("meta-sgd", 28, channels=3, n_tasks=3, n_filters=32)
+@pytest.mark.parametrize("image_size", [28, 43])
+def test_adapts_and_embeds_as_the_reference_does(image_size, calls):
+    shape = {"channels": 3, "n_tasks": 3, "n_filters": 32}
+    params, alpha, episodes = random_setting("meta-sgd", image_size, **shape)
     adapted = adjoint.adapt(params, alpha, episodes.support, episodes.support_labels, 3)
     embeddings = adjoint.embed(adapted, episodes.query)
     shared = adjoint.embed(params, episodes.query)
@@ -273,6 +275,15 @@ def test_adapts_and_embeds_as_the_reference_does(calls):
         torch.testing.assert_close(embeddings[task], model.embed(expected, query))
         torch.testing.assert_close(shared[task], model.embed(params, query))
     assert set(calls) == {"adapt", "predict"}
+
+
+def test_features_of_large_planes_in_float32_are_near_those_in_float64():
+    work = Work("meta-sgd", 43, n_tasks=1)
+    params, query = work.params(), work.episodes(work.images(), 0).query
+    doubles = {name: value.double() for name, value in params.items()}
+    exact = model.embed(doubles, query[0].double())
+    for found in (adjoint.embed(params, query)[0], model.embed(params, query[0])):
+        assert (found - exact).norm() / exact.norm() < 2e-6
 
 
 def test_what_is_not_a_number_stays_so(calls):

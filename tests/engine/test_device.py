@@ -48,6 +48,16 @@ def test_products_are_exact_inside_and_as_they_were_outside(turn, switches):
     assert precisions() == before
 
 
+def test_one_inside_another_leaves_the_switches_to_it(switches):
+    turn_two()
+    before = precisions()
+    with exact_products():
+        with exact_products():  # as another thread's, which may end first
+            pass
+        assert precisions() == EXACT
+    assert precisions() == before
+
+
 def test_a_switch_above_them_still_turns_them(switches):
     for product in PRODUCTS:
         product.fp32_precision = "none"

@@ -120,8 +120,9 @@ void winograd_4_convolve(Memory *memory, const real *x, const real *w, const rea
                          const real *w2, real *z, Planes p, long channels, long filters);
 void winograd_4_weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2,
                                 const real *dz2, real *dw, Planes p, long channels, long filters);
+enum { SMALL_TILES = 2, LARGE_TILES = 4 }; /* the largest of Winograd's that may be taken */
 void convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2, real *z,
-              int transposed, Planes p, long channels, long filters);
+              int transposed, int largest_tile, Planes p, long channels, long filters);
 void weight_gradient(Memory *memory, const real *x, const real *dz, const real *x2, const real *dz2,
                      real *dw, Planes p, long channels, long filters);
 

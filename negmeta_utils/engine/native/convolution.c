@@ -79,11 +79,11 @@ static real *turned(Memory *memory, const real *w, long channels, long filters) 
 /* z = W*x, or W*x + W2*x2 where x2 is not NULL; of weights [9][filters][channels], the transposed
  * convolution, if transposed. */
 void convolve(Memory *memory, const real *x, const real *w, const real *x2, const real *w2, real *z,
-              int transposed, Planes p, long channels, long filters) {
+              int transposed, int largest_tile, Planes p, long channels, long filters) {
     Mark before = mark(memory);
-    int tile = tile_of(p), forward = !transposed && !x2;
-    if (tile == 4 && forward) /* whose digits decide which value of a window is the largest */
-        tile = 2;
+    int tile = tile_of(p);
+    if (tile > largest_tile)
+        tile = largest_tile;
     if (transposed) {
         w = turned(memory, w, channels, filters);
         w2 = x2 ? turned(memory, w2, channels, filters) : NULL;

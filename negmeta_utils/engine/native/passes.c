@@ -20,11 +20,12 @@ static Planes planes_of(const Network *t, long n, int block) {
 static long n_places(Planes p) { return p.n * p.height * p.width; }
 static long pooled_places(Planes p) { return p.n * (p.height / 2) * (p.width / 2); }
 
-static void normalise(Memory *memory, Block *b, long filters) {
+static void normalise(Memory *memory, Block *b, int largest_tile, long filters) {
     Mark before = mark(memory);
     real *mean = reals(memory, filters), *variance = reals(memory, filters);
     real *sign = reals(memory, filters);
-    convolve(memory, b->x, b->w, NULL, NULL, b->centred, 0, b->planes, b->channels, filters);
+    convolve(memory, b->x, b->w, NULL, NULL, b->centred, 0, largest_tile, b->planes, b->channels,
+             filters);
     centre(b->centred, mean, variance, n_places(b->planes), filters);
     for (long f = 0; f < filters; f++) {
         b->r[f] = 1 / __builtin_sqrt((double)variance[f] + EPS);
@@ -35,7 +36,7 @@ static void normalise(Memory *memory, Block *b, long filters) {
 }
 
 void forward(Memory *memory, const Network *t, const real *params, const Images *images,
-             Forward *pass) {
+             int largest_tile, Forward *pass) {
     long filters = t->filters, n = images->planes.n;
     pass->params = params;
     pass->images = images;
@@ -54,7 +55,7 @@ void forward(Memory *memory, const Network *t, const real *params, const Images 
         b->pooled = reals(memory, pooled);
         b->out = reals(memory, pooled);
         if (block)
-            normalise(memory, b, filters);
+            normalise(memory, b, largest_tile, filters);
         else
             normalise_images(memory, images, b, filters);
         activate(NULL, b->beta, b->gamma, b->pooled, NULL, NULL, b->out, pooled / filters, filters);
@@ -102,7 +103,7 @@ void backward(Memory *memory, const Network *t, const Forward *pass, real *da, B
         spread(b, s, dgamma, filters);
         weight_gradient(memory, b->x, s->dz, NULL, NULL, dw, b->planes, filters, filters);
         da = reals(memory, n_places(b->planes) * filters);
-        convolve(memory, s->dz, b->w, NULL, NULL, da, 1, b->planes, filters, filters);
+        convolve(memory, s->dz, b->w, NULL, NULL, da, 1, LARGE_TILES, b->planes, filters, filters);
     }
 }
 
@@ -146,7 +147,8 @@ static void forward_tangent(Memory *memory, const Network *t, const Forward *pas
         now->pooled = reals(memory, pooled * filters);
         now->out = reals(memory, pooled * filters);
         if (block) {
-            convolve(memory, b->x, w_t, now[-1].out, b->w, now->z, 0, b->planes, filters, filters);
+            convolve(memory, b->x, w_t, now[-1].out, b->w, now->z, 0, LARGE_TILES,
+                     b->planes, filters, filters);
             normalise_tangent(now->z, b->centred, b->r, b->place, b->pooled, now->mean, now->m2,
                               now->pooled, b->planes, filters);
         } else {
@@ -198,7 +200,8 @@ static void backward_tangent(Memory *memory, const Network *t, const Forward *pa
         spread_tangent(b, now, s, scale_t, da_t, dbeta_t, dgamma_t, filters);
         weight_gradient(memory, b->x, now->z, now[-1].out, s->dz, dw, b->planes, filters, filters);
         da_t = reals(memory, n_places(b->planes) * filters);
-        convolve(memory, now->z, b->w, s->dz, w_t, da_t, 1, b->planes, filters, filters);
+        convolve(memory, now->z, b->w, s->dz, w_t, da_t, 1, LARGE_TILES, b->planes, filters,
+                 filters);
     }
 }
 

@@ -63,8 +63,10 @@ long features_of(const Network *t);
 long size_of(const Network *t);
 
 void prepare(Memory *memory, const Network *t, const real *x, long n, Images *images);
+/* Of passes that a gradient follows, small tiles: it depends on which value of a window is the
+ * largest, and large tiles lose a digit. Features do not need that digit. */
 void forward(Memory *memory, const Network *t, const real *params, const Images *images,
-             Forward *pass);
+             int largest_tile, Forward *pass);
 void gradient(Memory *memory, const Network *t, const Forward *pass, const int64_t *labels,
               Backward *back);
 void backward(Memory *memory, const Network *t, const Forward *pass, real *da, Backward *back);
