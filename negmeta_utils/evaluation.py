@@ -5,8 +5,7 @@ The linear layer is left out. A class's centroid is the mean embedding of its su
 query image belongs to the class whose centroid is most similar by cosine.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +15,8 @@ import torch.nn.functional as F
 
 from negmeta_utils.adaptation import METHODS, prototype_logits, prototypes
 from negmeta_utils.data.splits import load_split
-from negmeta_utils.engine.device import exact_products
 from negmeta_utils.engine.engines import Engine, engine_of
-from negmeta_utils.engine.threads import side_by_side
+from negmeta_utils.engine.threads import in_batches
 from negmeta_utils.episodes import (
     Episodes,
     ImageSet,
@@ -28,7 +26,6 @@ from negmeta_utils.episodes import (
     shared_classes,
 )
 from negmeta_utils.evidence.quantities import ACCURACIES
-from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import Network, Params, check_params, check_pass
 from negmeta_utils.parameters import check_value
 from negmeta_utils.runs import END, Run, network_of
@@ -141,7 +138,8 @@ def evaluate(
     def of_batch(indices: range) -> list[pd.DataFrame]:
         return _evaluate_batch(engine, params, adaptations, images, settings, eval_seed, indices)
 
-    batches = _batches(network, images, settings, range(n_episodes), of_batch)
+    at_once = episodes_at_once(images, n_way, n_query)
+    batches = in_batches(of_batch, network, images, range(n_episodes), at_once)
     tables = [table for _, tables in batches for table in tables]
     return pd.concat(tables, ignore_index=True).drop(columns="variant")
 
@@ -230,10 +228,10 @@ def evaluate_adaptations(
             functions, params, adaptations, images, settings, eval_seed, indices, disjoint
         )
 
-    return in_batches(run, images, n_episodes, of_batch, report, batch, first)
+    return tables_of(run, images, n_episodes, of_batch, report, batch, first)
 
 
-def in_batches(
+def tables_of(
     run: Run,
     images: ImageSet,
     n_episodes: int,
@@ -248,7 +246,8 @@ def in_batches(
     name = f"{settings['method']}, seed {settings['seed']}"
     name += "" if run.network == END else f", {run.network}"
     parts, episodes = [], range(first, n_episodes)
-    batches = _batches(network_of(run), images, settings, episodes, of_batch, batch)
+    at_once = episodes_at_once(images, settings["n_way"], settings["n_query"])
+    batches = in_batches(of_batch, network_of(run), images, episodes, at_once, batch)
     for indices, tables in batches:
         parts += tables
         report(f"{name}: {indices.stop} of {n_episodes} episodes")
@@ -257,29 +256,6 @@ def in_batches(
     table.insert(1, "seed", settings["seed"])
     table.insert(2, "network", run.network)
     return table
-
-
-def _batches(
-    network: Network,
-    images: ImageSet,
-    settings: dict,
-    episodes: range,
-    of_batch: Callable[[range], list[pd.DataFrame]],
-    batch: int | None = None,
-) -> Iterator[tuple[range, list[pd.DataFrame]]]:
-    """`of_batch` of the episodes' numbers, so many at once, in their order. On a CPU Conv4's
-    batches run side by side, a thread each; a module of somebody else's may not stand that."""
-    at_once = episodes_at_once(images, settings["n_way"], settings["n_query"])
-    alone = network is not CONV4 or images.images.is_cuda
-    threads = 1 if alone else torch.get_num_threads()
-    rounds = math.ceil(len(episodes) / at_once)
-    batch = batch or math.ceil(len(episodes) / (rounds * threads))  # each thread has as many
-    parts = [episodes[start : start + batch] for start in range(0, len(episodes), batch)]
-    if threads == 1:
-        yield from zip(parts, map(of_batch, parts), strict=True)
-        return
-    with exact_products():
-        yield from zip(parts, side_by_side(of_batch, parts, threads), strict=True)
 
 
 def to_device(tensors: Params, device: torch.device) -> Params:

@@ -1,7 +1,6 @@
 """What a training computes of its episodes, by either engine (that of `adaptation`, or the fast one
 of `engine/`): the meta-gradient of the method's objective, and loss and accuracy afterwards."""
 
-import math
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine import checked, cpu
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.engine.meta_gradient import loss_and_accuracy
+from negmeta_utils.engine.threads import in_batches
 from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, episodes_at_once
 from negmeta_utils.model import init_params
 from negmeta_utils.networks.network import Network, Params
@@ -68,19 +68,18 @@ def evaluate(
     """Query loss and accuracy after adaptation, one value an episode: two float arrays
     [len(episodes)], of the episodes of these numbers. Transductive: accuracy depends on how many
     query images share a batch."""
-    losses, accuracies, engine = [], [], engine_of(network, config.engine)
-    most = episodes_at_once(images, config.n_way, config.n_query)
-    batch = math.ceil(len(episodes) / math.ceil(len(episodes) / most))
-    for first in range(0, len(episodes), batch):
-        indices = episodes[first : first + batch]
-        tasks = draw_episodes(
-            images, config.seed, stream, indices, config.n_way, config.n_shot, config.n_query
-        )
+    engine = engine_of(network, config.engine)
+    shape = config.n_way, config.n_shot, config.n_query
+
+    def of_batch(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
+        tasks = draw_episodes(images, config.seed, stream, indices, *shape)
         logits = _logits(engine, config, params, alpha, tasks)
-        loss, accuracy = loss_and_accuracy(logits, tasks.query_labels)
-        losses.append(loss)
-        accuracies.append(accuracy)
-    return torch.cat(losses).cpu().numpy(), torch.cat(accuracies).cpu().numpy()
+        return loss_and_accuracy(logits, tasks.query_labels)
+
+    at_once = episodes_at_once(images, config.n_way, config.n_query)
+    batches = [found for _, found in in_batches(of_batch, network, images, episodes, at_once)]
+    losses, accuracies = (torch.cat(values).cpu().numpy() for values in zip(*batches, strict=True))
+    return losses, accuracies
 
 
 def _logits(

@@ -11,9 +11,9 @@ from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, draw_pairs
 from negmeta_utils.evaluation import (
     embed_tasks,
-    in_batches,
     own_accuracy,
     prototype_accuracy,
+    tables_of,
     to_device,
 )
 from negmeta_utils.evidence.contrasts import change_grids, contrasts
@@ -70,14 +70,14 @@ def _of_every_run(
     of_batch: Callable[[Run, Engine, Params, Params, range], list[pd.DataFrame]],
     report: Callable[[str], None],
 ) -> pd.DataFrame:
-    """`evaluation.in_batches` of every run, one below the other. of_batch: of a run, its engine,
+    """`evaluation.tables_of` of every run, one below the other. of_batch: of a run, its engine,
     its parameters and rates on the images' device, and the episodes' numbers."""
     tables = []
     for run in trained:
         device, engine = images.images.device, engine_of(network_of(run))
         params, alpha = to_device(run.params, device), to_device(run.alpha, device)
         own = partial(of_batch, run, engine, params, alpha)
-        tables.append(in_batches(run, images, n_episodes, own, report))
+        tables.append(tables_of(run, images, n_episodes, own, report))
     return pd.concat(tables, ignore_index=True)
 
 
