@@ -140,7 +140,7 @@ def test_how_many_seeds_would_decide_which_features_are_better():
 
 
 def test_the_test_accuracies_of_eight_seeds():
-    manifests = FIGURES.glob("decide/unfinished/*/manifest.json")
+    manifests = FIGURES.glob("decide/networks/*/manifest.json")
     found = pd.DataFrame(
         [
             (each["parameters"]["method"], each["results"]["test_accuracy"])

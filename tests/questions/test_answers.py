@@ -13,7 +13,6 @@ from scipy.stats import t
 from negmeta_utils.evidence.contrasts import (
     accuracy_grids,
     against_base,
-    change_grids,
     contrasts,
 )
 from negmeta_utils.evidence.quantities import META_SGD, effect_sizes, grids
@@ -23,6 +22,7 @@ from negmeta_utils.plots.style import LABELS
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED
+from negmeta_utils.questions.mechanism import compared
 from negmeta_utils.questions.uses import changes_over_steps
 from negmeta_utils.runs import PRETRAINED, load_run
 from negmeta_utils.storage.paths import ROOT
@@ -63,15 +63,15 @@ def of_pairs_apart() -> pd.DataFrame:
 
 def of_mechanism() -> Iterator[pd.DataFrame]:
     yield pd.read_csv(FIGURES / "paper-28" / "mechanism" / "equivalence.csv")
-    for name in ("interventions", "maml_parts"):
-        table = questions(f"mechanism/{name}.parquet")
-        for quantity in QUANTITIES:
-            found = contrasts(change_grids(table, "variant", quantity), AS_LEARNED)
-            yield from (found, against_base(found))
-    trained = questions("mechanism/positive.parquet")
-    conditions = [change_grids(trained, "method", quantity) for quantity in QUANTITIES]
-    for grids_of in [*conditions, accuracy_grids(trained, "method", "ordinary")]:
-        yield against_base(contrasts(grids_of, META_SGD))
+    for study in ("decide", "questions"):
+        folder = FIGURES / study / "mechanism"
+        yield pd.read_csv(folder / "equivalence.csv")
+        for name in ("interventions", "maml_parts"):
+            table = pd.read_parquet(folder / f"{name}.parquet")
+            for found in compared(table, "variant", AS_LEARNED).values():
+                yield from (found, against_base(found))
+        trained = pd.read_parquet(folder / "positive.parquet")
+        yield from map(against_base, compared(trained, "method", META_SGD).values())
 
 
 def of_datasets() -> Iterator[pd.DataFrame]:
@@ -125,7 +125,7 @@ def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> No
     ("number", "tables", "least"),
     [
         ("03", lambda: [*of_features(), of_verdicts()], 6),
-        ("05", of_mechanism, 13),
+        ("05", of_mechanism, 24),
         ("06", of_datasets, 16),
         ("07", of_steps, 1),
         ("08", of_uses, 6),
@@ -161,6 +161,7 @@ def test_every_interval_of_eight_seeds_is_in_the_tables():
     effects = pd.read_csv(FIGURES / "decide" / "statistics" / "effects.csv")
     positive = pd.read_parquet(FIGURES / "decide" / "features-positive" / "features.parquet")
     tables = [of_verdicts(), of_verdicts("statistics-best"), effects, effect_sizes(positive)]
+    tables += of_mechanism()
     check_intervals(own, tables, 15)
     jobs = ("statistics", "statistics-best")
     end, best = (pd.read_csv(FIGURES / "decide" / job / "claims.csv")["methods"] for job in jobs)

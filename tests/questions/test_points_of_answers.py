@@ -5,9 +5,9 @@ import pytest
 import yaml
 from answers import FIGURES, answer, questions
 
-from negmeta_utils.evidence.contrasts import accuracy_grids, change_grids, contrasts
+from negmeta_utils.evidence.contrasts import UNCHANGED, accuracy_grids, change_grids, contrasts
 from negmeta_utils.evidence.quantities import grids, mean_interval
-from negmeta_utils.evidence.words import fixed, signed, with_interval
+from negmeta_utils.evidence.words import fixed, p_said, signed, with_interval
 from negmeta_utils.plots.style import LABELS
 from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED, WITHOUT_NEGATIVE
@@ -43,6 +43,25 @@ def test_notebook_5_says_how_much_of_the_gain_negative_rates_carry():
     assert "a fifth of the gain, two fifths at most" in RESULTS
     assert f"the on-task change, {signed(on_task[AS_LEARNED])} points as learned," in answer("05")
     assert abs(off_task["support of one class"]) < 0.05 and "and so it is gone" in answer("05")
+
+
+def test_what_is_said_of_the_mechanism_in_eight_networks():
+    table = pd.read_csv(FIGURES / "decide" / "mechanism" / "equivalence.csv")
+    of_method = table[table["over"] == "seeds"]
+    assert set(of_method["n"]) == {8} and set(of_method["verdict"]) == {UNCHANGED}
+    for p in of_method["p_value"]:
+        assert f"({p_said(p)})" in answer("05") and f"({p_said(p)})" in RESULTS
+    assert of_method["low"].min() > -0.1 and "±0.1" in answer("05")
+
+
+@pytest.mark.slow
+def test_without_positive_rates_eight_networks_are_at_chance():
+    table = pd.read_parquet(FIGURES / "decide" / "mechanism" / "interventions.parquet")
+    assert table["seed"].nunique() == 8
+    assert f"{table['episode'].nunique():,} pairs of tasks without" in answer("05")
+    whole = contrasts(accuracy_grids(table, "variant", "ordinary")).set_index("condition")
+    assert whole.loc["positive set to zero", "points"] == pytest.approx(20, abs=0.2)
+    assert "Without them the whole adapted model is at chance" in answer("05")
 
 
 def test_notebook_5_says_how_alike_activations_stay_and_how_classes_tighten():
