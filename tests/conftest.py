@@ -23,6 +23,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def set_threads():
+    """torch.set_num_threads, for this test alone."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def heeds_interrupts():
     """A shell lets what it starts in the background ignore SIGINT, and so do its children."""

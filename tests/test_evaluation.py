@@ -104,25 +104,18 @@ def test_the_table_is_the_same_for_any_batch_and_another_for_another_seed(run, i
     assert not one.equals(evaluate_features(run, images, 6, eval_seed=1))
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-def test_the_table_is_the_same_for_any_number_of_threads(run, images, threads):
+def test_the_table_is_the_same_for_any_number_of_threads(run, images, set_threads):
     tables = []
     for number in (1, 2, 5):
-        threads(number)
+        set_threads(number)
         tables.append(evaluate_features(run, images, 12))
         assert torch.get_num_threads() == number
     pd.testing.assert_frame_equal(tables[0], tables[1])
     pd.testing.assert_frame_equal(tables[0], tables[2])
 
 
-def test_threads_share_the_pairs_and_a_network_of_ones_own_has_one(run, images, threads):
-    threads(2)
+def test_threads_share_the_pairs_and_a_network_of_ones_own_has_one(run, images, set_threads):
+    set_threads(2)
     workers = {}
 
     def note(name, engine):

@@ -173,17 +173,13 @@ def test_no_core_is_idle_while_a_last_task_is_alone(
 
 
 @pytest.mark.parametrize("n_filters", [4, 32], ids=["torch", "c"])
-def test_does_not_depend_on_the_number_of_threads(n_filters):
+def test_does_not_depend_on_the_number_of_threads(n_filters, set_threads):
     params, alpha, episodes = random_setting("meta-sgd", 28, n_tasks=3, n_filters=n_filters)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        expected = adjoint.meta_gradient(params, alpha, episodes, 2)
-        torch.set_num_threads(2)
-        result = adjoint.meta_gradient(params, alpha, episodes, 2)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    set_threads(1)
+    expected = adjoint.meta_gradient(params, alpha, episodes, 2)
+    set_threads(2)
+    result = adjoint.meta_gradient(params, alpha, episodes, 2)
+    assert torch.get_num_threads() == 2
     for name, value in expected.params.items():
         assert torch.equal(result.params[name], value), name
 

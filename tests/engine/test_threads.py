@@ -9,11 +9,8 @@ from negmeta_utils.engine.threads import side_by_side
 
 
 @pytest.fixture(autouse=True)
-def three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+def three_threads(set_threads):
+    set_threads(3)
 
 
 def test_two_run_together_in_the_order_of_the_items_with_one_of_torchs_threads_each():

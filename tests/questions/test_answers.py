@@ -28,7 +28,6 @@ from negmeta_utils.runs import PRETRAINED, load_run
 from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
-QUANTITIES = ("on-task change", "off-task change")
 KINDS = ("normalised", "float64")  # of images and of precision
 TRIPLE = re.compile(r"([+−][\d.]+) \[([+−][\d.]+), ([+−][\d.]+)\]")
 
