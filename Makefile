@@ -1,5 +1,5 @@
 # The environment is made once, and again whenever what it is made from changes. Its versions are
-# those that the published results were made with (constraints.txt); `make latest` takes the newest.
+# those of constraints.txt, which the published digits hold for; `make latest` takes the newest.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin

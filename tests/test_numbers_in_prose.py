@@ -97,12 +97,51 @@ def test_the_time_of_a_study_is_that_of_its_meta_updates():
     assert hours[2] < 33 < hours[3] and "some 33,000 core hours" in studies
 
 
+def of_claims(run: str) -> pd.DataFrame:
+    return pd.read_csv(FIGURES / run / "claims.csv", keep_default_na=False)
+
+
 @pytest.mark.parametrize("run", ["decide/statistics", "paper-28", "demo", "mini-imagenet"])
 def test_the_verdicts_are_those_of_the_table(run):
-    for row in pd.read_csv(FIGURES / run / "claims.csv").itertuples():
+    for row in of_claims(run).itertuples():
         numbers = f"{in_print(row.paper)} | {in_print(row.measured)}"
-        verdicts = f"**{row.networks}** | **{row.methods}**"
+        verdicts = f"{verdict(row, 'networks')} | {verdict(row, 'methods')}"
         assert f"| ({row.claim}) {row.statement} | {numbers} | {verdicts} |" in RESULTS
+
+
+def verdict(row, column: str) -> str:
+    corrected = ", not by Holm" if f"{column}: not by Holm" in row.note else ""
+    return f"**{getattr(row, column)}**{corrected}"
+
+
+def test_the_verdicts_of_the_readmes_table():
+    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if line[:3] == "| ("]
+    tables = [of_claims(run) for run in ("decide/statistics", "paper-28")]
+    methods, networks = (table.itertuples() for table in tables)
+    for cells, of_methods, of_networks in zip(rows, methods, networks, strict=True):
+        assert cells[0].startswith(f"({of_methods.claim}) {of_methods.statement}")
+        own = verdict(of_methods, "methods").split(",")
+        assert cells[2].startswith(own[0]) and cells[2].endswith(own[-1])
+        assert cells[4].startswith(verdict(of_networks, "networks"))
+
+
+def test_the_intervals_drawn_for_the_methods_are_those_of_the_verdicts():
+    effects = pd.read_csv(FIGURES / "decide" / "statistics" / "effects.csv")
+    own = effects[effects["over"] == "seeds"].set_index(["method", "quantity"])
+    claims = pd.read_csv(FIGURES / "decide" / "statistics" / "claims.csv").set_index("claim")
+    quantities = {
+        "b": "without head",
+        "c": "pre-adaptation",
+        "d": "on-task change",
+        "e": "off-task change",
+        "f": "off-task change",
+    }
+    for claim, quantity in quantities.items():
+        methods = ["meta-sgd - maml"] if claim in "cf" else ["maml", "meta-sgd"]
+        for method in methods:
+            row = own.loc[(method, quantity)]
+            bounds = f"{row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+            assert f"{method} {bounds}" in claims.loc[claim, "measured"]
 
 
 def test_what_is_said_of_eight_seeds():

@@ -15,10 +15,10 @@ import pandas as pd
 
 from negmeta_utils.evidence.intervals import (
     Interval,
-    interval_over_episodes,
-    interval_over_seeds,
     mean_interval,
+    over_episodes,
     over_episodes_apart,
+    over_seeds,
     over_unshared_seeds,
 )
 
@@ -183,7 +183,8 @@ def changes(features: pd.DataFrame) -> pd.DataFrame:
 
 
 def effect_sizes(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Every change and every difference with its intervals: two rows, over episodes and seeds.
+    """Every change and every difference with its intervals: two rows, over episodes and seeds,
+    the latter with the rules' correction for skewness.
 
     Columns: method (or `DIFFERENCE`), quantity, over, n, points, low, high (percentage points),
     and d_z, d_z_low, d_z_high: the same in units of the standard deviation between episodes of
@@ -199,12 +200,11 @@ def effect_sizes(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
         if quantity == "pre-adaptation" and method != DIFFERENCE:
             continue  # an accuracy, not a change
         deviation = np.sqrt(grid.var(axis=1, ddof=1).mean())
-        over_seeds = interval_over_seeds(grid, confidence)
-        over_episodes = interval_over_episodes(grid, confidence)
-        for over, n, interval in (
-            ("episodes", grid.shape[1], over_episodes),
-            ("seeds", grid.shape[0], over_seeds),
+        for over, n, of in (
+            ("episodes", grid.shape[1], over_episodes(grid)),
+            ("seeds", grid.shape[0], over_seeds(grid, skewed=True)),
         ):
+            interval = of.interval(confidence)
             d_z = np.divide(interval, deviation) if deviation > 0 else (np.nan,) * 3
             rows.append((method, quantity, over, n, *interval, *d_z))
     if not paired and {MAML, META_SGD} <= {method for method, _ in tables}:
@@ -220,7 +220,11 @@ def _by_welch(tables: dict[tuple[str, str], pd.DataFrame], confidence: float) ->
         maml, meta_sgd = (tables[method, quantity] for method in (MAML, META_SGD))
         for over, n, of in (
             ("episodes", maml.shape[1], over_episodes_apart(meta_sgd, maml)),
-            ("seeds", min(len(maml), len(meta_sgd)), over_unshared_seeds(meta_sgd, maml)),
+            (
+                "seeds",
+                min(len(maml), len(meta_sgd)),
+                over_unshared_seeds(meta_sgd, maml, skewed=True),
+            ),
         ):
             rows.append((DIFFERENCE, quantity, over, n, *of.interval(confidence), *[np.nan] * 3))
     return rows

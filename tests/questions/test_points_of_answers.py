@@ -5,7 +5,14 @@ import pytest
 import yaml
 from answers import FIGURES, answer, questions
 
-from negmeta_utils.evidence.contrasts import UNCHANGED, accuracy_grids, change_grids, contrasts
+from negmeta_utils.evidence.contrasts import (
+    MARGIN,
+    UNCHANGED,
+    accuracy_grids,
+    change_grids,
+    contrasts,
+)
+from negmeta_utils.evidence.intervals import over_seeds
 from negmeta_utils.evidence.quantities import grids, mean_interval
 from negmeta_utils.evidence.words import fixed, p_said, signed, with_interval
 from negmeta_utils.plots.style import LABELS
@@ -52,6 +59,20 @@ def test_what_is_said_of_the_mechanism_in_eight_networks():
     for p in of_method["p_value"]:
         assert f"({p_said(p)})" in answer("05") and f"({p_said(p)})" in RESULTS
     assert of_method["low"].min() > -0.1 and "±0.1" in answer("05")
+
+
+@pytest.mark.slow
+def test_what_the_correction_for_skewed_seeds_does_to_the_mechanism():
+    table = pd.read_parquet(FIGURES / "decide" / "mechanism" / "interventions.parquet")
+    grids_of = change_grids(table, "variant", "off-task change")
+    p_values = [
+        over_seeds(grids_of[name] - grids_of[AS_LEARNED], skewed=True).p_outside(MARGIN)
+        for name in (WITHOUT_NEGATIVE, f"{WITHOUT_NEGATIVE}, steps as long")
+    ]
+    without, as_long = (p_said(p).removeprefix("p = ") for p in p_values)
+    page = (ROOT / "docs" / "statistics.md").read_text()
+    said = f"are {without} (negative rates set to zero) and {as_long} (with steps as long)"
+    assert said in page
 
 
 @pytest.mark.slow
