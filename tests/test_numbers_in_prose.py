@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from answers import answer
 
-from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, distance_to_paper
 from negmeta_utils.evidence.looks import levels
 from negmeta_utils.evidence.power import seeds_needed, seeds_to_decide
 from negmeta_utils.evidence.quantities import changes as relative
@@ -73,6 +73,22 @@ def test_no_recipe_gives_the_signs():
     assert (falls.loc[20_000] < falls.loc[16_000]).all()
     trainings = json.loads((FIGURES / "recipes" / "trainings.json").read_text())
     assert {round(each["results"]["seconds_training"]) for each in trainings.values()} == {207}
+
+
+def test_how_near_the_chosen_recipe_comes_in_other_networks():
+    shares = pd.read_parquet(FIGURES / "recipes" / "recipes.parquet")
+    own = shares[(shares["group"] == "weights+bias") & (shares["update"] == 20_000)]
+    ratio = own.pivot(index="recipe", columns="layer", values="std")
+    ratio /= PAPER_TABLE_1.set_index("layer")["paper std"]
+    near = ratio[ratio.index.str.endswith("from U[0.005, 0.1], outer rate 0.0001")]
+    assert near["logits"].round(2).between(0.66, 0.69).all()
+    assert near.drop(columns="logits").stack().between(0.9, 1.25).all()
+    assert "two thirds of it in the linear layer" in RESULTS
+    rates = pd.read_parquet(FIGURES / "decide" / "alpha" / "rates.parquet")
+    found = distance_to_paper(rates[rates["update"] == 20_000])
+    eight = found.loc[found["group"] == "weights+bias", "distance"]
+    assert len(eight) == 8
+    assert f"are {eight.min():.2f} to {eight.max():.2f} from table 1" in RESULTS
 
 
 def test_the_verdicts_that_the_fourth_one_changed_are_those_named():
