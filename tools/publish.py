@@ -6,8 +6,12 @@ A study without results in `runs/` is left as it is.
 import shutil
 from pathlib import Path
 
+import pandas as pd
+from matplotlib.figure import Figure
+
 from negmeta_utils.explore.measures import layer_rates
 from negmeta_utils.explore.pictures import rates_picture
+from negmeta_utils.plots.paper import training_curves, training_curves_of_several
 from negmeta_utils.plots.style import save, set_style
 from negmeta_utils.runs import PRETRAINED, file_digests, load_run
 from negmeta_utils.storage.atomic import read_json, write_json
@@ -23,6 +27,7 @@ JOBS = {
         "statistics-best", "mechanism",
     ),
     "linear-theory": ("few-tasks", "more-tasks"),
+    "paper-84": ("alpha", "features", "statistics"),
     "questions": (
         "mechanism", "datasets", "inner_steps", "test_time", "alpha", "features", "statistics",
         "alpha_uniform", "features_uniform", "statistics_uniform",
@@ -72,8 +77,28 @@ def picture_of_rates() -> None:
     run, layer = load_run("mini-imagenet-meta-sgd-0"), "conv3"
     set_style()
     figure = rates_picture(run.rates(), layer_rates(run, layer), layer, -1)
-    save(figure, FIGURES / "paper-28", f"rates_of_{layer}")
-    (FIGURES / "paper-28" / f"rates_of_{layer}.svg").unlink()
+    save_png(figure, FIGURES / "paper-28", f"rates_of_{layer}")
+
+
+def pictures_of_training() -> None:
+    """Figure 5 of the networks in `figures/`: of both at 84×84, and of all that decide."""
+    set_style()
+    for method in ("maml", "meta-sgd"):
+        run = load_run(str(FIGURES / "paper-84" / "unfinished" / method))
+        figure = training_curves(run.history(), 1 / run.parameters["n_way"], method)
+        save_png(figure, FIGURES / "paper-84", f"figure5-{method}")
+    trained = [load_run(str(path)) for path in sorted((FIGURES / "decide" / "networks").iterdir())]
+    histories = [
+        run.history().assign(method=run.parameters["method"], seed=run.parameters["seed"])
+        for run in trained
+    ]
+    figure = training_curves_of_several(pd.concat(histories))
+    save_png(figure, FIGURES / "decide", "training")
+
+
+def save_png(figure: Figure, folder: Path, name: str) -> None:
+    save(figure, folder, name)
+    (folder / f"{name}.svg").unlink()
 
 
 if __name__ == "__main__":
@@ -86,3 +111,4 @@ if __name__ == "__main__":
         for job in jobs:
             copy(RUNS / study / job, FIGURES / study / job)
     picture_of_rates()
+    pictures_of_training()
