@@ -1,13 +1,17 @@
 """The outer loop: what it computes, and that stopping changes nothing."""
 
 import itertools
+import re
+import subprocess
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from negmeta_utils import adaptation, checkpoints, runs, training
+from negmeta_utils import adaptation, checkpoints, config, runs, training
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data import datasets
 from negmeta_utils.engine.adam import Adam
@@ -49,6 +53,26 @@ def assert_same_run(a, b):
     assert [path.name for path in kept[0]] == [path.name for path in kept[1]]
     for one, other in zip(*kept, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_a_manifest_names_what_digits_depend_on(tiny_config, tmp_path):
+    known = train(replace(tiny_config, n_updates=1), tmp_path).manifest["environment"]
+    processors = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    assert known["processor"] in processors or not processors
+    assert known["vectors"] == torch.backends.cpu.get_cpu_capability()
+    compilers = subprocess.run(["cc", "--version"], capture_output=True, text=True)
+    assert compilers.stdout.startswith(known["compiler"])
+    blas = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())[1]
+    assert (known["blas"] == "MKL") == (blas == "mkl")
+    assert known["packages"]["torch"] == version("torch")
+    assert known["threads"] == torch.get_num_threads()
+
+
+def test_a_processor_without_avx2_is_told_that_digits_differ(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "arithmetic", lambda: {"vectors": "DEFAULT"})
+    said = []
+    train(replace(tiny_config, n_updates=1), tmp_path, said.append)
+    assert sum("the last digits, and with them the network, differ" in line for line in said) == 1
 
 
 def every_bad_check_cuts(optimizer):
