@@ -254,6 +254,16 @@ def kept(directory: Path) -> list[str]:
     return [*sorted(names, key=lambda n: (n == BEST, n.zfill(20))), END]
 
 
+def content_of(name: str) -> list[str]:
+    """What tells a run, or a folder of tables, wherever it lies: the network that is named, and the
+    digest of the manifest, which lists those of the files, or of each table where there is none.
+    Nothing where nothing is there."""
+    place, network = split_name(name)
+    folder = directory_of(place)
+    files = list(folder.glob("manifest.json")) or sorted(folder.glob("[!.]*.parquet"))
+    return [network, *map(digests.check, files)] if files else []
+
+
 def file_digests(directory: Path) -> dict[str, str]:
     """Of the tables and networks of a run that has ended, by path: its manifest lists them."""
     networks = [_model_file(directory, network) for network in kept(directory)]

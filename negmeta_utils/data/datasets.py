@@ -138,6 +138,11 @@ def locate(name: str, data_dir: str | None = None) -> Path:
     return _named_in(path, name) if not name.startswith(FOLDER) else path
 
 
+def content_of(name: str) -> str:
+    """`preparing.content_of` of the data set `folder:PATH`. Raises as it and as `locate`."""
+    return preparing.content_of(locate(name), ANY_FOLDER)
+
+
 def place_of(path: Path, candidates: Sequence[Layout]) -> Path:
     """What holds the data set of a file: the archive that it is, or the folder of which it is a
     part. Raises ValueError for any other, which must not stand for what lies beside it."""

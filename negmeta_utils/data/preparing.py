@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import stat
 import sys
@@ -30,6 +31,7 @@ from negmeta_utils.storage import atomic
 
 FORMAT = 2  # raise it with any change of what a cache file holds
 LOCK = ".lock"  # in the cache folder
+SAMPLED = 500  # files of a split, at most, that `content_of` reads
 
 
 class Wanted(NamedTuple):
@@ -74,14 +76,40 @@ def _stamps(files: Iterable[str]) -> str:
     long as to decode them."""
     digest = hashlib.sha256()
     for file in files:
-        try:
-            about = os.stat(file)
-        except OSError as error:
-            raise decoding.refused(file, error) from error
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{file}: neither a file nor a link to one; remove it")
+        about = _of_regular(file)
         name = os.fsencode(os.path.basename(file))  # which need not be UTF-8
         digest.update(b"%s %d %d\n" % (name, about.st_size, about.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def _of_regular(file: str) -> os.stat_result:
+    try:
+        about = os.stat(file)
+    except OSError as error:
+        raise decoding.refused(file, error) from error
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{file}: neither a file nor a link to one; remove it")
+    return about
+
+
+def content_of(source: Path, dataset: Dataset) -> str:
+    """Digest of the images in a folder or archive, the same wherever it lies and whenever it was
+    copied: of classes, of the files' names and lengths, and of up to `SAMPLED` files a split, all
+    if there are fewer; to read every one may take minutes. An archive is read whole.
+
+    Raises as `layouts.find`, and OSError.
+    """
+    if archives.is_archive(source):
+        with source.open("rb") as archive:
+            return hashlib.file_digest(archive, "sha256").hexdigest()
+    found = layouts.find("data set", dataset.layouts, source)
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        images, names, sizes, _ = found.read(split)
+        files = [(os.path.basename(file), _of_regular(file).st_size) for file in map(str, images)]
+        digest.update(json.dumps([names, sizes.tolist(), files]).encode())
+        for file in images[:: 1 + len(images) // SAMPLED]:
+            digest.update(Path(str(file)).read_bytes())
     return digest.hexdigest()
 
 

@@ -3,14 +3,15 @@
 Each point of a grid is a job. It gets a folder of its own below the study's, as its parameter
 `out_dir`, and leaves there what it makes, its executed notebook and `job.json`. A job is complete,
 and skipped, when `job.json` says so for the same code, the same parameters and the same jobs before
-it, wherever the folders and the data are.
+it, wherever the folders and the data are. What a parameter names by a path counts by its content.
 """
 
+import functools
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Job:
     """One notebook with one set of parameters.
 
     needs: names of the jobs whose folders it reads; key: digest of the notebook's code, the
-    parameters and the keys of `needs`.
+    parameters, the content of what they name, and the keys of `needs`.
     """
 
     step: str
@@ -47,6 +48,7 @@ class Job:
 def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
     """The jobs of a study, each after the jobs it reads from."""
     jobs: dict[str, Job] = {}
+    content_of = functools.cache(_content)  # a data set is listed once, for all jobs
     for step_name, step in steps.items():
         notebook = step["path"]
         code = _code(notebook)
@@ -58,17 +60,21 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
                     "grid differ, or rename the step"
                 )
             parameters = {**step["parameters"], **dict(zip(step["grid"], values, strict=True))}
-            needs, identity = [], {k: v for k, v in parameters.items() if k not in FOLDERS}
+            needs, identity = [], {}
             for key, value in parameters.items():
                 if references(value):
                     taken = [source for one in as_list(value) for source in _taken(one, jobs)]
                     _check_taken_once(taken, f"step {step_name!r}: {key}")
                     needs += [job.name for job, _ in taken if job]
-                    identity[key] = [job.name + rest if job else rest for job, rest in taken]
+                    identity[key] = [
+                        job.name + rest if job else _identity(rest, content_of, in_list=True)
+                        for job, rest in taken
+                    ]
                     parameters[key] = [
                         str(out_dir / job.name) + rest if job else rest for job, rest in taken
                     ]
-            identity |= _own_file(identity.get("network"))
+                elif key not in FOLDERS:
+                    identity[key] = _identity(value, content_of)
             parameters["out_dir"] = str(out_dir / name)
             content = [step["notebook"], code, identity, [jobs[n].key for n in needs]]
             try:
@@ -79,11 +85,29 @@ def plan(steps: dict[str, dict], out_dir: Path) -> list[Job]:
     return list(jobs.values())
 
 
-def _own_file(network: object) -> dict[str, str]:
-    """Of a network of one's own, FILE.py:CLASS, the digest of its file."""
-    path, _ = own_file.split(network)
-    is_there = path.suffix == ".py" and path.is_file()
-    return {"network file": own_file.digest(network)} if is_there else {}
+def _identity(value: Any, content_of: Callable, in_list: bool = False) -> Any:
+    """A parameter's value, with the `_content` of what it names in place of a name."""
+    if isinstance(value, list):
+        return [_identity(one, content_of, in_list=True) for one in value]
+    return content_of(value, in_list) or value if isinstance(value, str) else value
+
+
+def _content(name: str, in_list: bool) -> list[str] | None:
+    """What `name` names, by content and so wherever it lies: the images of folder:PATH, the network
+    of FILE.py:CLASS and, in a list, a run or a folder of tables. None where it is the name of none
+    of these, or of what is not there."""
+    from negmeta_utils import runs  # torch takes seconds
+    from negmeta_utils.data import datasets
+
+    try:
+        if in_list:
+            return runs.content_of(name)
+        if name.startswith(datasets.FOLDER):
+            return [datasets.content_of(name)]
+        path, attribute = own_file.split(name)
+        return [own_file.digest(name), attribute] if path.suffix == ".py" else None
+    except Exception:  # whatever is wrong with what is there, its job will say so
+        return None
 
 
 def write_plan(jobs: list[Job], out_dir: Path) -> None:

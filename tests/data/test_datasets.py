@@ -156,6 +156,39 @@ def test_an_image_of_the_same_length_changed_in_place_is_noticed(tmp_path):
     assert before.fingerprint != after.fingerprint
 
 
+@pytest.mark.parametrize("end", ["", ".zip", ".tar"])
+def test_the_content_of_own_images_is_that_of_its_files_wherever_they_lie(end, tmp_path):
+    for split in make.SPLITS:
+        (tmp_path / "one" / split / split).mkdir(parents=True)
+        for name in ("0.png", "1.png"):
+            (tmp_path / "one" / split / split / name).write_text(split)
+
+    def content():
+        packed = make.pack(tmp_path / "one", tmp_path / f"packed{end}") if end else tmp_path / "one"
+        return datasets.content_of(f"folder:{packed}")
+
+    before = content()
+    assert content() == before
+    (tmp_path / "one" / "val" / "val" / "0.png").write_text("lav")
+    assert content() != before
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        datasets.content_of(f"folder:{tmp_path / 'two'}")
+
+
+def test_of_many_images_some_are_read_and_all_lengths_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "SAMPLED", 2)
+    contents = set()
+    for text in ("a", "b", "longer"):
+        for split in make.SPLITS:
+            (tmp_path / split / split).mkdir(parents=True, exist_ok=True)
+            for number in range(4):
+                is_read = number in (0, 3)
+                (tmp_path / split / split / f"{number}.png").write_text("a" if is_read else text)
+        contents.add(datasets.content_of(f"folder:{tmp_path}"))
+        (tmp_path / "train" / "train" / "README.txt").write_text(text)
+    assert len(contents) == 2
+
+
 def edited(**changes):
     """Changes metadata of a cache file, with a header that is whole, and keeps its digest."""
 

@@ -1,17 +1,21 @@
 """Studies: read, planned, executed by papermill, overridden, resumed, and failing well."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 import small_studies
 import yaml
 
-from negmeta_utils.storage import atomic, paths
+from negmeta_utils import runs
+from negmeta_utils.storage import atomic, files, paths
 from negmeta_utils.studies import cli, planning, scheduling, study_file, values
 
 STUDIES = sorted((study_file.NOTEBOOKS / "studies").glob("*.yml"))
@@ -305,18 +309,77 @@ def test_a_study_and_its_data_can_be_moved(small, tmp_path, tiny_data):
     assert keys(tmp_path / "here", dataset="omniglot") != before
 
 
-def test_a_job_is_another_when_the_file_of_its_network_is(small, tmp_path):
-    nets = tmp_path / "nets.py"
+def own_images(folder, letter):
+    """Files of one length, for whoever does not decode them."""
+    for split in ("train", "val", "test"):
+        (folder / split / f"{split}-class").mkdir(parents=True)
+        (folder / split / f"{split}-class" / "0.png").write_text(letter)
 
-    def keys(network):
-        steps = study_file.read_study(small, {"train.network": network})
-        return {job.key for job in planning.plan(steps, tmp_path / "out")}
 
-    nets.write_text("class Tiny: ...")
-    before = keys(f"{nets}:Tiny")
-    assert keys(f"{nets}:Tiny") == before
-    nets.write_text("class Tiny: pass")
-    assert not keys(f"{nets}:Tiny") & before
+def a_network(folder, body):
+    folder.mkdir()
+    (folder / "nets.py").write_text(f"class Tiny: {body}")
+
+
+def a_run(folder, seed):
+    folder.mkdir()
+    atomic.write_json(folder / "manifest.json", {"seed": seed})
+
+
+def tables(folder, value):
+    folder.mkdir()
+    files.write_table(folder / "rates.parquet", pd.DataFrame({"mean": [value]}))
+
+
+@pytest.mark.parametrize(
+    ("make", "one", "another", "target", "value"),
+    [
+        (own_images, "a", "b", "train.dataset", "folder:{}"),
+        (a_network, "...", "pass", "train.network", "{}/nets.py:Tiny"),
+        (a_run, 0, 1, "alpha.runs", ["{}", "{}@best", "glyphs-maml-0"]),
+        (a_run, 0, 1, "alpha.runs", [{"from": "train"}, "{}"]),
+        (tables, 0.1, 0.2, "statistics.rates", ["{}"]),
+    ],
+    ids=["data", "network", "runs", "runs beside jobs", "tables"],
+)
+def test_what_a_study_names_counts_by_its_content(
+    make, one, another, target, value, small, tmp_path
+):
+    def keys(place):
+        text = json.dumps(value).replace("{}", str(tmp_path / place))
+        steps = study_file.read_study(small, {target: json.loads(text)})
+        return {job.key for job in planning.plan(steps, tmp_path / "out") if job.step in target}
+
+    absent = keys("here")
+    make(tmp_path / "here", one)
+    before = keys("here")
+    assert not before & absent
+    shutil.copytree(tmp_path / "here", tmp_path / "there", copy_function=shutil.copyfile)
+    assert keys("there") == before
+    shutil.rmtree(tmp_path / "here")
+    make(tmp_path / "here", another)
+    assert not keys("here") & before
+
+
+def test_a_shipped_run_counts_by_its_content_too(small, tmp_path, monkeypatch):
+    def key(name):
+        steps = study_file.read_study(small, {"alpha.runs": [name]})
+        return next(j.key for j in planning.plan(steps, tmp_path / "out") if j.step == "alpha")
+
+    shutil.copytree(runs.PRETRAINED / "glyphs-maml-0", tmp_path / "copy")
+    assert key("glyphs-maml-0") == key(str(tmp_path / "copy")) != key("glyphs-meta-sgd-0")
+    assert key("glyphs-maml-0@best") != key("glyphs-maml-0")
+
+
+@pytest.mark.parametrize("damage", ["", "{"])
+def test_what_is_named_and_damaged_is_left_for_its_job_to_refuse(damage, small, tmp_path):
+    (tmp_path / "manifest.json").write_text(damage)
+    for runs_of in ([str(tmp_path)], ["~nobody-here/run"], [f"/{300 * 'x'}"], ["\0"]):
+        planning.plan(study_file.read_study(small, {"alpha.runs": runs_of}), tmp_path / "out")
+    own_images(tmp_path / "data", "a")
+    os.mkfifo(tmp_path / "data" / "val" / "val-class" / "1.png")
+    overrides = {"train.dataset": f"folder:{tmp_path / 'data'}"}
+    planning.plan(study_file.read_study(small, overrides), tmp_path / "out")
 
 
 def test_results_go_below_the_working_directory(tmp_path, monkeypatch):
