@@ -25,6 +25,7 @@ from distributed import Worker, WorkerPlugin
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from negmeta_utils import __version__
 from negmeta_utils.data import scratch
 from negmeta_utils.storage import atomic
 from negmeta_utils.studies import interruption, kernels
@@ -91,6 +92,7 @@ def execute(job: Job, folder: Path) -> Result:
             "notebook": job.notebook.stem,
             "parameters": job.parameters,
             "needs": list(job.needs),
+            "version": __version__,
             "seconds": seconds,
             "ended": atomic.now(),
             "files": results_in(folder),

@@ -17,7 +17,9 @@ import dask
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 
+from negmeta_utils import __version__
 from negmeta_utils.engine.device import cores, resolve_device
+from negmeta_utils.storage import atomic
 from negmeta_utils.studies import interruption
 from negmeta_utils.studies.execute import (
     IgnoreSignals,
@@ -91,6 +93,8 @@ def run_study(
         words = outcome.add(job, result)
         if result.state == "done":
             words += _first_figure(out_dir / job.name)
+        elif result.state == "skipped":
+            words += _by_another_version(out_dir / job.name)
         count = sum(map(len, (outcome.done, outcome.skipped, outcome.not_run, outcome.failed)))
         say(f"[{count:>{len(str(len(jobs)))}}/{len(jobs)}] {job.name}: {words}")
 
@@ -121,6 +125,12 @@ def _first_figure(folder: Path) -> str:
     """Where there is something to look at already; the job's other figures lie beside it."""
     figures = sorted(folder.glob("*.png"))
     return f"; {figures[0]}" if figures else ""
+
+
+def _by_another_version(folder: Path) -> str:
+    """Where another version of this package computed a job, which may have got other numbers."""
+    version = atomic.read_json(folder / "job.json").get("version", __version__)
+    return "" if version == __version__ else f", by version {version}; this is {__version__}"
 
 
 def _run(

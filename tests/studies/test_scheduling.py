@@ -18,6 +18,7 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
+import negmeta_utils
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import cli, interruption, planning, scheduling, status, study_file
@@ -96,6 +97,21 @@ def test_side_by_side_gives_the_files_of_in_a_row(tmp_path, tiny_data, monkeypat
     # The comparison itself: another method's rates are others.
     rates = tmp_path / "out1" / "train-maml-0" / "rates.parquet"
     assert not same(rates, tmp_path / "out2" / "train-meta-sgd-0" / "rates.parquet")
+
+
+def test_what_another_version_of_the_package_computed_is_said(logged, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_file, "NOTEBOOKS", logged[0])
+    jobs = planning.plan(study_file.read_study(logged[1], {"number": 0}), tmp_path / "out")
+    said = []
+    scheduling.run_study(jobs, tmp_path / "out", say=said.append)
+    scheduling.run_study(jobs, tmp_path / "out", say=said.append)
+    record = tmp_path / "out" / "n" / "job.json"
+    atomic.write_json(record, atomic.read_json(record) | {"version": "0.0.9"})
+    scheduling.run_study(jobs, tmp_path / "out", say=said.append)
+    of_this = f"this is {negmeta_utils.__version__}"
+    assert said[1:] == [
+        "[1/1] n: already complete", f"[1/1] n: already complete, by version 0.0.9; {of_this}"
+    ]  # fmt: skip
 
 
 def test_two_studies_at_once_do_each_job_once(logged, tmp_path):
