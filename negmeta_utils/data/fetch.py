@@ -22,6 +22,7 @@ from negmeta_utils import __version__
 from negmeta_utils.data import archives, layouts, pickles
 from negmeta_utils.data.datasets import DATASETS
 from negmeta_utils.data.names import one_line, shown
+from negmeta_utils.storage import atomic
 
 ATTEMPTS = 5  # connections in one call, each going on where the last broke off
 TIMEOUT = 60  # seconds without a byte
@@ -66,7 +67,7 @@ def fetch(name: str, data_dir: Path, report: Callable[[str], None]) -> Path:
     """Download data set `name` into its folder below `data_dir`, and unpack it. Gives the folder.
 
     Raises ValueError for a file that is not the one of the record, OSError for a connection that
-    broke off or a disk that is full; what is whole stays.
+    broke off, a disk that is full or a folder that another process fetches to; what is whole stays.
     """
     with one_line(data_dir / name):
         return _fetch(name, data_dir / name, report)
@@ -74,16 +75,16 @@ def fetch(name: str, data_dir: Path, report: Callable[[str], None]) -> Path:
 
 def _fetch(name: str, folder: Path, report: Callable[[str], None]) -> Path:
     files = remotes(name)
-    folder.mkdir(parents=True, exist_ok=True)
     packed = [file.name.endswith(archives.SUFFIXES) for file in files]
     if all(packed) and _is_there(name, folder):
         report(f"{name} is in {folder} already")
         return folder
-    for file, is_packed in zip(files, packed, strict=True):
-        path = folder / file.name
-        download(file, path, report)
-        if is_packed:
-            _unpack(path, folder)
+    with atomic.sole_user(folder):
+        for file, is_packed in zip(files, packed, strict=True):
+            path = folder / file.name
+            download(file, path, report)
+            if is_packed:
+                _unpack(path, folder)
     return folder
 
 

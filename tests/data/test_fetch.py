@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
@@ -27,6 +28,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, asked = self.server, self.headers.get("Range")
         server.ranges.append(asked)
         content = server.files.get(self.path)
+        if server.manner == "waits":
+            server.reached.set()
+            server.go_on.wait(10)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         if content is None or server.manner == "gone":
             return self.send_error(404)
@@ -81,6 +85,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files, server.manner, server.ranges = {"/a.pkl": CONTENT}, "", []
+        server.reached, server.go_on = threading.Event(), threading.Event()
         server.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
         thread.start()
@@ -181,6 +186,21 @@ def test_a_download_that_does_not_fit_is_not_begun(server, remote, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+def test_of_two_fetches_at_once_the_second_is_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MINI_IMAGENET", {"a": (len(CONTENT), MD5)})
+    monkeypatch.setattr(fetch, "ZENODO", f"{server.url}/{{}}.pkl")
+    server.manner = "waits"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(fetch.fetch, "mini-imagenet", tmp_path, print)
+        server.reached.wait(10)
+        with pytest.raises(BlockingIOError, match="mini-imagenet: in use by another process"):
+            fetch.fetch("mini-imagenet", tmp_path, print)
+        server.go_on.set()
+        folder = first.result()
+    assert (folder / "a.pkl").read_bytes() == CONTENT
+    assert server.ranges == [None]
+
+
 def md5_of(path):
     return hashlib.md5(path.read_bytes()).hexdigest()
 
@@ -228,7 +248,7 @@ def test_fetch_omniglot_unpacks_what_torchvision_names(server, tmp_path, monkeyp
         assert cli.main(["data", "fetch", "omniglot", "--data-dir", str(there)]) == 0
         assert said in capsys.readouterr().out
     assert len(server.ranges) == 2
-    assert sorted(p.name for p in (there / "omniglot").iterdir()) == sorted(md5s)
+    assert sorted(p.name for p in (there / "omniglot").glob("[!.]*")) == sorted(md5s)
     assert datasets.load("omniglot", "train", 28, str(there), tmp_path / "cache").n_classes == 5
 
 
