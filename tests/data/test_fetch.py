@@ -172,8 +172,8 @@ def test_what_is_not_the_file_replaces_nothing(manner, size, message, server, re
     assert [p.name for p in tmp_path.iterdir()] == ["a.pkl"], "no part that could be gone on with"
 
 
-def test_no_server_at_all_is_said_in_a_line(remote, tmp_path):
-    nowhere = remote._replace(url="http://127.0.0.1:9/a.pkl")
+def test_no_server_at_all_is_said_in_a_line(closed_port, tmp_path):
+    nowhere = fetch.Remote(f"http://127.0.0.1:{closed_port}/a.pkl", MD5, len(CONTENT))
     with pytest.raises(OSError, match="broke off after 0 bytes .*refused.*check the connection"):
         fetch.download(nowhere, tmp_path / "a.pkl", print)
 

@@ -266,8 +266,9 @@ def test_cuda_that_is_absent_is_refused_before_anything_starts(logged, tmp_path,
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
-def test_a_scheduler_that_is_not_there_is_told_in_one_line(address, tmp_path, capfd):
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{}", "nonsense://x"])
+def test_a_scheduler_that_is_not_there_is_told_in_one_line(address, closed_port, tmp_path, capfd):
+    address = address.format(closed_port)
     assert cli.main(["study", "demo", "--out", str(tmp_path), "--scheduler", address]) == 2
     error = capfd.readouterr().err
     assert error.startswith(f"negmeta: --scheduler {address}: ")
