@@ -17,20 +17,15 @@ changes is another file, and a file that does not read back whole is made again.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from negmeta_utils.data import (
-    archives,
-    cache,
-    containers,
-    glyphs,
-    image_trees,
-    parquet,
-    preparing,
-)
+from negmeta_utils.data import archives, containers, glyphs, image_trees, parquet
 from negmeta_utils.data.layouts import SPLITS, Dataset, Layout
 from negmeta_utils.data.names import one_line
-from negmeta_utils.episodes import ImageSet
 from negmeta_utils.storage import paths
+
+if TYPE_CHECKING:
+    from negmeta_utils.episodes import ImageSet
 
 FOLDER = "folder:"
 
@@ -71,7 +66,7 @@ def load(
     image_size: int | None = None,
     data_dir: str | None = None,
     cache_dir: str | Path | None = None,
-) -> ImageSet:
+) -> "ImageSet":
     """One split of a named data set, on the CPU, mapped from the cache.
 
     image_size: height and width in pixels; None is the data set's usual one. data_dir: the data
@@ -81,6 +76,8 @@ def load(
     Raises ValueError for an unknown name or split and for data that are not what they should be,
     FileNotFoundError for data that are not there, OSError for a cache that cannot be written.
     """
+    from negmeta_utils.data import cache, preparing  # torch takes seconds
+
     dataset = find_dataset(name)
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: not one of {', '.join(SPLITS)}")
@@ -140,6 +137,8 @@ def locate(name: str, data_dir: str | None = None) -> Path:
 
 def content_of(name: str) -> str:
     """`preparing.content_of` of the data set `folder:PATH`. Raises as it and as `locate`."""
+    from negmeta_utils.data import preparing
+
     return preparing.content_of(locate(name), ANY_FOLDER)
 
 

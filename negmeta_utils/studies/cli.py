@@ -171,7 +171,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _execute_study(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import live, planning, scheduling, study_file, values
+    from negmeta_utils.studies import study_file
 
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
@@ -180,6 +180,8 @@ def _execute_study(options: argparse.Namespace) -> int:
     if twice := [t for t, n in Counter(target for target, _ in overrides).items() if n > 1]:
         raise ValueError(f"--set {twice[0]}: given twice; delete one")
     steps = study_file.read_study(path, dict(overrides))
+    from negmeta_utils.studies import live, planning, scheduling, values  # torch takes seconds
+
     values.check_values(steps)
     out_dir = _out_dir(options, path)
     jobs = planning.plan(steps, out_dir)

@@ -23,8 +23,6 @@ import shutil
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import papermill
-
 from negmeta_utils.storage import atomic, strict_yaml
 
 NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").resolve()
@@ -156,6 +154,8 @@ def _read_steps(path: Path) -> dict[str, dict]:
 
 
 def _notebook_parameters(path: Path, name: str, step: dict) -> set[str]:
+    import papermill  # takes a second
+
     folder = notebooks_of(path)
     notebooks = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
     if str(step.get("notebook")) not in notebooks:

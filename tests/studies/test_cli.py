@@ -11,7 +11,13 @@ from negmeta_utils.studies import cli
 HEAVY = {"torch", "pandas", "papermill", "distributed", "matplotlib", "nbconvert"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["study", "--help"], ["study"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"], ["--version"], ["study", "--help"], ["study"], ["study", "demmo"],
+        ["data", "list"],
+    ],
+)  # fmt: skip
 def test_what_runs_nothing_imports_nothing_heavy(arguments):
     script = (
         "import sys\n"
