@@ -17,11 +17,12 @@ import shtab
 import negmeta_utils
 from negmeta_utils.data.names import in_one_line, one_line
 from negmeta_utils.storage import paths, strict_yaml
-from negmeta_utils.studies import interruption
+from negmeta_utils.studies import interruption, study_file
 
 interruption.ignore_in_workers()  # which import this first; the rest takes them seconds
 
 STUDY = "a study of this project, such as demo, or a path to a YAML file"
+STUDY_OR_FILE = "_negmeta_study_or_file"  # a shell's function that completes these
 OUT = "folder for the results (runs/NAME)"
 # What may be known of an imported training; the names are those of notebook 1.
 KNOWN = {
@@ -67,8 +68,15 @@ def _parser() -> Parser:
     parser.add_argument(
         "--version", action="version", version=f"negmeta {negmeta_utils.__version__}"
     )
+    names = " ".join(sorted(p.stem for p in study_file.NOTEBOOKS.glob("studies/*.yml")))
     shtab.add_argument_to(
-        parser, "--print-completion", help="print a script that completes commands in that shell"
+        parser,
+        "--print-completion",
+        help="print a script that completes commands in that shell",
+        preamble={
+            "bash": STUDY_OR_FILE + f"() {{ compgen -W '{names}' -- $1; compgen -f -- $1; }}",
+            "zsh": STUDY_OR_FILE + f"() {{ compadd {names}; _files; }}",
+        },
     )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_study(commands)
@@ -153,7 +161,8 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_name_and_out(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", help=STUDY).complete = shtab.FILE
+    name = command.add_argument("name", help=STUDY)
+    name.complete = shtab.FILE | dict.fromkeys(("bash", "zsh"), STUDY_OR_FILE)
     command.add_argument("--out", help=OUT).complete = shtab.DIRECTORY
 
 
@@ -171,8 +180,6 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _execute_study(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import study_file
-
     if options.workers < 1:
         raise ValueError(f"--workers {options.workers}: must be at least 1")
     path = study_file.find_study(options.name)
@@ -225,7 +232,7 @@ def _found(folder: Path) -> str:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import status, study_file
+    from negmeta_utils.studies import status
 
     out_dir = _out_dir(options, study_file.find_study(options.name))
     with one_line(out_dir):
@@ -235,7 +242,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import report, study_file
+    from negmeta_utils.studies import report
 
     path = study_file.find_study(options.name)
     out_dir = _out_dir(options, path)
@@ -248,8 +255,6 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _notebooks(options: argparse.Namespace) -> int:
-    from negmeta_utils.studies import study_file
-
     print(f"Notebooks and studies are in {study_file.lay_out(Path(options.folder).absolute())}")
     return 0
 

@@ -62,11 +62,22 @@ def test_completion_knows_the_commands(shell, capsys):
         assert word in script
 
 
-def test_bash_completes_a_command():
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("stu", ["study"]),
+        ("study de", ["decide", "demo", "details.yml"]),
+        ("report ques", ["questions"]),
+    ],
+)
+def test_bash_completes_commands_and_studies(words, completed, tmp_path):
+    (tmp_path / "details.yml").touch()
     script = (
         f"source <({sys.executable} -m negmeta_utils --print-completion bash)\n"
-        "COMP_WORDS=(negmeta stu); COMP_CWORD=1; _shtab_negmeta\n"
+        f"COMP_WORDS=(negmeta {words}); COMP_CWORD={len(words.split())}; _shtab_negmeta\n"
         'echo "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["study"]
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == completed
