@@ -40,7 +40,13 @@ def test_a_notebook_is_as_the_repository_keeps_it(path):
     ],
 )
 def test_cells_of_imports_alone_are_hidden(source, hidden):
-    assert tidy_notebooks.only_imports(source) == hidden
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell(source)]
+    )
+    tidy_notebooks.tidy(notebook, "n.ipynb", None)
+    in_jupyter, in_colab = {"source_hidden": True}, "form"
+    expected = {"jupyter": in_jupyter, "cellView": in_colab} if hidden else {}
+    assert notebook.cells[1].metadata == expected
 
 
 @by_name

@@ -72,6 +72,7 @@ def tidy(notebook: NotebookNode, name: str, repository: str | None) -> None:
             cell.execution_count = count
             if only_imports(cell.source):
                 cell.metadata["jupyter"] = {"source_hidden": True}
+                cell.metadata["cellView"] = "form"  # the same in Colab
             cell.outputs = steady_outputs(cell, tables)
         else:
             attach(cell)
