@@ -168,6 +168,8 @@ def evaluate_features(
     other_before and other_after, the same on B (off-task is other_after); ordinary, the adapted
     model's own accuracy on A;
     shared_classes, how many classes A and B have in common, which the paper leaves to chance.
+    Raises ValueError where `first` to `n_episodes` - 1 are no episode, and where there are too few
+    classes for `disjoint` pairs.
     """
     own = as_learned(run, engine)
     table = evaluate_adaptations(
@@ -241,7 +243,9 @@ def tables_of(
     first: int = 0,
 ) -> pd.DataFrame:
     """The tables that `of_batch` gives of the episodes' numbers, one below the other, with the
-    run's method, seed and network in front. batch, report and first as for `evaluate_features`."""
+    run's method, seed and network in front. batch, report and first as for `evaluate_features`.
+    Raises ValueError where there is no episode between `first` and `n_episodes`."""
+    check_value("n_episodes", n_episodes, int, first + 1)
     settings = run.parameters
     name = f"{settings['method']}, seed {settings['seed']}"
     name += "" if run.network == END else f", {run.network}"

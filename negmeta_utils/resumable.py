@@ -20,6 +20,7 @@ from negmeta_utils.evaluation import (
     evaluate_adaptations,
     shared_test_images,
 )
+from negmeta_utils.parameters import check_value
 from negmeta_utils.runs import Run, shipped_features
 from negmeta_utils.storage import files
 
@@ -50,6 +51,7 @@ def features_table(
     for name, value, among in (("eval_split", eval_split, SPLITS), ("engine", engine, ENGINES)):
         if value not in among:
             raise ValueError(f"{name}={value!r}: not one of {', '.join(among)}")
+    check_value("n_episodes", n_episodes, int | None)
     check_comparable(trained)
     as_shipped = not disjoint and eval_split == "test" and engine != "reference"
     known = [shipped_features(run, eval_seed) if as_shipped else None for run in trained]
@@ -59,9 +61,9 @@ def features_table(
         images = shared_test_images(trained, data_dir, eval_split).to(device)
     folder = runs.output_folder(out_dir)
     tables = []
-    for run, table, length in zip(trained, known, lengths, strict=True):
-        if length >= n_episodes:
-            report(f"{run.name}: its {length} episodes come with it")
+    for run, table in zip(trained, known, strict=True):
+        if table is not None and len(table) >= n_episodes:
+            report(f"{run.name}: its {len(table)} episodes come with it")
             tables.append(table.head(n_episodes))
         else:
             tables.append(

@@ -183,6 +183,12 @@ def test_classes_that_do_not_suffice_for_two_tasks_are_refused(run, images):
         evaluate_features(few, images, 3, disjoint=True)
 
 
+def test_no_episodes_are_refused(run, images):
+    for first, n_episodes in ((0, 0), (0, -1), (3, 3)):
+        with pytest.raises(ValueError, match=f"^n_episodes={n_episodes}: must be"):
+            evaluate_features(run, images, n_episodes, first=first)
+
+
 def test_plain_autograd_gives_what_the_adjoint_gives(run, images):
     tasks = draw_episodes(images, 0, "test", range(3), 2, 1, 3)
     arguments = (run.params, run.alpha, tasks.support, tasks.support_labels, 2)

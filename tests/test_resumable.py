@@ -91,6 +91,9 @@ def test_tasks_may_be_of_the_classes_that_were_trained_on(run, tiny_config, tmp_
     for name, value in (("eval_split", "all"), ("engine", "fast")):
         with pytest.raises(ValueError, match=f"{name}='{value}': not one of"):
             resumable.features_table([run], 4, 0, None, None, None, **{name: value})
+    for n_episodes in (0, -1):
+        with pytest.raises(ValueError, match=f"n_episodes={n_episodes}: must be at least 1"):
+            resumable.features_table([run], n_episodes, 0, None, None, None)
 
 
 @pytest.fixture
