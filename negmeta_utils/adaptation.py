@@ -12,6 +12,7 @@ against this.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -199,9 +200,8 @@ def meta_gradient(
     """Gradient of the mean query loss over a batch of tasks (paper, eqs. 2 and 4; the mean where
     the paper writes the sum, which Adam cannot tell apart but for its epsilon)."""
     task_gradient = torch.func.grad_and_value(task_loss, argnums=(0, 1), has_aux=True)
-    total = None
-    # One task at a time: vmapped convolutions become grouped ones, slower than this loop.
-    for support, query in zip(episodes.support, episodes.query, strict=True):
+
+    def of_task(support: torch.Tensor, query: torch.Tensor) -> MetaGradient:
         (gradient, alpha_gradient), (query_loss, logits) = task_gradient(
             params,
             alpha,
@@ -214,8 +214,11 @@ def meta_gradient(
             loss,
         )
         accuracy = (logits.argmax(1) == episodes.query_labels).to(query_loss.dtype).mean()
-        task = MetaGradient(query_loss, accuracy, gradient, alpha_gradient)
-        total = task if total is None else _add(total, task)
+        return MetaGradient(query_loss, accuracy, gradient, alpha_gradient)
+
+    # One task at a time: vmapped convolutions become grouped ones, slower than this.
+    tasks = zip(episodes.support, episodes.query, strict=True)
+    total = reduce(_add, (of_task(*task) for task in tasks))
     return _divide(total, len(episodes.support))
 
 

@@ -12,6 +12,7 @@ from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS, constrained, init_alpha, unconstrained
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.adam import Adam
+from negmeta_utils.episodes import ImageSet
 from negmeta_utils.networks.network import Network, Params
 from negmeta_utils.storage import atomic, digests, files
 
@@ -48,10 +49,11 @@ class State:
 
 
 def fresh_state(
-    config: TrainConfig, network: Network, channels: int, device: torch.device
+    config: TrainConfig, network: Network, images: ImageSet, device: torch.device
 ) -> State:
-    """Where a training begins: update 0."""
-    params = network.init(config.seed, channels, config.image_size, config.n_way, config.n_filters)
+    """Where a training on images of this kind begins: update 0."""
+    sizes = images.channels, images.image_size, config.n_way, config.n_filters
+    params = network.init(config.seed, *sizes)
     alpha = init_alpha(
         config.method, params, config.inner_lr, config.alpha_init, config.seed, network
     )

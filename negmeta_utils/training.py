@@ -66,7 +66,7 @@ def train(
         found = find_run(directory, manifest)
         if not is_at_its_end(found, config.n_updates):
             network = config.find_network(splits["train"])
-            state = fresh_state(config, network, splits["train"].channels, device)
+            state = fresh_state(config, network, splits["train"], device)
             record_rates(config, state)
             state = resume(directory, state, manifest)
             episodes = _next_episodes(config, state, splits["train"])

@@ -35,7 +35,7 @@ KINDS = {
 
 
 def trained(config: TrainConfig, images: ImageSet, scale, dtype) -> tuple[Params, Params]:
-    state = fresh_state(config, config.find_network(images), images.channels, torch.device("cpu"))
+    state = fresh_state(config, config.find_network(images), images, torch.device("cpu"))
     params, alpha = ({n: v.to(dtype) for n, v in x.items()} for x in (state.params, state.alpha))
     optimizer = torch.optim.Adam([*params.values(), *alpha.values()], config.outer_lr)
     for update in range(config.n_updates):

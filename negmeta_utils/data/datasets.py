@@ -115,13 +115,12 @@ def locate(name: str, data_dir: str | None = None) -> Path:
     FileNotFoundError, saying what to set, and ValueError for what is neither a folder nor an
     archive nor a file of the data set.
     """
-    variable = os.environ.get("NEGMETA_DATA")
     if name.startswith(FOLDER):
         parameter, given = f"dataset={name!r}", name.removeprefix(FOLDER)
-    elif data_dir or not variable:
+    elif data_dir:
         parameter, given = "data_dir", data_dir
     else:
-        parameter, given = "NEGMETA_DATA", variable
+        parameter, given = "NEGMETA_DATA", os.environ.get("NEGMETA_DATA", "")
     if not given:
         raise FileNotFoundError(
             f"{name}: set data_dir, or the variable NEGMETA_DATA, to the folder that holds "

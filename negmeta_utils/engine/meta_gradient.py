@@ -229,7 +229,7 @@ def _task_gradients(
 ) -> MetaGradient:
     """The meta-gradient of each task: every tensor [n_tasks, ...]."""
     images, labels = first_block.prepare(episodes.support), episodes.support_labels
-    steps = []
+    steps: list[tuple[passes.Forward | None, passes.Backward]] = []
     for _ in range(n_steps):
         forward = passes.forward(params, images)
         backward = passes.gradient(forward, labels, keep=not first_order)
@@ -242,11 +242,11 @@ def _task_gradients(
     del query
     alpha_gradient = {name: torch.zeros_like(value) for name, value in lam.items()}
     while steps:
-        forward, backward = steps.pop()
+        kept, backward = steps.pop()
         alpha_gradient = _minus_product(alpha_gradient, backward.gradient, lam)  # (1)
-        if not first_order:
+        if kept is not None:
             direction = _each(torch._foreach_mul, alpha, lam)
-            product = passes.hessian_product(forward, backward, direction)
+            product = passes.hessian_product(kept, backward, direction)
             lam = _each(torch._foreach_sub, lam, product)  # (2)
     return MetaGradient(loss, accuracy, lam, alpha_gradient)
 

@@ -97,19 +97,20 @@ def gradient(forward: Forward, labels: torch.Tensor, keep: bool) -> Backward:
 def hessian_product(forward: Forward, backward: Backward, direction: Params) -> Params:
     """H V of each task's mean cross-entropy with V = `direction`, each tensor [n_tasks, ...]."""
     params, delta = forward.params, backward.delta
-    inputs, tangents, a_t = {}, {}, None
+    tangents: dict[int, layers.Tangent] = {}
+    outputs: dict[int, torch.Tensor] = {}  # a.
     for block in BLOCKS:
         s, weight_t = forward.blocks[block], direction[f"conv{block}.weight"]
         if block == 1:
             t = first_block.normalise_tangent(s, weight_t)
         else:
-            t = layers.normalise_tangent(s, a_t, weight_t)
-        inputs[block], tangents[block] = a_t, t
+            t = layers.normalise_tangent(s, outputs[block - 1], weight_t)
+        tangents[block] = t
         gamma, gamma_t = _gamma(params, block), _gamma(direction, block)
-        a_t = layers.activate_tangent(
+        outputs[block] = layers.activate_tangent(
             s, forward.outputs[block], t, gamma, gamma_t, _beta(direction, block)
         )
-    features_t = a_t.movedim(4, 2).flatten(2)
+    features_t = outputs[4].movedim(4, 2).flatten(2)
     output_t = (
         features_t @ params["logits.weight"].mT
         + forward.features @ direction["logits.weight"].mT
@@ -122,7 +123,7 @@ def hessian_product(forward: Forward, backward: Backward, direction: Params) -> 
         "logits.bias": delta_t.sum(1),
     }
     da_t = delta_t @ params["logits.weight"] + delta @ direction["logits.weight"]
-    da_t = _planes(da_t, a_t.shape)
+    da_t = _planes(da_t, outputs[4].shape)
     for block in reversed(BLOCKS):
         s, t, b = forward.blocks[block], tangents[block], backward.spreads[block]
         u_t, dbeta_t, dgamma_t = layers.gate_tangent(s, forward.outputs[block], da_t, t, b.u)
@@ -131,7 +132,7 @@ def hessian_product(forward: Forward, backward: Backward, direction: Params) -> 
             weight = first_block.spread_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
         else:
             dz_t = layers.spread_tangent(s, t, b, scale_t, u_t, dbeta_t, dgamma_t)
-            weight = convolutions.weight_gradient(s.x, dz_t, inputs[block], b.dz)
+            weight = convolutions.weight_gradient(s.x, dz_t, outputs[block - 1], b.dz)
             weight_t = direction[f"conv{block}.weight"]
             da_t = convolutions.input_gradient(dz_t, s.weight, b.dz, weight_t)
         product |= _block_gradient(block, weight, dgamma_t, dbeta_t)

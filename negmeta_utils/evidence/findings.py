@@ -142,8 +142,9 @@ def _seeded(table: pd.DataFrame) -> pd.DataFrame:
 def _judge_parts(
     parts: list[Part], tables: Tables, trained: dict[str, int], planned: dict[int, float] | None
 ) -> Finding:
-    of = [_estimates(part, tables) for part in parts]
-    if None in of:
+    measured = [_estimates(part, tables) for part in parts]
+    of = [one for one in measured if one is not None]
+    if len(of) < len(parts):
         return Finding()
     n_seeds, n_episodes = min(one.n_seeds for one in of), of[0].n_episodes
     level, of_look = look(_trained(parts, trained), n_seeds, planned)
@@ -166,8 +167,8 @@ def _judge_parts(
             notes.append(f"{column}: no such effect for {', '.join(of_methods)}")
     if not all(one.paired for one in of):
         notes.append("seeds not the same, compared by Welch")
-    measured = f"{', '.join(texts.values())} points over {count}"
-    return Finding(measured, **judged, notes=tuple(notes + of_look))
+    text = f"{', '.join(texts.values())} points over {count}"
+    return Finding(text, **judged, notes=tuple(notes + of_look))
 
 
 def _trained(parts: list[Part], trained: dict[str, int]) -> int:

@@ -74,19 +74,19 @@ class Backward(NamedTuple):
 class Tangents(NamedTuple):
     """Tangents of a block's arrays of the same names."""
 
-    x: torch.Tensor | None
     z: torch.Tensor
     mean: torch.Tensor
     m2: torch.Tensor
     n: torch.Tensor
+    a: torch.Tensor
 
 
 def forward(layout: Layout, params: torch.Tensor, batch: Batch) -> Forward:
-    blocks, a = {}, None
+    blocks: dict[int, Block] = {}
     for block in BLOCKS:
-        blocks[block] = _block(layout, params, batch, block, a)
-        a = blocks[block].a
-    features = a.flatten(2)
+        x = blocks[block - 1].a if block > 1 else None
+        blocks[block] = _block(layout, params, batch, block, x)
+    features = blocks[4].a.flatten(2)
     bias, weight = layout.view(params, "logits.bias"), _head(layout, params)
     logits = torch.baddbmm(bias[:, None], features, weight.mT)
     return Forward(params, layout.turned_back(params), batch, blocks, features, logits)
@@ -204,7 +204,7 @@ def _spread_arguments(layout: Layout, f: Forward, block: int, u, found, t=None, 
     if t is None:
         z_t, u_t, mean_t, m2, direction, product = b.z, u, b.mean, b.mean, f.params, found
     else:
-        (direction, u_t, product), (_, z_t, mean_t, m2, _) = own, t
+        (direction, u_t, product), (z_t, mean_t, m2, *_) = own, t
     return (
         b.z, z_t, u, u_t, b.place, b.mean, b.r, mean_t, m2, f.params, direction, gamma_at, beta_at,
         found, product, layout.length,
@@ -279,10 +279,11 @@ def _input_gradient(layout: Layout, f: Forward, block: int, dz, found, along=Non
 def hessian_product(layout: Layout, f: Forward, b: Backward, direction: torch.Tensor):
     """H V of each task's mean cross-entropy with V = `direction`, both [n_tasks, length]."""
     params, delta = f.params, b.delta
-    tangents, a_t = {}, None
+    tangents: dict[int, Tangents] = {}
     for block in BLOCKS:
-        tangents[block], a_t = _block_tangent(layout, f, block, a_t, direction)
-    features_t = a_t.flatten(2)
+        x_t = tangents[block - 1].a if block > 1 else None
+        tangents[block] = _block_tangent(layout, f, block, x_t, direction)
+    features_t = tangents[4].a.flatten(2)
     head, head_t = _head(layout, params), _head(layout, direction)
     output_t = torch.baddbmm(layout.view(direction, "logits.bias")[:, None], features_t, head.mT)
     output_t = torch.baddbmm(output_t, f.features, head_t.mT)
@@ -292,22 +293,22 @@ def hessian_product(layout: Layout, f: Forward, b: Backward, direction: torch.Te
     weight = torch.baddbmm(delta_t.mT @ f.features, delta.mT, features_t)
     _head(layout, product).copy_(weight)
     layout.view(product, "logits.bias").copy_(delta_t.sum(1))
-    da_t = torch.baddbmm(delta_t @ head, delta, head_t).view(a_t.shape)
+    da_t = torch.baddbmm(delta_t @ head, delta, head_t).view(tangents[4].a.shape)
     u_t = _gate(layout, f.blocks[4], 4, da_t, product, tangents[4], b.u[4])
     turned_t = layout.turned_back(direction)
     for block in (4, 3, 2):
-        t = tangents[block]
+        t, before = tangents[block], tangents[block - 1]
         own = direction, u_t, product
         dz_t = _spread(layout, f, block, b.u[block], b.gradient, t, own)
-        _weight_gradient(layout, f.blocks[block], block, b.dz[block], product, t.x, dz_t)
-        along = dz_t, turned_t, tangents[block - 1], b.u[block - 1]
+        _weight_gradient(layout, f.blocks[block], block, b.dz[block], product, before.a, dz_t)
+        along = dz_t, turned_t, before, b.u[block - 1]
         u_t = _input_gradient(layout, f, block, b.dz[block], product, along)
     own = direction, u_t, product
     _weight_gradient_images(layout, f, b.u[1], b.gradient, tangents[1], own)
     return product
 
 
-def _block_tangent(layout: Layout, f: Forward, block: int, x_t, direction):
+def _block_tangent(layout: Layout, f: Forward, block: int, x_t, direction) -> Tangents:
     b, filters, length = f.blocks[block], layout.n_filters, layout.length
     w_at, gamma_at, beta_at = _offsets(layout, block)
     n_tasks, (n, height, width) = len(direction), b.size
@@ -335,4 +336,4 @@ def _block_tangent(layout: Layout, f: Forward, block: int, x_t, direction):
         z_t, b.place, b.n, b.a, mean_t, m2, b.r, f.params, direction, gamma_at, beta_at, length,
         n_t, a_t, *b.size, F=filters, BM=SMALL_TILE,
     )  # fmt: skip
-    return Tangents(x_t, z_t, mean_t, m2, n_t), a_t
+    return Tangents(z_t, mean_t, m2, n_t, a_t)

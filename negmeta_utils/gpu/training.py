@@ -139,7 +139,7 @@ def _resumed(configs, directories, splits, device) -> tuple[list[State], list[tu
     for config, directory in zip(configs, directories, strict=True):
         manifest = new_manifest(config, device, splits)
         begun.append((manifest, find_run(directory, manifest)))
-        state = fresh_state(config, CONV4, splits["train"].channels, torch.device("cpu"))
+        state = fresh_state(config, CONV4, splits["train"], torch.device("cpu"))
         states.append(resume(directory, state, manifest))
     if len({state.update for state in states}) > 1:
         raise ValueError("trainings that go on together must be at the same meta-update")

@@ -54,8 +54,8 @@ def import_run(
     found = _translation(path, mapping, given.get("network"), tensors)
     seen = _seen_in(path, found, tensors) | {"network": given.get("network", found.network)}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    config, unknown_seed = _config(seen, given, digest)
-    network, wanted, own = _network(config, found, tensors)
+    config, image_size, unknown_seed = _config(seen, given, digest)
+    network, wanted, own = _network(config, image_size, found, tensors)
     params = _params(path, network, wanted, found, tensors, config)
     alpha = _alpha(path, network, params, found, tensors, config)
     manifest = _manifest(path, digest, found, tensors, config, {**seen, **given}, unknown_seed, own)
@@ -122,9 +122,9 @@ def _is_head(ours: str) -> bool:
 
 def _config(
     seen: dict[str, Any], given: dict[str, Any], digest: str
-) -> tuple[TrainConfig, int | None]:
-    """The training as far as it is known, held to the rules of `TrainConfig`; and the run's seed
-    where that is unknown."""
+) -> tuple[TrainConfig, int, int | None]:
+    """The training as far as it is known, held to the rules of `TrainConfig`; its image size; and
+    the seed that the run gets where its own is unknown."""
     for name in given:
         if name not in KNOWN:
             raise ValueError(f"{name}: not one of {', '.join(KNOWN)}")
@@ -133,19 +133,19 @@ def _config(
             raise ValueError(f"{name}={given[name]!r}: the file has {value}; leave it out")
     known: dict[str, Any] = {"method": "maml", **seen, **given}
     config = TrainConfig(**known)
-    if config.image_size is None:
-        config = replace(config, image_size=find_dataset(config.dataset).image_size)
-    return config, None if "seed" in given else -1 - int(digest[:8], 16)
+    image_size = config.image_size or find_dataset(config.dataset).image_size
+    config = replace(config, image_size=image_size)
+    return config, image_size, None if "seed" in given else -1 - int(digest[:8], 16)
 
 
 def _network(
-    config: TrainConfig, found: Translation, tensors: dict[str, torch.Tensor]
+    config: TrainConfig, image_size: int, found: Translation, tensors: dict[str, torch.Tensor]
 ) -> tuple[Network, Params, dict | None]:
     """The network, its parameters' shapes (tensors without memory), and what the manifest says of
     a network of one's own."""
     images = [tensors[key] for key in found.keys.values() if key in tensors]
     channels = next((value.shape[1] for value in images if value.dim() == 4), 3)
-    sizes = (channels, config.image_size, config.n_way, config.n_filters)
+    sizes = (channels, image_size, config.n_way, config.n_filters)
     named = dict(zip(("channels", "image_size", "n_way", "n_filters"), sizes, strict=True))
     network = catalogue.checked(config.network, **named)
     with torch.device("meta"):

@@ -1,7 +1,7 @@
 """Networks by name."""
 
-import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -74,11 +74,12 @@ def fingerprint(name: str) -> str | None:
 
 
 def _execute(path: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(f"network_{path.stem}", path)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # as importing does: a dataclass looks it up
+    loader = SourceFileLoader(f"network_{path.stem}", str(path))
+    module = ModuleType(loader.name)
+    module.__file__ = loader.path
+    sys.modules[loader.name] = module  # as importing does: a dataclass looks it up
     try:
-        specification.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"network: {path} cannot be executed ({error})") from error
     return module

@@ -42,15 +42,15 @@ def load(text: str) -> object:
         raise ValueError(said.partition("; use sys.")[0]) from error
 
 
-def _size(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
-    """Of a node with all below it. Raises YAMLError where it is too large, or holds itself, a key
-    twice or a number that is not decimal. sizes: those that are known; None of a node that is
-    being measured."""
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """How many values a node and all below it hold. sizes: those that are known, by node; 0 while
+    a node is being measured. Raises YAMLError where there are too many, and for a node that holds
+    itself, a key twice, or a number that is not decimal."""
     if node in sizes:
-        if sizes[node] is None:
+        if not sizes[node]:
             raise yaml.YAMLError(f"a value that holds itself{_line(node)}")
         return sizes[node]
-    sizes[node] = None
+    sizes[node] = 0
     if isinstance(node, yaml.ScalarNode):
         _refuse_not_decimal(node)
     if isinstance(node, yaml.MappingNode):

@@ -75,7 +75,7 @@ def picture(folder: Path, name: str, title: str, which: str) -> dict:
         "alt": ". ".join(part for part in (title, which, words) if part),
         "which": which,
         "width": width and round(width / DPI),
-        "wide": bool(width) and width / height > 2.4,
+        "wide": width is not None and width / height > 2.4,
     }
 
 

@@ -22,6 +22,7 @@ import re
 import shutil
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 from negmeta_utils.storage import atomic, strict_yaml
 
@@ -190,7 +191,7 @@ def _override(
 
 
 def _in_order(path: Path, steps: dict[str, dict]) -> list[str]:
-    sources = {
+    sources: dict[str, list[Any]] = {
         name: [reference.get("from") for reference in _references_of(step)]
         for name, step in steps.items()
     }
