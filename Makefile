@@ -31,7 +31,7 @@ export SIZES
 sizes:
 	@echo "$$SIZES"
 
-.PHONY: study sizes test quick types lab latest lock bench scaling soak publish
+.PHONY: study sizes test quick lint lab latest lock bench scaling soak publish
 study: .venv/made
 	$(BIN)/negmeta study demo --workers 2
 	$(BIN)/negmeta report demo
@@ -46,7 +46,9 @@ test: .venv/made-tests
 quick: .venv/made-tests
 	$(BIN)/python -m pytest -q -p no:nbval -m "not slow" $(QUICK)
 
-types: .venv/made-tests
+lint: .venv/made-tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 lab: .venv/made
