@@ -34,7 +34,7 @@ FEW_EPISODES = 60  # for a first look
 
 AS_LEARNED = "as learned"  # a way to adapt: by the rates of the run
 
-# Of shared parameters, the tasks A and their numbers: parameters adapted, a set a task.
+# Takes shared parameters, the tasks A and their numbers; gives adapted parameters [n_tasks, ...].
 Adaptation = Callable[[Params, Episodes, range], Params]
 
 
@@ -274,8 +274,9 @@ class Embedded(NamedTuple):
 
 
 def embed_tasks(engine: Engine, params: Params, episodes: Episodes) -> Embedded:
-    """By `params`, shared or a set a task. Raises FloatingPointError where it is not finite: an
-    accuracy of that would look like chance."""
+    """Embeddings of a batch of tasks. params: shared by all tasks or, with a leading dimension
+    n_tasks, one set for each. Raises FloatingPointError where an embedding is not finite: accuracy
+    would look like chance."""
     embedded = Embedded(
         engine.embed(params, episodes.support), engine.embed(params, episodes.query)
     )

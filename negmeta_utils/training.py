@@ -168,7 +168,7 @@ def add_row(
             "val_loss": None,
             "val_accuracy": None,
             "outer_lr": outer_lrs[0],
-            "alpha_lr": outer_lrs[-1],  # where none are learned, the same once more
+            "alpha_lr": outer_lrs[-1],  # the outer rate again where no rates are learned
         }
     )
 

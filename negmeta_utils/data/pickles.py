@@ -191,7 +191,8 @@ class _Operations(dict):
 
 
 def _key(key: object) -> object:
-    """A key that a dictionary may have: its hash takes no time, and nobody can choose it."""
+    """`key`, which is None, a text or a small whole number: it is hashed at once, and no pickle
+    can choose keys whose hashes collide. Raises UnpicklingError for any other."""
     is_small = isinstance(key, int) and abs(key) < MAX_KEY
     if not (key is None or is_small or isinstance(key, str | bytes)):
         raise pickle.UnpicklingError(f"a key that is a {type(key).__name__} is not admitted")

@@ -172,8 +172,8 @@ def gradient(layout: Layout, f: Forward, last: bool = False) -> Backward:
 
 
 def _gate(layout: Layout, b: Block, block: int, da, found, tangents=None, u_old=None):
-    """u of the last block, in the place of `da`, with dgamma and dbeta written to `found`; or
-    where there are tangents, those of all of them."""
+    """u of the last block, which overwrites `da`; dgamma and dbeta are written to `found`. With
+    `tangents`, `da` is da., and u., dgamma. and dbeta. are made of it; `u_old` is u then."""
     n_tasks, filters = len(da), layout.n_filters
     places = da[0, ..., 0].numel()
     tiles = triton.cdiv(places, SMALL_TILE)
@@ -197,8 +197,8 @@ def _add_up_gate(layout: Layout, block: int, sums, found) -> None:
 
 
 def _spread_arguments(layout: Layout, f: Forward, block: int, u, found, t=None, own=None):
-    """What the kernels that spread a gradient take. own: of tangents, the direction, u. and the
-    product so far."""
+    """What the kernels that spread a gradient take. t, own: for the tangent alone; own is the
+    direction, u. and the product so far."""
     b = f.blocks[block]
     _, gamma_at, beta_at = _offsets(layout, block)
     if t is None:
@@ -261,9 +261,9 @@ def _weight_gradient_images(layout: Layout, f: Forward, u, found, t=None, own=No
 
 
 def _input_gradient(layout: Layout, f: Forward, block: int, dz, found, along=None):
-    """u of the block before `block`, with its dgamma and dbeta written to `found`; or the tangents
-    of all of them. along: of tangents, dz., the direction's weights turned, and the tangents and u
-    of the block before."""
+    """u of the block before `block`; its dgamma and dbeta are written to `found`. With `along`,
+    their tangents instead. along: dz., the direction's weights turned, and the tangents and u of
+    the block before."""
     b, before, filters = f.blocks[block], f.blocks[block - 1], layout.n_filters
     n_tasks, tiles = len(dz), triton.cdiv(b.size[0] * b.size[1] * b.size[2], TILE)
     sums, u = dz.new_empty(n_tasks, tiles, 2, filters), torch.empty_like(before.a)

@@ -183,7 +183,8 @@ def _group(part: nn.Module) -> str:
 
 
 def _first(output: torch.Tensor | tuple) -> torch.Tensor:
-    """What attention and recurrent layers give is a tuple; the first is the activation."""
+    """The activation in a layer's output: the first of the tuple that attention and recurrent
+    layers give."""
     return output[0] if isinstance(output, tuple) else output
 
 

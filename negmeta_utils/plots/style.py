@@ -41,11 +41,11 @@ NAMES = {
 }  # of data sets and backbones; others as they are called
 NETWORKS = {"end": "end of training", "best": "best validation"}  # others: their meta-update
 NEGATIVE, POSITIVE, PAPER = PALETTE[3], PALETTE[7], "black"
-APART = {"episodes": 0.12, "seeds": -0.12}  # of a method's two intervals
+APART = {"episodes": 0.12, "seeds": -0.12}  # of a method's two intervals, from its place
 
 
 def label(method: str) -> str:
-    """A method in words, or a network of one: "meta-sgd@best"."""
+    """The name of a method in figures; of one of its networks, "meta-sgd@best", with which."""
     name, _, network = method.partition("@")
     if not network:
         return LABELS[name]
@@ -53,7 +53,7 @@ def label(method: str) -> str:
 
 
 def colour(method: str) -> str:
-    """Of a method, or of a network of one."""
+    """The colour of a method, which its networks ("meta-sgd@best") share."""
     return COLOURS[method.partition("@")[0]]
 
 

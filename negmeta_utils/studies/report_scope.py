@@ -13,7 +13,10 @@ IN_WORDS = {"mini-imagenet": "Mini-ImageNet", "glyphs": "drawn characters", "omn
 
 
 def scope(manifests: list[dict]) -> str:
-    """What was trained, and what that can say of the paper. "" where nothing was trained."""
+    """What was trained, and how far that tests the paper; empty where nothing was trained.
+
+    manifests: of the trainings, one each.
+    """
     parameters = [manifest["parameters"] for manifest in manifests]
     if not parameters:
         return ""
