@@ -1,5 +1,5 @@
-"""Every file that lies in a data set's folder: read, or left out and why; and what is not there of
-what was published."""
+"""Which files in a data set's folder are not read, and why; and what a data set lacks of what was
+published."""
 
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class LeftOut(NamedTuple):
 
 
 def left_out(found: Found, splits: dict[str, Split]) -> list[LeftOut]:
-    """What lies in the folder of a data set and is not read, most files first."""
+    """The files in a data set's folder that are not read, by reason, most files first."""
     used = {os.path.normpath(path) for paths in found.parts.values() for path in paths}
     if found.layout.of_files:
         used.update(os.path.normpath(str(i)) for split in splits.values() for i in split.images)
@@ -58,8 +58,8 @@ HIDDEN, OF_OTHERS = "hidden or of a desktop", "more than are counted"
 
 
 def _entries(folder: str) -> Iterator[tuple[str, str]]:
-    """Every file below `folder`, and why it cannot be read if it cannot; folders only if they
-    cannot be looked into. Every folder once, however links lead."""
+    """Every file below `folder` with why it cannot be read, empty where it can; and every folder
+    that cannot be opened. A folder to which several links lead is entered once."""
     waiting, seen = [folder], set()
     while waiting:
         here = waiting.pop()
@@ -101,7 +101,7 @@ def in_words(listed: list[LeftOut]) -> str:
 
 
 def lacking(dataset: Dataset, splits: dict[str, Split]) -> str:
-    """Where the splits have fewer classes or images than published, in one line; else empty."""
+    """Which splits have fewer classes or images than were published, in one line; or nothing."""
     each = []
     for split, n_classes in zip(SPLITS, dataset.published[0], strict=False):
         content, n_images = splits[split], n_classes * dataset.published[1]

@@ -19,7 +19,7 @@ from negmeta_utils.data.names import shown, stays_below
 from negmeta_utils.storage import atomic
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
-# Archives by their names, too, and not read.
+# Suffixes of archives that are not read.
 OTHERS = (
     ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz", ".tar.zst", ".tzst", ".tar.lzma", ".tar.z",
     ".7z", ".rar", ".gz", ".xz", ".bz2", ".zst",
@@ -45,11 +45,11 @@ def is_archive(path: Path) -> bool:
 
 @contextmanager
 def opened(source: Path, below: Path) -> Iterator[Path]:
-    """The folder `source`, or a folder with the content of the archive `source`: a temporary one
-    in `below`, removed in the end.
+    """`source` itself where it is a folder; of an archive, a temporary folder in `below` with its
+    content, removed in the end.
 
     Raises ValueError for an archive that is refused or damaged, OSError where there is no room.
-    What the caller finds wrong with a file within is said of the archive.
+    Errors of the caller that name the temporary folder name the archive instead.
     """
     if not is_archive(source):
         yield source
@@ -101,8 +101,8 @@ def _looks_like_tar(beginning: bytes) -> bool:
 
 
 class _ShortReads:
-    """A file of a tar that does not give a name or a header of many megabytes. last: what was read
-    last."""
+    """The file of a tar, which refuses reads as long as only a false header asks for. last: the
+    bytes read last."""
 
     def __init__(self, file: io.BufferedIOBase):
         self.seek, self.tell, self.close, self._read = file.seek, file.tell, file.close, file.read
@@ -164,7 +164,7 @@ def _extract_zip(archive: Path, folder: Path) -> None:
 
 
 class _Taken:
-    """What has been seen of an archive's members."""
+    """The names of an archive's members so far, and what is refused of the next one."""
 
     def __init__(self, archive: Path):
         self.archive, self.names = archive, set()

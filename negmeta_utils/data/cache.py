@@ -1,7 +1,7 @@
 """Cache files of decoded images: safetensors with one tensor, `images`, and a digest of it all.
 
-The digest is checked whenever a file is read: a run writes down by their fingerprint which images
-it used, so it must not use others. That takes a second for Mini-ImageNet at 84x84 (1.3 GB) and a
+The digest is checked whenever a file is read: a run records the fingerprint of the images that it
+used, so it must not use others. That takes a second for Mini-ImageNet at 84x84 (1.3 GB) and a
 tenth of one at 28x28.
 """
 
@@ -17,9 +17,10 @@ from negmeta_utils.episodes import ImageSet
 
 
 def write(path: Path, name: str, images: np.ndarray, names: tuple[str, ...], sizes: np.ndarray):
-    """Write a split to `path`, from where it is moved to a file called `name`.
+    """Write a split to `path`, which the caller then moves to a file called `name`.
 
-    images: uint8 [n_images, channels, height, width]. Raises OSError as `open` and `write` do.
+    images: uint8 [n_images, channels, height, width]. names, sizes: of the classes in their order,
+    and how many images each has. Raises OSError as `open` and `write` do.
     """
     images = np.ascontiguousarray(images)
     about = {

@@ -21,7 +21,7 @@ KNOWN_CLASSES = {
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0. Raises ValueError or OSError with one line of what is wrong."""
+    """Do what the command line says; exit status 0. Raises ValueError or OSError of one line."""
     if options.action == "check":
         with one_line(options.path):
             for line in _check(paths.resolve(options.path)):

@@ -111,7 +111,7 @@ def find_dataset(name: str) -> Dataset:
 def locate(name: str, data_dir: str | None = None) -> Path:
     """The folder or archive of data set `name`.
 
-    Relative paths are from the working directory, in data_dir as in NEGMETA_DATA. Raises
+    Relative paths, in data_dir and NEGMETA_DATA too, are from the working directory. Raises
     FileNotFoundError, saying what to set, and ValueError for what is neither a folder nor an
     archive nor a file of the data set.
     """
@@ -142,8 +142,8 @@ def content_of(name: str) -> str:
 
 
 def place_of(path: Path, candidates: Sequence[Layout]) -> Path:
-    """What holds the data set of a file: the archive that it is, or the folder of which it is a
-    part. Raises ValueError for any other, which must not stand for what lies beside it."""
+    """What holds the data set of a file: the file itself where it is an archive, else its folder.
+    Raises ValueError for a file of no data set, which must not stand for what lies beside it."""
     if archives.is_archive(path):
         return path
     for layout in candidates:

@@ -48,7 +48,7 @@ def sizes(split: Split, label: str = "reading images") -> list[tuple[int, int]]:
 
 
 def resized(image: Image.Image, size: int) -> np.ndarray:
-    """[channels, size, size]; Pillow's bilinear filter averages where it makes smaller."""
+    """`image` as [channels, size, size]; Pillow's bilinear filter averages where it shrinks."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
@@ -79,7 +79,7 @@ def _each(split: Split, use: Callable[[int, Image.Image], object], label: str) -
 
 
 def refused(name: str, error: Exception) -> Exception:
-    """The error, in one line that names the image, for what went wrong with it."""
+    """`error`, as it came of the image called `name`, in one line that names it."""
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{name}: listed, but not there; complete the data")
     if isinstance(error, OSError) and error.errno is not None:

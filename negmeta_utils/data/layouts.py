@@ -50,8 +50,8 @@ class Split(NamedTuple):
 class Layout(NamedTuple):
     """One way in which a data set may lie on disk.
 
-    title: in words, with the names to be expected. find: of a folder, what each split is read
-    from; empty where the folder is not laid out so. read: one split from these paths.
+    title: in words, with the names to be expected. find: takes a folder, gives each split's paths,
+    none where it is not laid out so. read: takes a split's paths and its name, gives the split.
     of_files: whether every image is a file of its own, so that `read` opens none of them.
     """
 
@@ -65,8 +65,8 @@ class Dataset(NamedTuple):
     """A named data set.
 
     about: what it is, in a line. image_size: its usual one. layouts: how it may lie on disk; none
-    if it is embedded. published: classes of each split, in the order of SPLITS, and images of each
-    class, as published; none where there is no such number. mode: Pillow's "RGB" or "L". invert:
+    if it is embedded. published: how many classes each split has, in the order of SPLITS, and how
+    many images each class; none where there is no such number. mode: Pillow's "RGB" or "L". invert:
     whether ink is dark in the files.
     """
 
@@ -142,7 +142,7 @@ def read_all(found: Found) -> dict[str, Split]:
 def split_of(images: dict[str, list], origin: Path) -> Split:
     """A split of images by class, its classes put in the order of their names.
 
-    Raises ValueError for two names that look alike: one class by a slip.
+    Raises ValueError for two names that look alike, most likely of one class.
     """
     raw: dict[str, str] = {}
     for name in sorted(images):
@@ -163,7 +163,7 @@ def split_of(images: dict[str, list], origin: Path) -> Split:
 
 
 def grouped(images: Iterable[Image], names: Iterable[str]) -> dict[str, list]:
-    """Images by the class that each row names, in the order of rows."""
+    """Images by class, in their order. names: the class of each image."""
     groups: dict[str, list] = {}
     for image, name in zip(images, names, strict=True):
         groups.setdefault(name, []).append(image)
@@ -173,8 +173,8 @@ def grouped(images: Iterable[Image], names: Iterable[str]) -> dict[str, list]:
 def named(
     folder: Path, *patterns: str, is_there: Callable[[Path], bool] = Path.is_file
 ) -> dict[str, list[Path]]:
-    """Of each split, the one path in `folder` whose name is a pattern with the split's name put
-    in; splits without one are left out. Raises ValueError for a split by two names."""
+    """Each split's path in `folder`, called like one of `patterns` with a name of the split put in;
+    splits that are not there are left out. Raises ValueError for one that is there by two names."""
     parts = {}
     for split in SPLITS:
         paths = []

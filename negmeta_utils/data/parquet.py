@@ -17,7 +17,7 @@ ROWS_AT_ONCE = 64
 
 
 class Unusable(ValueError):
-    """What a whole file holds, and why it is no data set: fetching it again would not help."""
+    """Why a file that is whole is no data set: to fetch it again would not help."""
 
 
 def _parts(folder: Path) -> dict[str, list[Path]]:

@@ -6,10 +6,11 @@ array from plain bytes; neither NumPy's own reconstruction nor any other functio
 Admitted are what such files hold: arrays and scalars of numbers and of bytes, dictionaries, lists,
 tuples, texts and numbers, as written by Python 2 or 3 and NumPy 1 or 2.
 
-Nor can it take more than its own length allows: reads are held to the file, calls to bytes in
-proportion to it, operations to a number, and keys of dictionaries to texts and small numbers (to
-hash tuples within tuples may take for ever, or all of the stack). Python's own unpickler in Python
-is used, because the one in C allocates whatever a pickle asks for and has no hooks for checks.
+Nor can a pickle take more time or memory than its length allows: it cannot read beyond its file,
+its calls make bytes in proportion to it, its operations are counted, and keys of dictionaries are
+texts or small numbers (to hash tuples within tuples may take for ever, or all of the stack).
+Python's own unpickler in Python is used, because the one in C allocates whatever a pickle asks for
+and has no hooks for checks.
 """
 
 import pickle
@@ -32,7 +33,7 @@ HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)", re.I |
 
 
 def load(path: Path) -> Any:
-    """The content of the pickle at `path`; texts that Python 2 wrote are bytes (`text`).
+    """The content of the pickle at `path`; texts that Python 2 wrote are bytes: see `text`.
 
     Raises ValueError where it is no pickle, is cut short or asks for anything not admitted.
     """
@@ -51,7 +52,7 @@ def load(path: Path) -> Any:
 
 
 def text(value: str | bytes) -> str:
-    """A text as Python 3 or Python 2 wrote it. Raises ValueError for anything else."""
+    """`value` as a text; bytes are what Python 2 wrote. Raises ValueError for anything else."""
     if not isinstance(value, str | bytes):
         raise ValueError(f"a {type(value).__name__} where a text should be")
     return value.decode("latin1") if isinstance(value, bytes) else value
@@ -179,7 +180,7 @@ class _Bounded:
 
 
 class _Operations(dict):
-    """What an unpickler does for each operation, up to a number of operations."""
+    """The unpickler's function for each operation, given out MAX_OPERATIONS times in all."""
 
     left = MAX_OPERATIONS
 
@@ -200,7 +201,7 @@ def _key(key: object) -> object:
 
 
 class _Unpickler(pickle._Unpickler):
-    """`file` is of `length` bytes; calls may make four times as many out of them."""
+    """An unpickler of a file of `length` bytes, whose calls may make four times as many."""
 
     def __init__(self, file: _Bounded, length: int):
         super().__init__(file, encoding="bytes")

@@ -35,7 +35,7 @@ OTHERS = {
 
 
 def opened(given: str | bytes | np.ndarray) -> Image.Image:
-    """A file, its content, or pixels, with no more read than its size tells.
+    """The picture in a file, in a file's content, or of pixels; only its header is read.
 
     Raises ValueError for what is no PNG or JPEG, and for a picture of too many pixels.
     """

@@ -1,4 +1,4 @@
-"""From a data set as it lies on disk to cache files, one a split, whole or not there at all."""
+"""Makes the cache files of a data set: one for each split, whole or not there at all."""
 
 import errno
 import fcntl
@@ -136,10 +136,10 @@ def _lock_file(path: Path) -> IO:
 
 
 def fill(wanted: Wanted, split: str) -> None:
-    """Write the cache file of a split, and of every other split where images have to be decoded:
-    then all that are missing appear in the end, or none does.
+    """Write the cache file of a split. Where images have to be decoded, the files of all splits
+    that are missing are written, and appear together in the end.
 
-    Raises ValueError and FileNotFoundError for the data, OSError for the cache folder.
+    Raises ValueError and FileNotFoundError for wrong data, OSError for the cache folder.
     """
     if wanted.source is None:
         path = path_of(wanted, split)

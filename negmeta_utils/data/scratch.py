@@ -17,7 +17,7 @@ from typing import IO
 from negmeta_utils.storage import atomic
 
 PREFIX = ".work-"
-IN_TEMPORARY = "negmeta-work-"  # in place of it in the system's folder, which others use too
+IN_TEMPORARY = "negmeta-work-"  # instead of PREFIX in the system's folder, which others use too
 LOCK = ".lock"
 LONGEST = 60  # bytes; with some 40 more the address of a socket is at most 104 of them
 YOUNG = 3600  # seconds; without a lock, a folder younger than that may be about to get one
@@ -27,9 +27,9 @@ ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 @contextmanager
 def temporary(for_sockets: bool = False) -> Iterator[Path]:
-    """An empty folder in the system's folder for such, removed in the end. Raises OSError.
+    """An empty folder in the system's temporary folder, removed in the end. Raises OSError.
 
-    for_sockets: in /tmp where that folder's name is so long that a socket could not be in it.
+    for_sockets: in /tmp where that folder's name is too long for the address of a socket in it.
     """
     parent = tempfile.gettempdir()
     if for_sockets and len(os.fsencode(parent)) > LONGEST:
@@ -41,8 +41,8 @@ def temporary(for_sockets: bool = False) -> Iterator[Path]:
 @contextmanager
 def folder(parent: Path, prefix: str = PREFIX, variable: str = "NEGMETA_CACHE") -> Iterator[Path]:
     """An empty folder somewhere below `parent`, removed in the end, and so is `parent` if it was
-    made for this and stays empty. Raises OSError, which names the variable that says where else,
-    where it cannot be made."""
+    made for this and stays empty. Raises OSError where it cannot be made, with the advice to name
+    another place by the environment variable `variable`."""
     with ExitStack() as stack:
         try:
             stack.enter_context(made(parent))
@@ -93,7 +93,7 @@ def clear(parent: Path, prefix: str = PREFIX) -> None:
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """`folder`, made where it is missing, and then removed again if nothing is left in it."""
+    """Make `folder` where it is missing, and then remove it again if nothing is left in it."""
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -8,7 +8,7 @@ import torch
 from negmeta_utils.data import bounds, datasets
 from negmeta_utils.episodes import ImageSet, counted_generator
 
-CLASSES = ("64/16/20", "80/20")  # by what they are of Mini-ImageNet's hundred
+CLASSES = ("64/16/20", "80/20")  # named by how they divide Mini-ImageNet's hundred
 SHARE_TRAINED = 0.8
 
 
@@ -32,7 +32,8 @@ def load_split(
 
 
 def of_classes(parts: list[ImageSet], chosen: np.ndarray) -> ImageSet:
-    """The classes of these numbers, counted through all of `parts`, as one set."""
+    """One set of the classes with the numbers `chosen` [n], counted through all of `parts`. Raises
+    ValueError where it does not fit in memory."""
     images, names, sizes, first = [], [], [], 0
     for part in parts:
         starts = np.concatenate([[0], np.cumsum(part.class_sizes)])

@@ -73,7 +73,7 @@ class Steps(NamedTuple):
 
 
 def layer_rates(run: Run, layer: str) -> LayerRates:
-    """Every rate of `layer` wherever training kept them."""
+    """Every rate of `layer`, at all meta-updates at which training kept them."""
     table = run.every_rate()
     names = network_of(run).rows(list(run.params))[layer, WEIGHTS]
     table = table[table["name"].isin(names)]

@@ -29,8 +29,8 @@ def rates_picture(table: pd.DataFrame, rates: LayerRates, layer: str, kept: int)
     """Rates of all layers along training above; below, the chosen layer's histogram and every
     rate of its weights at the update `rates.updates[kept]`.
 
-    table: as `summarise_rates` gives, of one run. Rows of the heat map are in the order of their
-    mean at the end of training, at all updates.
+    table: as `summarise_rates` gives, of one run. The rows of the heat map are always in the order
+    of their means at the end of training.
     """
     table = table[table["group"] == "weights+bias"]
     layers = list(dict.fromkeys(table["layer"]))

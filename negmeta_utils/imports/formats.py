@@ -23,10 +23,10 @@ class Format(NamedTuple):
     """One library's network.
 
     library: in words. network: the name in `NETWORKS`.
-    keys: by our names, in the order of the library's parameters(), which is that of its rates.
+    keys: the library's names of parameters by ours, in the order of its rates.
     without_statistics: the network in place of `network` where a file has no running statistics.
     rates: what the library calls its list of rates, if it has one.
-    twins: how keys begin that name a tensor once more, or what is no parameter.
+    twins: how keys begin that are left aside, being a tensor's second name or no parameter.
     """
 
     library: str
@@ -38,8 +38,8 @@ class Format(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """Where a file has what: our names to its keys; `rates` empty where it has none, `keys`
-    without the head's where it has no head. twins: as in `Format`, with its prefix."""
+    """Which keys of a file hold what, by our names of parameters: `keys`, without the head's where
+    it has none, and `rates`, empty where it has none. twins: as in `Format`, with its prefix."""
 
     library: str
     network: str
@@ -195,6 +195,6 @@ def read_mapping(path: Path) -> Translation:
 
 
 def nearest(key: str, keys: Iterable[str]) -> str:
-    """The most similar of `keys` in words, or nothing."""
+    """For a message: the most similar of `keys`, or nothing."""
     close = difflib.get_close_matches(key, list(keys), 1)
     return f" (nearest: {close[0]!r})" if close else ""

@@ -41,11 +41,11 @@ def import_run(
 ) -> runs.Run:
     """Write the run folder `out` from the weights in file `path`.
 
-    mapping: a YAML file that says where the file has what, for one of no known format.
-    given: what is known of the training, of `KNOWN`. What is needed and neither given nor to be
-    seen in the file is assumed as in `TrainConfig` and named in the manifest; so is all that stays
-    unknown. Without a seed the run gets a negative one, made from the file's digest: it counts for
-    no verdict on a method.
+    mapping: a YAML file that says where a file of no known format has what (`read_mapping`).
+    given: what is known of the training (names: `KNOWN`). What is needed and neither given nor to
+    be seen in the file is assumed as in `TrainConfig` and named in the manifest; so is all that
+    stays unknown. Without a seed the run gets a negative one, made from the file's digest: it
+    counts for no verdict on a method.
     Raises ValueError for a file that cannot be read, is of no known format or does not fit its
     network, a line for each key at fault; and for a folder that holds something else.
     """

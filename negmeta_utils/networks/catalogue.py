@@ -53,9 +53,9 @@ def find(name: str, **sizes: int) -> Network:
 
 
 def checked(name: str, channels: int, image_size: int, n_way: int, n_filters: int) -> Network:
-    """`find`; and one's own has looked at random images of that size.
+    """As `find`, for images of that size; a network of one's own is tried on random ones.
 
-    Raises ValueError as `find` and `network.check_pass`.
+    Raises ValueError as `find`, `Network.check_image_size` and `network.check_pass`.
     """
     sizes = {"channels": channels, "image_size": image_size, "n_way": n_way, "n_filters": n_filters}
     found = find(name, **sizes)

@@ -75,7 +75,7 @@ def _init(
 
 
 def four_blocks(name: str, kind: Blocks) -> Network:
-    """The network of these blocks. Its parameters are called as Conv4's."""
+    """The network of these blocks. Its parameters have the names of Conv4's."""
     return Network(
         name,
         LAYERS,

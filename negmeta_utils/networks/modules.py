@@ -36,14 +36,14 @@ def network(
 
     module: a module, whose own weights `init` gives under every seed; or a class or function that
     makes one, called under torch's seed with those of channels, image_size, n_way and n_filters
-    that it takes, `sizes` first of all.
+    that it takes. sizes: their values for a first such module, from which layers are read.
     head: name of the linear layer that answers; None is the last linear layer.
     layers: names of the submodules that are rows of tables, head not among them; None is one row
     for each module with parameters of its own. Normalisation outside them joins the layer before,
     and what belongs to no submodule, such as a class token, the first.
     name: as manifests have it; None is the class's.
-    Raises ValueError as this module's docstring says, of what only a forward pass shows when there
-    is one.
+    Raises ValueError for what this module's docstring lists; what only a forward pass shows, the
+    first one raises.
     """
     if isinstance(module, nn.Module):
         kept = copy.deepcopy(module)

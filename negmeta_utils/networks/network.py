@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 Params = dict[str, torch.Tensor]
-WEIGHTS = "weights+bias"  # the group of what is no normalisation
+WEIGHTS = "weights+bias"  # the group of parameters that are no normalisation's
 
 
 class Network(NamedTuple):
@@ -18,11 +18,11 @@ class Network(NamedTuple):
     layers: the rows of table 1, from the image to the classes. The last is the head, a linear
     layer whose parameters are called HEAD.weight and, where it has one, HEAD.bias; the others are
     the body.
-    init: of seed, channels, image_size, n_way and n_filters; fresh parameters on the CPU, float32.
-    activations: of parameters and images [n, channels, height, width]; what each layer of the body
-    makes of them by its name, flat [n, ...]. The last are the embeddings [n, n_features].
-    layer_and_group: of a parameter's name; its layer, and "weights+bias" or the kind of its
-    normalisation, such as "batchnorm".
+    init: takes seed, channels, image_size, n_way, n_filters; gives float32 parameters on the CPU.
+    activations: takes parameters and images [n, channels, height, width]; gives by name what each
+    layer of the body makes of them, flat [n, ...]. The last are the embeddings [n, n_features].
+    layer_and_group: takes a parameter's name; gives its layer, and "weights+bias" or the kind of
+    its normalisation, such as "batchnorm".
     least_size: images of fewer pixels a side leave nothing to embed.
     """
 
@@ -50,8 +50,8 @@ class Network(NamedTuple):
         return self.answer(params, self.embed(params, images))
 
     def answer(self, params: Params, features: torch.Tensor) -> torch.Tensor:
-        """Logits [..., n, n_way] of embeddings [..., n, n_features], by parameters that all tasks
-        share or, with the same leading dimension, of each task its own."""
+        """Logits [..., n, n_way] of embeddings [..., n, n_features]. params: one set for all
+        tasks or, with the same leading dimension, one for each."""
         weight, bias = params[f"{self.head}.weight"], params.get(f"{self.head}.bias")
         if features.dim() == 2:
             return F.linear(features, weight, bias)
@@ -59,7 +59,7 @@ class Network(NamedTuple):
         return logits if bias is None else logits + bias[..., None, :]
 
     def rows(self, names: list[str]) -> dict[tuple[str, str], list[str]]:
-        """Parameters by (layer, group), layers in their order and groups by the alphabet."""
+        """Names of parameters by (layer, group): layers in their order, groups by the alphabet."""
         place = {name: self.layer_and_group(name) for name in names}
         ordered = sorted(names, key=lambda n: (self.layers.index(place[n][0]), place[n][1]))
         rows: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""A network of one's own, FILE.py:CLASS, by its name alone: nothing here loads torch."""
+"""What the name of a network of one's own, FILE.py:CLASS, says. Nothing here loads torch."""
 
 import hashlib
 from pathlib import Path

@@ -35,8 +35,8 @@ def now() -> str:
 def temporary_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder inside `folder`, removed in the end.
 
-    Those that killed processes left are removed first. Whoever has one shares a lock on `folder`,
-    so they are removed when nobody else has; without `flock` there, they stay.
+    Those that killed processes left are removed first, but not while another process has one,
+    which it shows by a shared lock on `folder`. On a file system without `flock` they stay.
     """
     holder = os.open(folder, os.O_RDONLY)
     try:
@@ -92,7 +92,7 @@ def _sync(path: Path) -> None:
 def sole_user(folder: Path) -> Iterator[None]:
     """`folder`, made where missing, for this process alone; free again when it ends, however.
 
-    A lock on `folder`/.lock, which stays: to delete it would let in two who open it meanwhile.
+    Its lock file, `folder`/.lock, is never deleted: else two processes could each lock one.
     Warns where the file system has no locks. Raises BlockingIOError where another process has the
     folder, OSError where it cannot be written to.
     """
@@ -161,8 +161,8 @@ def _unwritable(folder: Path, error: OSError) -> OSError:
 
 @contextmanager
 def signals_noted() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted in the list, for the caller to act on; the second of a kind
-    does what it did before. The list stays empty outside the main thread."""
+    """SIGINT and SIGTERM only enter the list, for the caller to act on; a second one of a kind does
+    what it did before. The list stays empty outside the main thread."""
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted
@@ -184,6 +184,7 @@ def signals_noted() -> Iterator[list[int]]:
 
 
 def write_json(path: Path, content: dict) -> None:
+    """Write `content` and its digest to `path`. Raises OSError as `replacing`."""
     with replacing(path) as temporary:
         whole = {digests.KEY: digests.EMPTY, **content}
         temporary.write_text(json.dumps(whole, indent=2) + "\n")
@@ -191,7 +192,7 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """What `write_json` wrote. Raises ValueError where `path` is not that, FileNotFoundError."""
+    """What `write_json` wrote. Raises FileNotFoundError, and ValueError for any other file."""
     digests.check(path)
     content = parsed(path.read_bytes(), path)
     del content[digests.KEY]
@@ -199,7 +200,7 @@ def read_json(path: Path) -> dict:
 
 
 def parsed(text: str | bytes, path: Path) -> dict:
-    """JSON with a digest, from `path`. Raises ValueError where it is not that."""
+    """The object in `text`, as `write_json` wrote it to `path`. Raises ValueError for any other."""
     try:
         content = json.loads(text)
     except ValueError as error:

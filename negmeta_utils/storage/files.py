@@ -16,7 +16,7 @@ from negmeta_utils.storage.atomic import parsed, replacing
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """As Parquet, without the index."""
+    """Write `table`, without its index, as Parquet. Raises OSError as `atomic.replacing`."""
     content = pyarrow.Table.from_pandas(table, preserve_index=False)
     with replacing(path) as temporary:
         with pyarrow.parquet.ParquetWriter(temporary, content.schema, compression="zstd") as file:
@@ -26,7 +26,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """What `write_table` wrote. Raises ValueError where `path` is not that, FileNotFoundError."""
+    """What `write_table` wrote. Raises FileNotFoundError, and ValueError for any other file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such table; name a folder that holds one")
     digests.check(path)
@@ -38,8 +38,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def digest_of(table: pd.DataFrame) -> str:
-    """Of a table's columns and rows, 64 hexadecimals; the same before writing and after reading,
-    and with every version of pandas, whose own hashes of categories are not."""
+    """The digest of a table's columns and rows, 64 hexadecimals: the same before writing and after
+    reading, and with every version of pandas, whose own hashes of categories are not."""
     digest = hashlib.sha256(json.dumps(list(table)).encode())
     for _, column in table.items():
         if pd.api.types.is_numeric_dtype(column):
@@ -53,7 +53,8 @@ def digest_of(table: pd.DataFrame) -> str:
 
 
 def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metadata: dict) -> str:
-    """Named groups of tensors and JSON-able metadata, as safetensors. Returns the file's digest."""
+    """Write named groups of tensors, and metadata that JSON can hold, as safetensors. Returns the
+    file's digest. Raises OSError as `atomic.replacing`."""
     flat = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
         for group, tensors in groups.items()
@@ -69,10 +70,10 @@ def write_tensors(path: Path, groups: dict[str, dict[str, torch.Tensor]], metada
 
 
 def read_tensors(path: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
-    """What `write_tensors` wrote: groups on the CPU, and the metadata. safetensors orders
-    tensors by itself: go by their names.
+    """What `write_tensors` wrote: groups on the CPU, and the metadata. The order of the tensors is
+    not kept: go by their names.
 
-    Raises ValueError where `path` is not such a file, FileNotFoundError.
+    Raises FileNotFoundError, and ValueError for any other file.
     """
     digests.check(path)
     groups: dict[str, dict[str, torch.Tensor]] = {}

@@ -14,11 +14,12 @@ def resolve(path: str | Path) -> Path:
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Where is kept what can be made again: decoded data sets, compiled sources."""
+    """Where decoded data sets and compiled sources are kept, which can be made again: `cache_dir`,
+    else the variable NEGMETA_CACHE, else `own_cache`."""
     given = cache_dir or os.environ.get("NEGMETA_CACHE")
     return resolve(given) if given else own_cache()
 
 
 def own_cache() -> Path:
-    """This user's own."""
+    """The user's own cache folder."""
     return user_cache_path("negmeta")

@@ -20,7 +20,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path) -> object:
-    """As `load`, of a file. Raises OSError as well."""
+    """The content of a YAML file. Raises ValueError as `load`, and OSError."""
     if not path.is_file():  # a pipe would be waited for
         raise ValueError("neither a file nor a link to one")
     with path.open("rb") as file:
@@ -31,7 +31,7 @@ def read(path: Path) -> object:
 
 
 def load(text: str) -> object:
-    """Raises ValueError for what is not YAML, repeats a key, refers to itself or is too large."""
+    """The content of YAML. Raises ValueError for what is not YAML or is refused here."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError:

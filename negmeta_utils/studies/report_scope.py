@@ -13,10 +13,7 @@ IN_WORDS = {"mini-imagenet": "Mini-ImageNet", "glyphs": "drawn characters", "omn
 
 
 def scope(manifests: list[dict]) -> str:
-    """What was trained, and how far that tests the paper; empty where nothing was trained.
-
-    manifests: of the trainings, one each.
-    """
+    """What was trained, by the trainings' manifests, and how far it tests the paper; or nothing."""
     parameters = [manifest["parameters"] for manifest in manifests]
     if not parameters:
         return ""
