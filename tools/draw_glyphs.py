@@ -24,9 +24,10 @@ import numpy as np
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from negmeta_utils.data.glyphs import CLASSES, DRAWN, IMAGE_SIZE, IMAGES_PER_CLASS, digest_of
+from negmeta_utils.data.glyphs import CLASSES, DRAWN, IMAGE_SIZE, digest_of
 
 SEED = 0
+IMAGES_PER_CLASS = 20
 SCRIPTS = {
     "train": ("LATIN", "CYRILLIC", "LISU", "SYMBOL"),
     "val": ("CANADIAN",),

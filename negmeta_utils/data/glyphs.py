@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 
 IMAGE_SIZE = 28
-IMAGES_PER_CLASS = 20
 DRAWN = Path(__file__).parent / "drawn"
 CLASSES = DRAWN / "classes.json"
 

@@ -185,10 +185,3 @@ def wrong_verdicts(table: pd.DataFrame) -> pd.DataFrame:
     wide = table.pivot(index=["case", "seeds"], columns=["n_episodes", "n_seeds"], values="wrong")
     rows = product([c for c in CASES if c in set(table["case"])], order)
     return wide.reindex([row for row in rows if row in wide.index])
-
-
-def wrong_verdicts_markdown(table: pd.DataFrame) -> str:
-    """The table of `wrong_verdicts` in percent, as Markdown."""
-    wide = (100 * wrong_verdicts(table)).map("{:.1f}".format, na_action="ignore").fillna("")
-    wide.columns = [f"{episodes:,}; {seeds}" for episodes, seeds in wide.columns]
-    return wide.reset_index().to_markdown(index=False, disable_numparse=True) + "\n"
