@@ -36,7 +36,6 @@ from negmeta_utils.engine import library
 from negmeta_utils.engine.device import memory_named
 from negmeta_utils.episodes import Episodes, ImageSet, check_episode_fits, draw_episodes
 from negmeta_utils.networks.catalogue import fingerprint
-from negmeta_utils.objective import evaluate
 from negmeta_utils.parameters import BEST
 from negmeta_utils.rates import summarise_rates, table_of_rates
 from negmeta_utils.storage import atomic, files, paths
@@ -184,7 +183,7 @@ def _next_episodes(config: TrainConfig, state: State, images: ImageSet) -> Episo
 def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Path) -> None:
     episodes = validation_episodes(config, state.update)
     alpha = constrained(config.method, state.alpha)
-    found = evaluate(config, state.network, state.params, alpha, images, "val", episodes)
+    found = objective.evaluate(config, state.network, state.params, alpha, images, "val", episodes)
     note_validation(config, state, directory, *found)
 
 
@@ -263,7 +262,7 @@ def _finish(
     results = {"seconds_training": round(state.seconds, 1)}
     alpha = constrained(config.method, state.alpha)
     if config.test_episodes:
-        loss, accuracy = evaluate(
+        loss, accuracy = objective.evaluate(
             config,
             state.network,
             state.params,

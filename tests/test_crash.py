@@ -22,7 +22,7 @@ from killing import (
     start,
 )
 
-from negmeta_utils import runs, training
+from negmeta_utils import objective, runs, training
 from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import study_file
 from negmeta_utils.training import train
@@ -201,7 +201,7 @@ def test_what_is_not_finite_is_named_and_reaches_no_checkpoint(
 def test_an_evaluation_that_is_not_finite_hides_nothing(
     eventful, tmp_path, monkeypatch, stream, words
 ):
-    evaluate = training.evaluate
+    evaluate = objective.evaluate
 
     def breaking(*arguments):
         loss, accuracy = evaluate(*arguments)
@@ -211,7 +211,7 @@ def test_an_evaluation_that_is_not_finite_hides_nothing(
         return loss, accuracy
 
     validations = []
-    monkeypatch.setattr(training, "evaluate", breaking)
+    monkeypatch.setattr(objective, "evaluate", breaking)
     config = replace(eventful, n_updates=12, val_every=4, checkpoint_every=4)
     with pytest.raises(FloatingPointError, match=words):
         train(config, tmp_path / "run")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import runs, training
+from negmeta_utils import objective, runs, training
 from negmeta_utils.data import datasets
 from negmeta_utils.evidence.learned_rates import each_network, table_1
 from negmeta_utils.evidence.quantities import by_network, changes
@@ -63,7 +63,9 @@ def test_validation_tasks_are_counted(trained):
     for number, update in enumerate(CHECKS):
         first = config.val_episodes * number if config.val_fresh else 0
         kept, episodes = network(run, update), range(first, first + config.val_episodes)
-        loss, _ = training.evaluate(config, CONV4, kept.params, kept.alpha, images, "val", episodes)
+        loss, _ = objective.evaluate(
+            config, CONV4, kept.params, kept.alpha, images, "val", episodes
+        )
         assert losses[update] == pytest.approx(float(loss.mean()), rel=1e-6)
 
 

@@ -86,7 +86,7 @@ def _entries(folder: str) -> Iterator[tuple[str, str]]:
                 yield path, "links that lead nowhere"
 
 
-def in_words(listed: list[LeftOut]) -> str:
+def left_out_in_words(listed: list[LeftOut]) -> str:
     """What is left out, in one line."""
     total = sum(left.n_files for left in listed)
     if not total:

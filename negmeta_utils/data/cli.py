@@ -125,7 +125,7 @@ def _report(name: str, found: layouts.Found, archive: Path | None) -> Iterator[s
     yield f"  images   {counts.total()} read, none broken; width x height {sizes}" + (
         f" and {len(counts) - 3} more" if len(counts) > 3 else ""
     )
-    yield f"  files    {accounting.in_words(accounting.left_out(found, splits))}"
+    yield f"  files    {accounting.left_out_in_words(accounting.left_out(found, splits))}"
     use = f'dataset="{named}"' + ("" if name == datasets.FOLDER else f', data_dir="{place}"')
     yield f"  use      {use}"
 

@@ -169,7 +169,7 @@ def _say_what_is_not_there(wanted: Wanted, found: Found, splits: dict[str, Split
     was published: it may be less than it seems."""
     listed = [left for left in accounting.left_out(found, splits) if left.is_image]
     if listed:
-        print(shown(f"{wanted.source}: {accounting.in_words(listed)}"), file=sys.stderr)
+        print(shown(f"{wanted.source}: {accounting.left_out_in_words(listed)}"), file=sys.stderr)
     if lacking := accounting.lacking(wanted.dataset, splits):
         print(shown(f"{wanted.source}: less than published: {lacking}"), file=sys.stderr)
 

@@ -75,7 +75,7 @@ def _translation(
     return found
 
 
-def in_words(run: runs.Run) -> str:
+def describe_import(run: runs.Run) -> str:
     """What was imported, and what had to be assumed."""
     imported, parameters = run.manifest["imported"], run.parameters
     shown = ("network", "method", "n_way", "n_filters", "image_size")

@@ -96,10 +96,10 @@ def _cell(column: str, value: object, precision: int) -> str:
         return f"{value:,}".replace("-", "−")
     if isinstance(value, float):
         return p_text(value) if holds_p_values(column) else fixed(value, precision)
-    return html.escape(in_words(column, value), quote=False)
+    return html.escape(text_cell(column, value), quote=False)
 
 
-def in_words(column: str, value: object) -> str:
+def text_cell(column: str, value: object) -> str:
     """A cell that is no number: methods, data sets and backbones by their names."""
     if column == "method" and str(value).partition("@")[0] in LABELS:
         return label(str(value))

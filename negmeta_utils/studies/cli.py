@@ -214,10 +214,10 @@ def _execute_study(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from negmeta_utils.imports.importing import import_run, in_words
+    from negmeta_utils.imports.importing import describe_import, import_run
 
     given = {name: value for name in KNOWN if (value := getattr(options, name)) is not None}
-    print(in_words(import_run(options.file, options.out, options.mapping, **given)))
+    print(describe_import(import_run(options.file, options.out, options.mapping, **given)))
     return 0
 
 

@@ -45,7 +45,7 @@ class StudyKernelManager(AsyncKernelManager):
 
     async def start_kernel(self, **settings: Any) -> None:
         settings["extra_arguments"] = [*settings.get("extra_arguments", ()), *OPTIONS]
-        settings["env"] = environment(settings.get("env") or dict(os.environ), self.profiles)
+        settings["env"] = variables(settings.get("env") or dict(os.environ), self.profiles)
         settings["env"][parameters.PROGRESS_FILE] = self.progress
         Path(self.profiles).mkdir(exist_ok=True)
         for name in ("sitecustomize.py", "usercustomize.py"):
@@ -58,9 +58,9 @@ def customize(path: list[str]) -> str:
     return CUSTOMIZE.format([folder for folder in path if os.path.isabs(folder)])
 
 
-def environment(users: dict[str, str], profiles: str) -> dict[str, str]:
-    """What a kernel is started with: the user's variables, but for those that would change a
-    study's results or break it."""
+def variables(users: dict[str, str], profiles: str) -> dict[str, str]:
+    """The environment variables of a kernel: the user's, but for those that would change a study's
+    results or break it."""
     kept = {
         name: value
         for name, value in users.items()

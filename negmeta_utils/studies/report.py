@@ -71,7 +71,7 @@ def write_report(study_file: Path, folder: Path) -> tuple[Path, list[str]]:
         first=first(notebooks),
         notebooks=notebooks,
         jobs=jobs,
-        environment=environment(jobs),
+        environment=environments_of(jobs),
         data=data_sets(jobs),
         times=times(jobs),
         seconds=sum(job.record["seconds"] for job in jobs),
@@ -199,7 +199,7 @@ def large_tables(group: list[Job]) -> list[str]:
     return [f"{name} ({sum(n):,} rows in {len(n)} folder(s))" for name, n in rows.items()]
 
 
-def environment(jobs: list[Job]) -> dict[str, str]:
+def environments_of(jobs: list[Job]) -> dict[str, str]:
     """Hardware, versions and commit of the trainings; several values where they differ."""
     values: dict[str, list[str]] = {}
     for job in jobs:

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from negmeta_utils.evidence.words import p_text
-from negmeta_utils.plots.tables import WORDS, holds_p_values, in_words, words
+from negmeta_utils.plots.tables import WORDS, holds_p_values, text_cell, words
 
 SHOWN = 14  # rows, as many as table 1 has; the rest is a link away
 # What a column of the study's tables holds. Names not listed here are shown without a line.
@@ -111,7 +111,7 @@ def as_text(column: str, value: object) -> str:
     if isinstance(value, Integral):
         return str(value) if isinstance(value, bool | np.bool_) else _grouped(int(value))
     if not isinstance(value, float):
-        return in_words(column, value)
+        return text_cell(column, value)
     if math.isinf(value):
         return "more episodes needed"  # the only number that a table has as infinite: of seeds
     if holds_p_values(column):

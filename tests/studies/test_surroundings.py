@@ -89,7 +89,7 @@ def test_a_kernel_is_this_python_with_nothing_of_the_users(tmp_path, monkeypatch
 
 def test_this_package_comes_before_another_on_the_users_path():
     given = {"PYTHONPATH": "/other", "PYTHONSTARTUP": "/start.py", "OMP_NUM_THREADS": "3"}
-    kept = kernels.environment(given, "/profiles")
+    kept = kernels.variables(given, "/profiles")
     assert kept["PYTHONPATH"] == os.pathsep.join(["/profiles", str(paths.ROOT), "/other"])
     assert kept["OMP_NUM_THREADS"] == "3"
     assert "PYTHONSTARTUP" not in kept
@@ -98,7 +98,7 @@ def test_this_package_comes_before_another_on_the_users_path():
 @pytest.mark.parametrize("name", ["PYTHONWARNINGS", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR"])
 def test_variables_that_change_digits_or_what_is_shown_are_left_out(name):
     given = {name: "1", "PYTHONDONTWRITEBYTECODE": "1", "MKL_NUM_THREADS": "2"}
-    kept = kernels.environment(given, "/profiles")
+    kept = kernels.variables(given, "/profiles")
     assert name not in kept
     assert kept["PYTHONDONTWRITEBYTECODE"] == "1" and kept["MKL_NUM_THREADS"] == "2"
 
