@@ -5,13 +5,13 @@ from random_tables import NONE, synthetic, table
 from scipy import stats
 
 from negmeta_utils.evidence.interval_methods import INTERVALS, compared, misses_by_interval
+from negmeta_utils.evidence.intervals import over_episodes, over_seeds
 from negmeta_utils.evidence.mixed_model import mixed_model
 from negmeta_utils.evidence.quantities import (
     DIFFERENCE,
     MAML,
     META_SGD,
     bootstrap_interval,
-    effect_sizes,
     grids,
     hierarchical_bootstrap,
 )
@@ -32,10 +32,8 @@ def test_every_interval_is_the_one_of_its_own_function():
     assert bounds(rows.loc[POOLED])[1:] == pytest.approx(list(pooled))
     alone = stats.ttest_1samp(of[DIFFERENCE, quantity].mean(axis=1), 0).confidence_interval()
     assert bounds(rows.loc[SEEDS_ALONE])[1:] == pytest.approx(list(alone))
-    effects = effect_sizes(features).set_index(["method", "quantity", "over"])
-    for name, over in ((EPISODES, "episodes"), (VERDICTS, "seeds")):
-        row = effects.loc[DIFFERENCE, quantity, over]
-        assert bounds(rows.loc[name]) == pytest.approx([row.points, row.low, row.high])
+    for name, over in ((EPISODES, over_episodes), (VERDICTS, over_seeds)):
+        assert bounds(rows.loc[name]) == pytest.approx(over(of[DIFFERENCE, quantity]).interval())
     mixed = mixed_model(features).set_index(["method", "quantity"]).loc[DIFFERENCE, quantity]
     assert bounds(rows.loc[MIXED]) == pytest.approx(bounds(mixed))
     assert np.ptp(rows["mean"]) < 1e-9
