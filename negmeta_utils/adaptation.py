@@ -82,7 +82,8 @@ def init_alpha(
     seed: int = 0,
     network: Network = CONV4,
 ) -> Params:
-    """Rates before training: full-shaped for a method that learns them, else one number a name.
+    """Rates before training, float32, on the CPU: full-shaped for a method that learns them, else
+    one number a name.
 
     alpha_init "constant" gives `inner_lr` everywhere; "uniform" draws every rate from
     U[0.005, 0.1] under `seed`, as Meta-SGD's authors do, and needs a method that learns rates.
@@ -90,13 +91,12 @@ def init_alpha(
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r}: not one of {', '.join(METHODS)}")
-    settings = METHODS[method]
+    settings, kind = METHODS[method], {"dtype": torch.float32, "device": "cpu"}
     if alpha_init == "uniform" and settings.learns_alpha:
         generator = torch.Generator().manual_seed(seed)
         low, high = META_SGD_RANGE
         return {
-            name: low
-            + (high - low) * torch.rand(value.shape, generator=generator, dtype=torch.float32)
+            name: low + (high - low) * torch.rand(value.shape, generator=generator, **kind)
             for name, value in params.items()
         }
     if alpha_init != "constant":
@@ -108,7 +108,7 @@ def init_alpha(
     for name, value in params.items():
         rate = inner_lr if network.layer_and_group(name)[0] in moved else 0.0
         shape = value.shape if settings.learns_alpha else ()
-        alpha[name] = torch.full(shape, rate, dtype=torch.float32)
+        alpha[name] = torch.full(shape, rate, **kind)
     return alpha
 
 

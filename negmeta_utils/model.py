@@ -22,17 +22,18 @@ BATCH_NORM_EPS = 1e-5
 
 
 def init_params(
-    seed: int, channels: int, image_size: int, n_way: int, n_filters: int = 64
+    seed: int, channels: int, image_size: int, n_way: int, n_filters: int = 64, device: str = "cpu"
 ) -> Params:
-    """Fresh parameters on the CPU, float32.
+    """Fresh parameters, float32, on the CPU whatever torch's defaults are, or on `device`.
 
     Weights and biases are uniform within 1/sqrt(fan_in), which is what torch's own layers start
     from; the paper does not say what it used. Batch normalisation starts at scale 1 and shift 0.
     """
     generator = torch.Generator().manual_seed(seed)
+    kind = {"dtype": torch.float32, "device": device}
 
     def uniform(fan_in: int, *shape: int) -> torch.Tensor:
-        values = torch.rand(shape, generator=generator, dtype=torch.float32)
+        values = torch.rand(shape, generator=generator, **kind)
         return (values * 2 - 1) / math.sqrt(fan_in)
 
     params: Params = {}
@@ -40,8 +41,8 @@ def init_params(
         fan_in = (channels if block == 1 else n_filters) * 9
         params[f"conv{block}.weight"] = uniform(fan_in, n_filters, fan_in // 9, 3, 3)
         params[f"conv{block}.bias"] = uniform(fan_in, n_filters)
-        params[f"norm{block}.weight"] = torch.ones(n_filters, dtype=torch.float32)
-        params[f"norm{block}.bias"] = torch.zeros(n_filters, dtype=torch.float32)
+        params[f"norm{block}.weight"] = torch.ones(n_filters, **kind)
+        params[f"norm{block}.bias"] = torch.zeros(n_filters, **kind)
     features = n_features(image_size, n_filters)
     params["logits.weight"] = uniform(features, n_way, features)
     params["logits.bias"] = uniform(features, n_way)

@@ -39,7 +39,7 @@ def summarise_rates(
     records = []
     for (layer, group), values in rates_by_row(alpha, network).items():
         values = values.double().cpu()
-        quantiles = values.quantile(torch.tensor(QUANTILES, dtype=values.dtype)).tolist()
+        quantiles = values.quantile(values.new_tensor(QUANTILES)).tolist()
         records.append(
             {
                 "seed": seed,

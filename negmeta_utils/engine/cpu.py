@@ -119,7 +119,7 @@ def task_gradient(
     support, query = _channels_last(support), _channels_last(query)
     gradient, of_rates, judged = torch.empty_like(params), torch.empty_like(params), _numbers(2)
     _call(
-        "task_gradient", params.dtype, torch.tensor(network), params, rates,
+        "task_gradient", params.dtype, network, params, rates,
         support, _labels(support_labels, network.n_way), len(support),
         query, _labels(query_labels, network.n_way), len(query),
         n_steps, int(first_order), gradient, of_rates, judged[:1], judged[1:],
@@ -135,7 +135,7 @@ def prototype_gradient(
     support, query = _channels_last(support), _channels_last(query)
     gradient, judged = torch.empty_like(params), _numbers(2)
     _call(
-        "prototype_gradient", params.dtype, torch.tensor(network), params,
+        "prototype_gradient", params.dtype, network, params,
         support, _labels(support_labels, network.n_way), len(support),
         query, _labels(query_labels, network.n_way), len(query),
         gradient, judged[:1], judged[1:],
@@ -147,7 +147,7 @@ def adapt(network: Network, params, rates, support, labels, n_steps: int) -> tor
     """A vector as `params` after `n_steps` inner steps on one task's support images."""
     support, adapted = _channels_last(support), torch.empty_like(params)
     _call(
-        "adapt", params.dtype, torch.tensor(network), params, rates,
+        "adapt", params.dtype, network, params, rates,
         support, _labels(labels, network.n_way), len(support), n_steps, adapted,
     )  # fmt: skip
     return adapted
@@ -158,8 +158,7 @@ def predict(network: Network, params, images) -> tuple[torch.Tensor, torch.Tenso
     images = _channels_last(images)
     features = images.new_empty(len(images), *network.last)
     logits = images.new_empty(len(images), network.n_way)
-    network_ = torch.tensor(network)
-    _call("predict", params.dtype, network_, params, images, len(images), features, logits)
+    _call("predict", params.dtype, network, params, images, len(images), features, logits)
     return features.movedim(3, 1).flatten(1), logits
 
 
@@ -186,21 +185,23 @@ def adam(
     )  # fmt: skip
 
 
-def _call(name: str, dtype: torch.dtype, *arguments: torch.Tensor | int | float) -> None:
+def _call(name: str, dtype: torch.dtype, *arguments: torch.Tensor | Network | int | float) -> None:
     """A function of `native/*.c`. Raises MemoryError where it has too little to work with."""
     values = [_c_value(argument) for argument in arguments]
     if getattr(library.library(BITS[dtype]), name)(*values):
         raise MemoryError(f"{name}: not enough memory; lower n_query, n_shot, n_way or image_size")
 
 
-def _c_value(argument: torch.Tensor | int | float):
+def _c_value(argument: torch.Tensor | Network | int | float):
+    if isinstance(argument, Network):
+        return (ctypes.c_long * len(argument))(*argument)
     if isinstance(argument, torch.Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_long(argument)
 
 
 def _numbers(n: int) -> torch.Tensor:
-    return torch.empty(n, dtype=torch.float64)
+    return torch.empty(n, dtype=torch.float64, device="cpu")
 
 
 def _labels(labels: torch.Tensor, n_way: int) -> torch.Tensor:

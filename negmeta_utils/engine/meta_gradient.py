@@ -84,15 +84,15 @@ def _mean_of_judged(
 ) -> MetaGradient:
     """Means over tasks; of rates that are one number, the sum over what they stand for."""
     zeros = {name: torch.zeros_like(value) for name, value in params.items()}
-    rates = {name: torch.zeros((), dtype=value.dtype) for name, value in params.items()}
+    rates = {name: value.new_zeros(()) for name, value in params.items()}
     if alpha:
         mean = sum(part.rates for part in parts) / len(parts)
         for name, value in cpu.unpack(network, mean, zeros).items():
             rates[name] = value if alpha[name].dim() else value.double().sum().to(value.dtype)
-    dtype = parts[0].params.dtype
+    number = parts[0].params.new_tensor
     return MetaGradient(
-        torch.tensor(sum(part.loss for part in parts) / len(parts), dtype=dtype),
-        torch.tensor(sum(part.accuracy for part in parts) / len(parts), dtype=dtype),
+        number(sum(part.loss for part in parts) / len(parts)),
+        number(sum(part.accuracy for part in parts) / len(parts)),
         cpu.unpack(network, sum(part.params for part in parts) / len(parts), zeros),
         rates,
     )
@@ -260,9 +260,7 @@ def loss_and_accuracy(
     """
     if logits.device.type == "cpu" and cpu.compiled(logits.dtype):
         judged = [cpu.judge(of_task, labels) for of_task in logits]
-        return tuple(
-            torch.tensor(values, dtype=logits.dtype) for values in zip(*judged, strict=True)
-        )
+        return tuple(logits.new_tensor(values) for values in zip(*judged, strict=True))
     losses = F.cross_entropy(logits.mT, labels.expand(len(logits), -1), reduction="none")
     return losses.mean(1), (logits.argmax(2) == labels).to(losses.dtype).mean(1)
 

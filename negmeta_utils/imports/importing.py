@@ -148,8 +148,7 @@ def _network(
     sizes = (channels, image_size, config.n_way, config.n_filters)
     named = dict(zip(("channels", "image_size", "n_way", "n_filters"), sizes, strict=True))
     network = catalogue.checked(config.network, **named)
-    with torch.device("meta"):
-        wanted = network.init(0, *sizes)
+    wanted = network.init(0, *sizes, device="meta")
     digest = catalogue.fingerprint(config.network)
     return network, wanted, {"sha256": digest, "channels": channels} if digest else None
 
@@ -166,7 +165,7 @@ def _params(
     absent = [name for name in head if name not in found.keys]
     if absent == head and METHODS[config.method].prototypes:  # it plays no part: zeros
         own = {name: value for name, value in wanted.items() if name not in head}
-        zeros = {name: torch.zeros(wanted[name].shape) for name in head}
+        zeros = {name: torch.zeros_like(wanted[name], device="cpu") for name in head}
         return _taken(path, own, found.keys, tensors) | zeros
     if absent == head:
         raise ValueError(

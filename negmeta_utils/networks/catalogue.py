@@ -62,7 +62,7 @@ def checked(name: str, channels: int, image_size: int, n_way: int, n_filters: in
     found.check_image_size(image_size)
     if name not in NETWORKS:
         generator = torch.Generator().manual_seed(0)  # torch's own is left alone
-        images = torch.rand(4, channels, image_size, image_size, generator=generator)
+        images = torch.rand(4, channels, image_size, image_size, generator=generator, device="cpu")
         check_pass(found, found.init(0, *sizes.values()), images, n_way)
     return found
 

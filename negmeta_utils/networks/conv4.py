@@ -62,14 +62,20 @@ def _activations(kind: Blocks, params: Params, images: torch.Tensor) -> dict[str
 
 
 def _init(
-    kind: Blocks, seed: int, channels: int, image_size: int, n_way: int, n_filters: int = 64
+    kind: Blocks,
+    seed: int,
+    channels: int,
+    image_size: int,
+    n_way: int,
+    n_filters: int = 64,
+    device: str = "cpu",
 ) -> Params:
     """As `model.init_params`, with a linear layer for as many features as there are."""
-    params = model.init_params(seed, channels, 16, n_way, n_filters)
+    params = model.init_params(seed, channels, 16, n_way, n_filters, device)
     features = n_filters * (1 if kind.average else kind.side(image_size) ** 2)
     generator = torch.Generator().manual_seed(seed)
     for name, shape in (("weight", (n_way, features)), ("bias", (n_way,))):
-        drawn = torch.rand(shape, generator=generator) * 2 - 1
+        drawn = torch.rand(shape, generator=generator, dtype=torch.float32, device=device) * 2 - 1
         params[f"logits.{name}"] = drawn / math.sqrt(features)
     return params
 

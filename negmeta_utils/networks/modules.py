@@ -48,14 +48,16 @@ def network(
     if isinstance(module, nn.Module):
         kept = copy.deepcopy(module)
 
-        def init(*_: int) -> Params:
-            return {key: value.detach().clone() for key, value in kept.named_parameters()}
+        def init(*_: int, device: str = "cpu") -> Params:
+            return {
+                key: value.detach().to(device, copy=True) for key, value in kept.named_parameters()
+            }
 
     else:
-        kept = _make(module, 0, sizes)
+        kept = _make(module, 0, sizes, "cpu")
 
-        def init(seed: int, *given: int) -> Params:
-            made = _make(module, seed, dict(zip(SIZES, given, strict=False)))
+        def init(seed: int, *given: int, device: str = "cpu") -> Params:
+            made = _make(module, seed, dict(zip(SIZES, given, strict=False)), device)
             return {key: value.detach() for key, value in made.named_parameters()}
 
     name = name or type(kept).__name__
@@ -77,9 +79,11 @@ def network(
     return Network(name, ordered, init, activations, placed.__getitem__)
 
 
-def _make(maker: Callable[..., nn.Module], seed: int, sizes: dict[str, int]) -> nn.Module:
+def _make(
+    maker: Callable[..., nn.Module], seed: int, sizes: dict[str, int], device: str
+) -> nn.Module:
     takes = inspect.signature(maker).parameters
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         try:
             made = maker(**{key: value for key, value in sizes.items() if key in takes})

@@ -18,7 +18,8 @@ class Network(NamedTuple):
     layers: the rows of table 1, from the image to the classes. The last is the head, a linear
     layer whose parameters are called HEAD.weight and, where it has one, HEAD.bias; the others are
     the body.
-    init: takes seed, channels, image_size, n_way, n_filters; gives float32 parameters on the CPU.
+    init: takes seed, channels, image_size, n_way, n_filters; gives float32 parameters on the CPU
+    or on `device`.
     activations: takes parameters and images [n, channels, height, width]; gives by name what each
     layer of the body makes of them, flat [n, ...]. The last are the embeddings [n, n_features].
     layer_and_group: takes a parameter's name; gives its layer, and "weights+bias" or the kind of
@@ -28,7 +29,7 @@ class Network(NamedTuple):
 
     name: str
     layers: tuple[str, ...]
-    init: Callable[[int, int, int, int, int], Params]
+    init: Callable[..., Params]
     activations: Callable[[Params, torch.Tensor], dict[str, torch.Tensor]]
     layer_and_group: Callable[[str], tuple[str, str]]
     least_size: int = 1

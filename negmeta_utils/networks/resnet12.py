@@ -23,16 +23,17 @@ SLOPE = 0.1
 
 
 def init_params(
-    seed: int, channels: int, image_size: int, n_way: int, n_filters: int = 64
+    seed: int, channels: int, image_size: int, n_way: int, n_filters: int = 64, device: str = "cpu"
 ) -> Params:
-    """Fresh parameters on the CPU, float32. n_filters: of the first block; the others are wider in
-    proportion, 10/4, 20/4 and 40/4 times.
+    """Fresh parameters, as `model.init_params` has them. n_filters: of the first block; the others
+    are wider in proportion, 10/4, 20/4 and 40/4 times.
 
     Convolutions are normal with variance 2/fan_out (He et al. 2015), batch normalisation starts at
     scale 1 and shift 0, the linear layer within 1/sqrt(n_features). image_size plays no part: the
     embedding is a mean over places.
     """
     generator = torch.Generator().manual_seed(seed)
+    kind = {"dtype": torch.float32, "device": device}
     params: Params = {}
     before = channels
     for block, wide in zip(BLOCKS, WIDTHS, strict=True):
@@ -40,14 +41,14 @@ def init_params(
         for name in CONVOLUTIONS:
             side = 1 if name == "shortcut" else 3
             shape = (width, width if name in ("conv2", "conv3") else before, side, side)
-            drawn = torch.randn(shape, generator=generator)
+            drawn = torch.randn(shape, generator=generator, **kind)
             layer = f"block{block}.{name}"
             params[f"{layer}.weight"] = drawn * math.sqrt(2 / (width * side * side))
-            params[f"{layer}.norm.weight"] = torch.ones(width)
-            params[f"{layer}.norm.bias"] = torch.zeros(width)
+            params[f"{layer}.norm.weight"] = torch.ones(width, **kind)
+            params[f"{layer}.norm.bias"] = torch.zeros(width, **kind)
         before = width
     for name, sizes in {"weight": [n_way, before], "bias": [n_way]}.items():
-        drawn = torch.rand(sizes, generator=generator) * 2 - 1
+        drawn = torch.rand(sizes, generator=generator, **kind) * 2 - 1
         params[f"logits.{name}"] = drawn / math.sqrt(before)
     return params
 

@@ -218,7 +218,8 @@ def shuffle_signs(alpha: Params, seed: int, network: Network = CONV4) -> Params:
     generator = torch.Generator().manual_seed(seed)
 
     def shuffle(values: torch.Tensor) -> torch.Tensor:
-        return values.abs() * values.sign()[torch.randperm(len(values), generator=generator)]
+        order = torch.randperm(len(values), generator=generator, device="cpu")
+        return values.abs() * values.sign()[order]
 
     return _by_layer(alpha, shuffle, network)
 

@@ -93,7 +93,7 @@ def meta_train(problem: MixedRegression, rate: torch.Tensor, tasks: Tasks) -> Pa
     def meta_gradient(theta: torch.Tensor) -> torch.Tensor:
         return torch.func.grad(query_loss)({"weight": theta}, alpha, tasks)["weight"]
 
-    origin = torch.zeros(problem.n_params, dtype=torch.float64)
+    origin = torch.zeros(problem.n_params, dtype=torch.float64, device="cpu")
     theta = origin.clone()
     theta[0] = problem.distance
     offset = meta_gradient(origin)
@@ -190,7 +190,7 @@ def learn_meta_sgd(
         slopes = torch.func.grad(query_loss, argnums=(0, 1))(theta, alpha, tasks)
         return {"theta": slopes[0]["weight"], "alpha": slopes[1]["weight"]}
 
-    theta = torch.zeros(problem.n_params, dtype=torch.float64)
+    theta = torch.zeros(problem.n_params, dtype=torch.float64, device="cpu")
     theta[0] = problem.distance
     values = {"theta": theta, "alpha": torch.full_like(theta, start)}
     return _descend(values, gradient, n_updates, n_problems=50)
@@ -236,7 +236,7 @@ def _path(what: str, seed: int, rates: np.ndarray, closed_form: float) -> pd.Dat
 
 
 def _rate(value: float) -> torch.Tensor:
-    return torch.tensor(value, dtype=torch.float64)
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def _descend(

@@ -20,7 +20,10 @@ from negmeta_utils.engine import cpu, library
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.engine.adam import Adam
 from negmeta_utils.episodes import Episodes, ImageSet
+from negmeta_utils.evaluation import evaluate_features
 from negmeta_utils.model import init_params
+from negmeta_utils.networks.catalogue import NETWORKS
+from negmeta_utils.training import train
 
 if library.compiler_version() is None:  # of CC, or cc
     pytest.skip("no C compiler", allow_module_level=True)
@@ -67,8 +70,8 @@ def results(seed):
         params = init_params(seed, channels, size, 5, filters)
         alpha = init_alpha("meta-sgd", params, 0.1)
         shape = (2, 1, 5 * n_shot, channels, size, size)
-        images = torch.rand(shape, generator=generator, dtype=torch.float32)
-        labels = torch.arange(5).repeat_interleave(n_shot)
+        images = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+        labels = torch.arange(5, device="cpu").repeat_interleave(n_shot)
         tasks = Episodes(images[0], labels, images[1], labels)
         for gradient in (
             adjoint.meta_gradient(params, alpha, tasks, 1),
@@ -86,6 +89,8 @@ def results(seed):
                 value.grad = gradient.params[name]
             optimizer.step()
         found += params.values()
+    for network in NETWORKS.values():
+        found += network.init(seed, 3, 16, 5, 8).values()
     return found
 
 
@@ -104,11 +109,13 @@ def test_digits_do_not_depend_on_vectors_and_compiler(compiler, flags, fresh, mo
 
 @pytest.fixture
 def every_switch():
-    """All of torch's global switches that change arithmetic, turned from where they are."""
+    """All of torch's global switches that change arithmetic or where it happens, turned from where
+    they are."""
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     precision = torch.get_float32_matmul_precision()
     torch.set_num_threads(3)
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
     torch.set_float32_matmul_precision("medium")
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)
@@ -121,6 +128,7 @@ def every_switch():
     torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision(precision)
+    torch.set_default_device(None)
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
 
@@ -136,6 +144,22 @@ def test_digits_do_not_depend_on_torchs_switches(expected, every_switch):
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
+
+
+@pytest.fixture
+def features(run, images):
+    return evaluate_features(run, images, 3)
+
+
+@pytest.mark.slow
+def test_nor_do_those_of_a_training_and_an_evaluation(
+    run, images, tiny_config, tmp_path, features, every_switch
+):
+    again = train(tiny_config, tmp_path / "run")
+    assert all(torch.equal(again.params[name], value) for name, value in run.params.items())
+    assert again.history().equals(run.history())
+    assert again.final_accuracy().equals(run.final_accuracy())
+    assert evaluate_features(again, images, 3).equals(features)
 
 
 @pytest.mark.slow

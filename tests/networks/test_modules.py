@@ -74,6 +74,12 @@ def test_a_class_is_made_under_the_seed():
     assert torch.equal(state, torch.random.get_rng_state()), "torch's own seed is left alone"
 
 
+def test_its_weights_are_on_the_cpu_whatever_torchs_default_is():
+    with torch.device("meta"):
+        found = network(Tiny).init(0, 2, 9, 4, 8)
+    assert {value.device.type for value in found.values()} == {"cpu"}
+
+
 def test_a_file_of_ones_own(tmp_path):
     (tmp_path / "nets.py").write_text(TINY)
     own = find(f"{tmp_path}/nets.py:TinyNet", n_way=4, channels=3, image_size=9, n_filters=2)
