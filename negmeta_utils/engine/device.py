@@ -2,6 +2,7 @@
 
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ PRODUCTS = (
     torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn,
     torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn,
 )  # fmt: skip
+_LOCK = threading.Lock()
+_FOUND: list[list[str]] = []  # `PRODUCTS` as each `exact_products` that has not ended found them
 
 
 def cores() -> int:
@@ -86,18 +89,23 @@ def memory_named(device: torch.device, lower: str) -> Iterator[None]:
 def exact_products() -> Iterator[None]:
     """Convolutions and products of float32 throughout, whatever torch's switches say, old or new:
     on a GPU it makes convolutions of TensorFloat-32 by default, and a meta-gradient of these is
-    wrong by tenths (docs/speed.md). Inside another one, which may hold for several threads, it
-    touches no switch."""
-    before = [product.fp32_precision for product in PRODUCTS]
-    if set(before) == {"ieee"}:
-        yield
-        return
-    for product in PRODUCTS:
-        product.fp32_precision = "ieee"
+    wrong by tenths (docs/speed.md). The switches belong to the whole process: where several
+    threads are inside, whoever leaves last puts back what the first has found."""
+    with _LOCK:
+        _FOUND.append([product.fp32_precision for product in PRODUCTS])
+        for product in PRODUCTS:
+            product.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for product, precision in zip(PRODUCTS, before, strict=True):
-            product.fp32_precision = "none"  # that is, as the switch above it, which may be turned
-            if product.fp32_precision != precision:
-                product.fp32_precision = precision
+        with _LOCK:
+            found = _FOUND.pop()  # of the last to leave, the first that was put there
+            if not _FOUND:
+                _put_back(found)
+
+
+def _put_back(found: list[str]) -> None:
+    for product, precision in zip(PRODUCTS, found, strict=True):
+        product.fp32_precision = "none"  # that is, as the switch above it, which may be turned
+        if product.fp32_precision != precision:
+            product.fp32_precision = precision

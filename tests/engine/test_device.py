@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from random_settings import random_setting
@@ -52,9 +55,29 @@ def test_one_inside_another_leaves_the_switches_to_it(switches):
     turn_two()
     before = precisions()
     with exact_products():
-        with exact_products():  # as another thread's, which may end first
+        with exact_products():
             pass
         assert precisions() == EXACT
+    assert precisions() == before
+
+
+def test_the_last_thread_to_leave_puts_the_switches_back(switches):
+    turn_two()
+    before = precisions()
+    entered, leave = threading.Event(), threading.Event()
+
+    def first():
+        with exact_products():
+            entered.set()
+            assert leave.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(first)
+        assert entered.wait(60)
+        with exact_products():
+            leave.set()
+            thread.result()  # the other has left
+            assert precisions() == EXACT
     assert precisions() == before
 
 
