@@ -2,6 +2,7 @@
 of `engine/`): the meta-gradient of the method's objective, and loss and accuracy afterwards."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -23,31 +24,35 @@ def gradient(
     config: TrainConfig, network: Network, params: Params, free: Params, episodes: Episodes
 ) -> MetaGradient:
     """The meta-gradient of the method's objective with respect to the parameters and to the
-    unconstrained rates `free`."""
+    unconstrained rates `free`; without that where the method learns none."""
     settings, engine = METHODS[config.method], engine_of(network, config.engine)
     if settings.prototypes:
-        return engine.prototype_gradient(params, episodes)
+        return engine.prototype_gradient(params, episodes)._replace(alpha={})
     alpha, pull_back = torch.func.vjp(partial(constrained, config.method), free)
     steps = config.inner_steps, settings.first_order
     found = engine.meta_gradient(params, alpha, episodes, *steps)
-    return found._replace(alpha=pull_back(found.alpha)[0])
+    return found._replace(alpha=pull_back(found.alpha)[0] if settings.learns_alpha else {})
 
 
 def trusted(
-    config: TrainConfig, network: Network, params: Params, free: Params, episodes: Episodes
+    config: TrainConfig,
+    network: Network,
+    params: Params,
+    free: Params,
+    tasks: Callable[[int], Episodes],
 ) -> tuple[TrainConfig, str]:
     """`config` with an engine that is known to be right on its device, and what to record of it.
 
-    On a device that the engine is not tested on, the gradient of `episodes` is computed by the
-    engine and by the reference, and where they disagree the reference is used. Arguments as
-    for `gradient`.
+    On a device that the engine is not tested on, a meta-gradient is computed by the engine and by
+    the reference, and where they disagree the reference is used. Arguments as for `gradient`;
+    tasks: of a number, the episodes of so many meta-updates ahead.
     """
-    if config.engine == "reference" or checked.tested_on(episodes.support.device):
+    if config.engine == "reference" or checked.tested_on(torch.device(config.device)):
         return config, config.engine
     reference = replace(config, engine="reference")
     fault = checked.fault(
-        lambda: gradient(config, network, params, free, episodes),
-        lambda: gradient(reference, network, params, free, episodes),
+        lambda ahead: gradient(config, network, params, free, tasks(ahead)),
+        lambda ahead: gradient(reference, network, params, free, tasks(ahead)),
     )
     if fault is None:
         return config, f"{config.engine}, compared with the reference on {config.device}"

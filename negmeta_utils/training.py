@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,8 @@ def train(
             state = fresh_state(config, network, splits["train"], device)
             record_rates(config, state)
             state = resume(directory, state, manifest)
-            episodes = _next_episodes(config, state, splits["train"])
-            config, note = objective.trusted(config, network, state.params, state.alpha, episodes)
+            tasks = partial(_next_episodes, config, state, splits["train"])
+            config, note = objective.trusted(config, network, state.params, state.alpha, tasks)
             manifest["environment"]["engine"] = note
             manifest = begin(directory, manifest, found)
             if manifest["environment"]["vectors"] not in library.VECTORS:
@@ -172,8 +173,9 @@ def add_row(
     )
 
 
-def _next_episodes(config: TrainConfig, state: State, images: ImageSet) -> Episodes:
-    first = state.update * config.n_tasks
+def _next_episodes(config: TrainConfig, state: State, images: ImageSet, ahead: int = 0) -> Episodes:
+    """Of the next meta-update, or of one so many further `ahead`."""
+    first = (state.update + ahead) * config.n_tasks
     indices = range(first, first + config.n_tasks)
     return draw_episodes(
         images, config.seed, "train", indices, config.n_way, config.n_shot, config.n_query

@@ -1,14 +1,23 @@
 """Comparison of engine and reference on devices where the tests have not run."""
 
+import math
 from collections.abc import Callable
 
 import torch
 
 from negmeta_utils.adaptation import MetaGradient
-from negmeta_utils.model import Params
+from negmeta_utils.model import BLOCKS
 
-# Far above what float32 explains (1e-5 or so, and 1e-3 with TensorFloat-32), far below an error.
-MOST_APART = 0.01
+# In float32 the two are 1e-5 of a tensor's length apart, until rounding decides otherwise which of
+# two equal values max-pooling takes. Of the tensor furthest apart, on a CPU, in batches of three
+# tasks: with Mini-ImageNet at 84x84, fresh networks, 0.002 to 0.2, the median 0.03, and beyond 0.1
+# in one of 14 batches; at 28x28 half below 0.001, and beyond 0.1 (0.14 and 0.4) in 2 of 24 of
+# fresh networks, in none of 24 of trained ones. What is wrong is so in every batch: the gradient of
+# a tensor that is missing is 1 apart. So one batch within the bound is enough.
+MOST_APART = 0.1
+BATCHES = 5
+# What batch normalisation takes away again: their exact gradient is zero, and rounding all of it.
+VANISHING = {f"conv{block}.bias" for block in BLOCKS}
 
 
 def tested_on(device: torch.device) -> bool:
@@ -16,32 +25,38 @@ def tested_on(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def fault(fast: Callable[[], MetaGradient], reference: Callable[[], MetaGradient]) -> str | None:
-    """Why `fast` cannot be used in the place of `reference`, in a few words; None where it can."""
-    expected = reference()
-    try:
-        apart = difference(fast(), expected)
-    except Exception as error:  # whatever a driver, a compiler or an unknown operation raises
-        return f"it fails with {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    if not apart <= MOST_APART:
-        return f"its meta-gradient is {apart:.2g} times the reference's length away from it"
-    return None
+def fault(
+    fast: Callable[[int], MetaGradient], reference: Callable[[int], MetaGradient]
+) -> str | None:
+    """Why `fast` cannot be used in the place of `reference`, in a few words; None where it can.
+    Both are of the number of a batch of tasks."""
+    for batch in range(BATCHES):
+        expected = reference(batch)
+        try:
+            apart, what = furthest(fast(batch), expected)
+        except Exception as error:  # whatever a driver, a compiler or an unknown operation raises
+            return f"it fails with {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        if apart <= MOST_APART:
+            return None
+    return f"its {what} is {apart:.2g} times the reference's length away from it"
 
 
-def difference(got: MetaGradient, expected: MetaGradient) -> float:
-    """The largest relative difference of the losses, of the gradients of all parameters, and of
-    those of all rates; NaN where one is not finite."""
-    pairs = [
-        ({"loss": got.loss}, {"loss": expected.loss}),
-        (got.params, expected.params),
-        (got.alpha, expected.alpha),
-    ]
-    return max((_relative(a, b) for a, b in pairs), key=lambda apart: (apart != apart, apart))
+def furthest(got: MetaGradient, expected: MetaGradient) -> tuple[float, str]:
+    """The largest relative difference, of the loss or of one tensor's gradient, and what has it;
+    NaN where one is not finite. Of what vanishes it is relative to all tensors together."""
+    found = [(_apart(got.loss, expected.loss, _length(expected.loss)), "loss")]
+    groups = ("", got.params, expected.params), ("the rates of ", got.alpha, expected.alpha)
+    for of, ours, theirs in groups:
+        lengths = {name: _length(value) for name, value in theirs.items()}
+        lengths |= dict.fromkeys(VANISHING & lengths.keys(), math.hypot(*lengths.values()))
+        for name, value in theirs.items():
+            found.append((_apart(ours[name], value, lengths[name]), f"gradient of {of}{name}"))
+    return max(found, key=lambda one: (one[0] != one[0], one[0]))
 
 
-def _relative(got: Params, expected: Params) -> float:
-    def length(tensors: Params) -> float:
-        return sum(value.double().square().sum().item() for value in tensors.values()) ** 0.5
+def _apart(got: torch.Tensor, expected: torch.Tensor, length: float) -> float:
+    return _length(got.double() - expected) / max(length, 1e-300)  # 0 where there is nothing
 
-    of_difference = length({name: got[name].double() - expected[name] for name in expected})
-    return of_difference / length(expected) if of_difference else 0.0
+
+def _length(value: torch.Tensor) -> float:
+    return value.double().norm().item()

@@ -6,7 +6,7 @@ from functools import cache, partial
 import torch
 
 from negmeta_utils import objective
-from negmeta_utils.adaptation import METHODS, MetaGradient
+from negmeta_utils.adaptation import MetaGradient
 from negmeta_utils.checkpoints import State
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine import checked
@@ -19,32 +19,38 @@ from negmeta_utils.networks.conv4 import CONV4
 def fault(
     configs: list[TrainConfig], states: list[State], group: Group, images: ImageSet
 ) -> str | None:
-    """Why the kernels cannot be used, in one line; None where the first meta-gradient of every
-    network is, but for the last bits, the reference's: nobody has tried them on this card with
+    """Why the kernels cannot be used, in one line; None where of every network a meta-gradient is
+    the reference's, as far as float32 goes (`checked`): nobody has tried them on this card with
     these versions."""
     on_device = images.to(group.images.device)
-    rows = [_rows(*pair, images) for pair in zip(configs, states, strict=True)]
 
     @cache
-    def of_all() -> MetaGradients:
-        return free_gradients(group, *batches(group, group.images, torch.stack(rows).int()))
+    def rows(ahead: int) -> torch.Tensor:
+        return torch.stack([_rows(*p, images, ahead) for p in zip(configs, states, strict=True)])
 
-    def of_one(i: int) -> MetaGradient:
-        found = of_all()
+    @cache
+    def of_all(ahead: int) -> MetaGradients:
+        return free_gradients(group, *batches(group, group.images, rows(ahead).int()))
+
+    def of_one(i: int, ahead: int) -> MetaGradient:
+        found = of_all(ahead)
         like = {name: torch.zeros_like(value) for name, value in states[i].params.items()}
         learned = [group.layout.unpack(of[i].cpu(), like) for of in (found.params, found.alpha)]
         return MetaGradient(found.loss[i].cpu(), found.accuracy[i].cpu(), *learned)
 
+    def reference(i: int, ahead: int) -> MetaGradient:
+        return _reference(configs[i], states[i], on_device, rows(ahead)[i])
+
     for i, config in enumerate(configs):
-        reference = partial(_reference, config, states[i], on_device, rows[i])
-        if said := checked.fault(partial(of_one, i), reference):
+        if said := checked.fault(partial(of_one, i), partial(reference, i)):
             return f"{config.method}, seed {config.seed}: {said}"
     return None
 
 
-def _rows(config: TrainConfig, state: State, images: ImageSet) -> torch.Tensor:
-    """Of the images of the next meta-update."""
-    numbers = range(state.update * config.n_tasks, (state.update + 1) * config.n_tasks)
+def _rows(config: TrainConfig, state: State, images: ImageSet, ahead: int) -> torch.Tensor:
+    """Of the images of the next meta-update, or of one so many further ahead."""
+    first = (state.update + ahead) * config.n_tasks
+    numbers = range(first, first + config.n_tasks)
     sizes = config.n_way, config.n_shot + config.n_query
     return rows_of_episodes(images.class_sizes, config.seed, "train", numbers, *sizes)
 
@@ -52,7 +58,7 @@ def _rows(config: TrainConfig, state: State, images: ImageSet) -> torch.Tensor:
 def _reference(
     config: TrainConfig, state: State, images: ImageSet, rows: torch.Tensor
 ) -> MetaGradient:
-    """The readable meta-gradient, brought to the CPU; without rates where none are learned."""
+    """The readable meta-gradient, brought to the CPU."""
     device = images.images.device
     episodes = episodes_of_rows(images, rows.to(device), config.n_shot)
     params, free = (_moved(of, device) for of in (state.params, state.alpha))
@@ -62,7 +68,7 @@ def _reference(
         found.loss.cpu(),
         found.accuracy.cpu(),
         _moved(found.params, "cpu"),
-        _moved(found.alpha, "cpu") if METHODS[config.method].learns_alpha else {},
+        _moved(found.alpha, "cpu"),
     )
 
 

@@ -135,9 +135,9 @@ def test_they_go_on_from_where_they_were(tmp_path, by_cpu, splits):
             torch.testing.assert_close(halves[kind][name], value, atol=1e-6, rtol=1e-5)
 
 
-def _two_hundredths_wrong(*arguments):
+def _a_fifth_wrong(*arguments):
     found = _meta_gradients(*arguments)
-    return found._replace(alpha=1.02 * found.alpha)
+    return found._replace(alpha=1.2 * found.alpha)
 
 
 def _failing(*arguments):
@@ -147,7 +147,7 @@ def _failing(*arguments):
 @pytest.mark.parametrize(
     ("kernels", "said"),
     [
-        (_two_hundredths_wrong, "its meta-gradient is 0.02 times the reference's length away"),
+        (_a_fifth_wrong, " is 0.2 times the reference's length away"),
         (_failing, "it fails with RuntimeError: out of resource: shared memory"),
     ],
 )
@@ -157,7 +157,7 @@ def test_where_kernels_are_wrong_or_fail_each_trains_by_itself(
     monkeypatch.setattr(group, "meta_gradients", kernels)
     configs = _resolved(CONFIGS[1:2])
     found = together.train_together(configs, [tmp_path / "run"], splits, device="cpu")
-    assert found.startswith(f"meta-sgd, seed 1: {said}") and "\n" not in found
+    assert found.startswith("meta-sgd, seed 1: it") and said in found and "\n" not in found
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
     run = training.train(configs[0], tmp_path / "run")
     alone = training.train(configs[0], tmp_path / "alone")
