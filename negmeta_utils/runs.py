@@ -98,7 +98,10 @@ class Run:
         return self._until_here("every_rate.parquet")
 
     def final_accuracy(self) -> pd.Series:
-        """One value a test episode; none for a network kept along the way, which had no test."""
+        """One value a test episode; none without a test: of `test_episodes` 0, of an imported run,
+        of a network kept along the way."""
+        if not self.parameters["test_episodes"]:
+            return pd.Series(dtype=float, name="accuracy")
         accuracy = read_table(self.file_named("accuracy.parquet"))["accuracy"]
         return accuracy if self.network == END else accuracy.head(0)
 

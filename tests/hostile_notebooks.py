@@ -147,11 +147,13 @@ def one_run(folder):
     return {"runs": "glyphs-maml-0", "out_dir": folder / "out"}
 
 
-def no_episodes(folder):
-    return {"n_episodes": 0, "out_dir": folder / "out"}
+def with_one(name, **value):
+    """`prepare` of a case: notebook `name` with one bad value."""
+    return notebook(name, lambda folder: {"out_dir": folder / "out", **value})
 
 
 TRAIN, ALPHA, FEATURES = "01_train", "02_alpha_distribution", "03_feature_adaptation"
+EXPLORE, THEORY = "00_explore", "09_linear_theory"
 CASES = [
     Case(name, "papermill", prepare, words)
     for name, prepare, words in [
@@ -235,7 +237,18 @@ CASES = [
             with_runs(FEATURES, of_two_data_sets),
             ("dataset='omniglot', but 'glyphs'", "of one data set"),
         ),
-        ("no episodes", notebook(FEATURES, no_episodes), ("n_episodes=0: must be at least 1",)),
+        ("no episodes", with_one(FEATURES, n_episodes=0), ("n_episodes=0: must be at least 1",)),
+        ("nothing to explore", with_one(EXPLORE, n_episodes=0), ("n_episodes=0: must be at",)),
+        ("steps below none", with_one(EXPLORE, n_steps=-1), ("n_steps=-1: must be at least 0",)),
+        ("no runs to explore", with_runs(EXPLORE, lambda folder: []), ("runs=[]", "a list of")),
+        ("no repetitions", with_one(THEORY, n_repetitions=0), ("n_repetitions=0: must be at",)),
+        ("no learners", with_one(THEORY, n_learners=0), ("n_learners=0: must be at least 1",)),
+        ("a seed below 0", with_one(THEORY, seed=-1), ("seed=-1: must be at least 0",)),
+        (
+            "a correlation that none can have",
+            with_one(THEORY, correlation=2.0),
+            ("correlation=2.0: must be at least 0 and below 1",),
+        ),
         (
             "features without their columns",
             without_columns,

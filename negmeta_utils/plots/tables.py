@@ -8,7 +8,7 @@ from numbers import Integral
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from negmeta_utils.evidence.words import fixed, p_text
+from negmeta_utils.evidence.words import NONE, fixed, p_text
 from negmeta_utils.plots.style import LABELS, NAMES, label
 
 ONE_LINE, TO_THE_LEFT = "white-space: nowrap", "text-align: left"  # numbers and text
@@ -77,7 +77,7 @@ def shown(table: pd.DataFrame, precision: int = 3, percent: tuple[str, ...] = ()
     cells = pd.DataFrame(
         {
             words(name): [
-                f"{fixed(100 * value, 1)} %" if name in percent else _cell(name, value, precision)
+                _percent(value) if name in percent else _cell(name, value, precision)
                 for value in column
             ]
             for name, column in table.items()
@@ -89,6 +89,11 @@ def shown(table: pd.DataFrame, precision: int = 3, percent: tuple[str, ...] = ()
         for name in cells
     }
     return cells.style.hide(axis="index").set_table_styles(styles)
+
+
+def _percent(share: float) -> str:
+    text = fixed(100 * share, 1)
+    return text if text == NONE else f"{text} %"
 
 
 def _cell(column: str, value: object, precision: int) -> str:

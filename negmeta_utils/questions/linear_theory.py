@@ -134,6 +134,7 @@ class MixedRegression:
         With covariance S of the inputs, V of the weights and Q of the support gradient, A is S * Q
         (elementwise) and b the diagonal of SVS.
         """
+        check_correlation(correlation)
         p, n = self.n_params, self.n_support
         inputs = (1 - correlation) * np.eye(p) + correlation
         weights = np.where(np.arange(p) < p - n_shared, self.spread**2 / p, 0.0)
@@ -145,6 +146,12 @@ class MixedRegression:
         """The minimum over a of contraction(a) * error + amplification(a) * noise."""
         p, n = self.n_params, self.n_support
         return float(error / (error * (1 + (p + 1) / n) + noise * p / n))
+
+
+def check_correlation(value: float) -> None:
+    """Raise ValueError for one that no two of the inputs can have, or that makes them all equal."""
+    if not 0 <= value < 1:
+        raise ValueError(f"correlation={value}: must be at least 0 and below 1")
 
 
 def rate_pair(vary: str, rate: ArrayLike, other: float) -> tuple[ArrayLike, ArrayLike]:

@@ -10,10 +10,12 @@ import torch
 from negmeta_utils.evaluation import evaluate_features
 from negmeta_utils.evidence.learned_rates import table_1
 from negmeta_utils.plots.style import LABELS, NAMES
+from negmeta_utils.plots.tables import shown
 from negmeta_utils.questions.across_datasets import (
     between_backbones,
     by_dataset,
     changes_by_dataset,
+    described,
     features_by_dataset,
     rates_by_dataset,
 )
@@ -30,6 +32,14 @@ def test_runs_are_grouped_in_the_order_of_their_names(run):
     found = by_dataset([b, a, b_again])
     assert list(found) == [("b", "conv4"), ("a", "conv4")]
     assert found["b", "conv4"] == [b, b_again]
+
+
+def test_a_run_without_a_test_has_no_accuracy(run, tmp_path):
+    untested = renamed(replace(run, directory=tmp_path), test_episodes=0)  # there is no table
+    table = described([run, renamed(untested, dataset="other")])
+    assert table["test accuracy"].tolist()[0] == run.final_accuracy().mean()
+    cells = shown(table, percent=("test accuracy",)).data["test accuracy"].tolist()
+    assert cells[0].endswith(" %") and cells[1] == "–"
 
 
 def test_rates_are_table_1_of_each_data_set(run):

@@ -280,6 +280,12 @@ def test_changes_on_and_off_task_are_those_of_random_tasks(rates):
         assert standard_error < 0.1 * abs(expected)
 
 
+@pytest.mark.parametrize("correlation", [-0.1, 1, 2, float("nan")])
+def test_a_correlation_that_none_can_have_is_refused(correlation):
+    with pytest.raises(ValueError, match="correlation=.*: must be at least 0 and below 1"):
+        PROBLEM.meta_sgd_rates(correlation)
+
+
 def test_without_correlation_meta_sgd_has_one_positive_rate_for_all():
     problem = replace(PROBLEM, distance=0.0)
     rates = problem.meta_sgd_rates()

@@ -29,6 +29,22 @@ def test_what_a_notebook_would_refuse_is_refused(target, value, said):
         values.check_values(steps(**{target: value}))
 
 
+@pytest.mark.parametrize(
+    ("notebook", "name", "value"),
+    [
+        ("00_explore", "n_episodes", 0),
+        ("09_linear_theory", "n_repetitions", 0),
+        ("09_linear_theory", "n_learners", 0),
+        ("09_linear_theory", "seed", -1),
+    ],
+)
+def test_so_is_what_would_leave_a_table_empty(notebook, name, value):
+    path = study_file.NOTEBOOKS / f"{notebook}.ipynb"
+    step = {"path": path, "grid": {}, "parameters": {name: value}}
+    with pytest.raises(ValueError, match=f"step 'own': {name}={value}: must be at least"):
+        values.check_values({"own": step})
+
+
 def test_notebooks_of_ones_own_may_declare_what_is_not_known_here(tmp_path):
     cells = ["from x import Y", "a: Y = Y()\nb: int = 2 * 3\nc: int = 1", "%time\nfoo.begin(a)"]
     notebook = written(cells, tmp_path / "own.ipynb")
