@@ -73,6 +73,10 @@ class MetaGradient(NamedTuple):
     params: Params
     alpha: Params
 
+    def __repr__(self) -> str:
+        means = f"loss {self.loss.tolist()}, accuracy {self.accuracy.tolist()}"
+        return f"MetaGradient({means}, {len(self.params)} params, {len(self.alpha)} alpha)"
+
 
 def init_alpha(
     method: str,

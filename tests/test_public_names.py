@@ -51,10 +51,12 @@ def test_help_says_how_to_begin():
         assert name in text
 
 
-def test_what_is_large_shows_itself_in_a_line(run, random_images):
+def test_what_is_large_shows_itself_in_a_line(run, images, random_images):
     assert repr(run) == f"Run({run.name}: meta-sgd on mini-imagenet, seed 0, after 12 meta-updates)"
     assert repr(random_images).startswith("ImageSet(")
     episodes = draw_episodes(random_images, 0, "train", range(2), 3, 1, 2)
-    for value in (run, random_images, episodes):
+    task = draw_episodes(images, 0, "train", range(1), 2, 1, 2)
+    gradient = nm.meta_gradient(run.params, run.alpha, task, 1)
+    for value in (run, random_images, episodes, gradient, *nm.NETWORKS.values()):
         assert len(repr(value)) < 120
         assert "\n" not in repr(value)

@@ -34,6 +34,9 @@ class Network(NamedTuple):
     layer_and_group: Callable[[str], tuple[str, str]]
     least_size: int = 1
 
+    def __repr__(self) -> str:
+        return f"Network({self.name}, {len(self.layers)} layers)"
+
     @property
     def head(self) -> str:
         return self.layers[-1]
