@@ -91,6 +91,24 @@ def test_how_near_the_chosen_recipe_comes_in_other_networks():
     assert f"are {eight.min():.2f} to {eight.max():.2f} from table 1" in RESULTS
 
 
+def test_what_is_said_of_the_chosen_recipe_at_60_000():
+    folder = FIGURES / "recipes" / "longest"
+    table = pd.read_csv(folder / "table1.csv").set_index(["group", "layer"]).loc["weights+bias"]
+    told = ", ".join(f"{layer} {with_sign(mean, 4)}" for layer, mean in table["mean"].items())
+    assert told in RESULTS
+    shares = [f"{100 * share:.0f}" for share in table["share_negative"]]
+    assert f"with {', '.join(shares[:3])} and {shares[3]} % of the convolutions' rates" in RESULTS
+    assert f"deviations of {', '.join(f'{std:.3f}' for std in table['std'])} (the" in RESULTS
+    first, second, third, last = (with_sign(mean, 4) for mean in table["mean"].iloc[:4])
+    assert f"#which-recipe-gives-table-1), {first}, {second}, {third} and {last}." in README
+    run = load_run(str(FIGURES / "recipes" / "network"))
+    curve = run.history().dropna(subset=["val_accuracy"])
+    best = curve.loc[curve["val_accuracy"].idxmax()]
+    test = 100 * run.final_accuracy().mean()
+    said = f"{test:.1f} % on 600 test tasks, where validation was best at {int(best['update']):,}"
+    assert f"{said} ({100 * best['val_accuracy']:.1f} %)" in RESULTS
+
+
 def test_the_verdicts_that_the_fourth_one_changed_are_those_named():
     """By the first rules, of three verdicts, what is *no such effect* was *undecided*."""
     claims = pd.read_csv(FIGURES / "paper-28" / "claims.csv").set_index("claim")
