@@ -11,7 +11,7 @@ import pandas as pd
 
 from negmeta_utils.evaluation import shared_test_images
 from negmeta_utils.evidence.contrasts import DOWN, UNDECIDED, UP, change_grids, equivalence
-from negmeta_utils.evidence.intervals import interval_over_episodes
+from negmeta_utils.evidence.intervals import over_episodes
 from negmeta_utils.plots import questions, style
 from negmeta_utils.questions.interventions import (
     AS_LEARNED,
@@ -52,7 +52,7 @@ def draw(folder: Path) -> None:
         base = grids.pop(AS_LEARNED)
         of = {n: equivalence({n: g, "": base}, n, "").head(1) for n, g in grids.items()}
         rows[quantity] = pd.concat(of, names=["rates"]).reset_index("rates")
-        wide = [interval_over_episodes(grid - base)[1:] for grid in grids.values()]
+        wide = [over_episodes(grid - base).interval()[1:] for grid in grids.values()]
         panel = rows[quantity].rename(columns={"rates": "condition"})
         panels[f"{quantity}, minus as learned"] = panel.assign(
             low=[low for low, _ in wide],

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from negmeta_utils.evidence.intervals import interval_over_seeds, over_episodes, over_seeds
+from negmeta_utils.evidence.intervals import over_episodes, over_seeds
 from negmeta_utils.evidence.power import in_words, seeds_to_decide
 from negmeta_utils.evidence.quantities import grids
 from negmeta_utils.evidence.words import p_said, signed, with_interval
@@ -62,7 +62,7 @@ def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> p
 
 def _judged(grid: pd.DataFrame, *names: str) -> dict[str, object]:
     """Mean, bounds, verdict and seeds needed, under these names."""
-    mean, low, high = interval_over_seeds(grid)
+    mean, low, high = over_seeds(grid).interval()
     verdict = UP if low > 0 else DOWN if high < 0 else UNDECIDED
     if (grid == 0).all(axis=None):
         verdict = UNCHANGED

@@ -207,13 +207,3 @@ def _without(source: Source, square: float) -> Source:
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """Mean of independent values [n] and its t interval; a single value has bounds of NaN."""
     return estimate(values).interval(confidence)
-
-
-def interval_over_episodes(grid: pd.DataFrame, confidence: float = 0.95) -> Interval:
-    """The interval of `over_episodes`: for these networks."""
-    return over_episodes(grid).interval(confidence)
-
-
-def interval_over_seeds(grid: pd.DataFrame, confidence: float = 0.95) -> Interval:
-    """The interval of `over_seeds`: for the algorithm."""
-    return over_seeds(grid).interval(confidence)

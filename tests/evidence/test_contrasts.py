@@ -15,7 +15,7 @@ from negmeta_utils.evidence.contrasts import (
     equivalence_sentence,
     sentence,
 )
-from negmeta_utils.evidence.intervals import interval_over_seeds
+from negmeta_utils.evidence.intervals import over_seeds
 
 
 def grid(shift, seeds=5, episodes=40, noise=0.5, seed=0):
@@ -30,9 +30,9 @@ def test_rows_are_the_intervals_of_grids_and_of_paired_differences():
     table = contrasts(conditions, "base").set_index("condition")
     for name, values in conditions.items():
         assert tuple(table.loc[name, ["points", "low", "high"]]) == pytest.approx(
-            tuple(interval_over_seeds(values))
+            tuple(over_seeds(values).interval())
         )
-    difference = interval_over_seeds(conditions["more"] - conditions["base"])
+    difference = over_seeds(conditions["more"] - conditions["base"]).interval()
     assert tuple(table.loc["more", ["minus_base", "minus_low", "minus_high"]]) == pytest.approx(
         tuple(difference)
     )

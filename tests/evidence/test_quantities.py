@@ -5,9 +5,9 @@ from random_tables import crossed, table
 from scipy import stats
 
 from negmeta_utils.evidence.intervals import (
-    interval_over_episodes,
-    interval_over_seeds,
     mean_interval,
+    over_episodes,
+    over_seeds,
 )
 from negmeta_utils.evidence.quantities import (
     ACCURACIES,
@@ -137,15 +137,15 @@ def test_rounding_dust_is_no_difference():
 def test_intervals_of_one_seed():
     grid = crossed(np.random.default_rng(2), 1, 50, 1, 1)
     oracle = stats.ttest_1samp(grid.loc[0], 0).confidence_interval()
-    np.testing.assert_allclose(interval_over_episodes(grid)[1:], oracle)
-    assert np.isnan(interval_over_seeds(grid)[1:]).all()
+    np.testing.assert_allclose(over_episodes(grid).interval()[1:], oracle)
+    assert np.isnan(over_seeds(grid).interval()[1:]).all()
 
 
 def test_interval_over_seeds_is_a_t_interval_where_episodes_do_not_differ():
     means = np.array([1.0, 2.0, 4.0, 4.5])
     grid = pd.DataFrame(np.repeat(means[:, None], 50, axis=1))
     oracle = stats.ttest_1samp(means, 0).confidence_interval()
-    np.testing.assert_allclose(interval_over_seeds(grid)[1:], oracle)
+    np.testing.assert_allclose(over_seeds(grid).interval()[1:], oracle)
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_interval_over_seeds_is_a_t_interval_where_episodes_do_not_differ():
 def test_interval_over_seeds_misses_at_most_5_percent(n_seeds, between_seeds):
     rng, n = np.random.default_rng(3), 1000
     missed = sum(
-        misses(interval_over_seeds(crossed(rng, n_seeds, 40, between_seeds, 1))) for _ in range(n)
+        misses(over_seeds(crossed(rng, n_seeds, 40, between_seeds, 1)).interval()) for _ in range(n)
     )
     # a true rate of 5 % exceeds this number of misses once in a thousand
     assert missed <= stats.binom.ppf(0.999, n, 0.05)
@@ -166,16 +166,16 @@ def test_intervals_over_one_axis_alone_overclaim():
     seeds_alone = sum(misses(mean_interval(g.mean(axis=1))) for g in grid)
     assert seeds_alone > stats.binom.ppf(0.999, n, 0.05)
     grid = [crossed(rng, 5, 40, 1, 0.3) for _ in range(n)]
-    episodes_alone = sum(misses(interval_over_episodes(g)) for g in grid)
+    episodes_alone = sum(misses(over_episodes(g).interval()) for g in grid)
     assert episodes_alone > n / 2
 
 
 def test_pairing_narrows_the_difference():
     features = table(n_seeds=1, n_episodes=400)
     of = grids(features)
-    paired = interval_over_episodes(of[DIFFERENCE, "pre-adaptation"])
+    paired = over_episodes(of[DIFFERENCE, "pre-adaptation"]).interval()
     widths = [
-        np.diff(interval_over_episodes(of[method, "pre-adaptation"])[1:])[0]
+        np.diff(over_episodes(of[method, "pre-adaptation"]).interval()[1:])[0]
         for method in (MAML, META_SGD)
     ]
     assert paired.high - paired.low < 0.7 * np.hypot(*widths)
@@ -205,16 +205,16 @@ def test_effects_of_seeds_that_are_not_the_same_are_by_welch(n_shared):
     effects = effect_sizes(features).set_index(["method", "quantity", "over"])
     by_seed = 100 * features.groupby(["method", "seed"])["same_before"].mean()
     by_episode = 100 * features.groupby(["method", "episode"])["same_before"].mean()
-    over_seeds = effects.loc[DIFFERENCE, "pre-adaptation", "seeds"]
+    of_seeds = effects.loc[DIFFERENCE, "pre-adaptation", "seeds"]
     welch = stats.ttest_ind(by_seed[META_SGD], by_seed[MAML], equal_var=False)
     low, high = welch.confidence_interval()
-    assert over_seeds.points == pytest.approx(by_seed[META_SGD].mean() - by_seed[MAML].mean())
+    assert of_seeds.points == pytest.approx(by_seed[META_SGD].mean() - by_seed[MAML].mean())
     # episodes in common are a second source of error
-    assert over_seeds.low <= low + 1e-9 and over_seeds.high >= high - 1e-9
+    assert of_seeds.low <= low + 1e-9 and of_seeds.high >= high - 1e-9
     row = effects.loc[DIFFERENCE, "pre-adaptation", "episodes"]
     paired = stats.ttest_1samp(by_episode[META_SGD] - by_episode[MAML], 0).confidence_interval()
     assert [row.low, row.high] == pytest.approx(list(paired))
-    assert np.isnan(row.d_z) and (over_seeds.n, row.n) == (5, 40)
+    assert np.isnan(row.d_z) and (of_seeds.n, row.n) == (5, 40)
     assert len(effects.loc[DIFFERENCE]) == 2 * len(QUANTITIES)
     text = pairs_in_words(features)
     assert "by Welch" in text
