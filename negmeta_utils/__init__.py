@@ -35,10 +35,27 @@ package only the command line and the public name `interventions` use `questions
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors, which do not run what is below
+    from negmeta_utils.adaptation import METHODS, adapt
+    from negmeta_utils.config import TrainConfig
+    from negmeta_utils.data.datasets import DATASETS
+    from negmeta_utils.data.datasets import load as load_data
+    from negmeta_utils.engine.meta_gradient import meta_gradient
+    from negmeta_utils.episodes import draw_episodes
+    from negmeta_utils.evaluation import evaluate, evaluate_features
+    from negmeta_utils.evidence.claims import claims
+    from negmeta_utils.networks.catalogue import NETWORKS
+    from negmeta_utils.networks.modules import network
+    from negmeta_utils.notebook import begin
+    from negmeta_utils.questions.interventions import interventions
+    from negmeta_utils.runs import list_pretrained, load_pretrained, load_run, load_runs
+    from negmeta_utils.training import train
 
 __version__ = "0.1.0"
 
-# Public names, each with its module and its name there; imported when first used.
+# The same names, each with its module and its name there; imported when first used.
 _PUBLIC = {
     "DATASETS": ("data.datasets", "DATASETS"),
     "METHODS": ("adaptation", "METHODS"),

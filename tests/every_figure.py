@@ -1,5 +1,6 @@
 """Every figure from fixed tables; run as a program, it saves them all in the folder given."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -90,14 +91,14 @@ def _over_steps():
 
 
 def _curves_of_several():
-    rows = [
-        (method, seed, update, None if update % 20 else 0.2 + update / 100 + seed / 50)
-        for method in ("maml", "meta-sgd")
-        for seed in (0, 1)
-        for update in range(10, 50, 10)
-    ]
-    histories = pd.DataFrame(rows, columns=["method", "seed", "update", "val_accuracy"])
-    return paper.training_curves_of_several(histories)
+    updates = range(10, 50, 10)
+    trainings = []
+    for method, seed in itertools.product(("maml", "meta-sgd"), (0, 1)):
+        accuracies = [None if update % 20 else 0.2 + update / 100 + seed / 50 for update in updates]
+        trainings.append(
+            (method, seed, pd.DataFrame({"update": updates, "val_accuracy": accuracies}))
+        )
+    return paper.training_curves_of_several(trainings)
 
 
 def _recipes():

@@ -1,8 +1,11 @@
 """`import negmeta_utils as nm`: what a reader at a prompt sees."""
 
+import ast
 import pydoc
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +36,19 @@ def test_a_prompt_completes_to_the_public_names_and_no_more():
 def test_every_public_name_is_there(name):
     value = getattr(nm, name)
     assert not callable(value) or value.__doc__
+
+
+def test_editors_are_told_of_the_same_names():
+    """They read imports, and do not run `__getattr__`."""
+    told = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in ast.walk(ast.parse(Path(nm.__file__).read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("negmeta_utils")
+        for alias in node.names
+    }
+    assert set(told) == set(nm.__all__)
+    for name, (module, name_there) in told.items():
+        assert getattr(import_module(module), name_there) is getattr(nm, name)
 
 
 def test_a_public_name_is_what_its_module_has():

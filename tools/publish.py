@@ -6,7 +6,6 @@ A study without results in `runs/` is left as it is.
 import shutil
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from negmeta_utils.explore.measures import layer_rates
@@ -88,11 +87,9 @@ def pictures_of_training() -> None:
         figure = training_curves(run.history(), 1 / run.parameters["n_way"], method)
         save_png(figure, FIGURES / "paper-84", f"figure5-{method}")
     trained = [load_run(str(path)) for path in sorted((FIGURES / "decide" / "networks").iterdir())]
-    histories = [
-        run.history().assign(method=run.parameters["method"], seed=run.parameters["seed"])
-        for run in trained
-    ]
-    figure = training_curves_of_several(pd.concat(histories))
+    figure = training_curves_of_several(
+        (run.parameters["method"], run.parameters["seed"], run.history()) for run in trained
+    )
     save_png(figure, FIGURES / "decide", "training")
 
 

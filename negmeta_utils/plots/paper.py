@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Iterable
 from itertools import zip_longest
 
 import matplotlib.pyplot as plt
@@ -95,14 +96,15 @@ def training_curves(
     return figure
 
 
-def training_curves_of_several(histories: pd.DataFrame) -> Figure:
+def training_curves_of_several(trainings: Iterable[tuple[str, int, pd.DataFrame]]) -> Figure:
     """Figure 5 of several networks: validation accuracy over training, a thin line a network and a
     thick one the mean of a method.
 
-    histories: method, seed, update, val_accuracy (NaN where not evaluated).
+    trainings: method, seed and history (update, val_accuracy: NaN where not evaluated) of each.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3.4))
-    validated = histories.dropna(subset=["val_accuracy"])
+    named = [history.assign(method=method, seed=seed) for method, seed, history in trainings]
+    validated = pd.concat(named).dropna(subset=["val_accuracy"])
     for method, networks in validated.groupby("method", sort=False):
         points = networks.pivot(index="update", columns="seed", values="val_accuracy") * 100
         if points.shape[1] > 1:

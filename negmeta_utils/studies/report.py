@@ -168,14 +168,12 @@ def together(found: list[dict], group: list[Job]) -> list[dict]:
     paths = [job.folder / "history.parquet" for job in group]
     if len(group) == 1 or not all(path.is_file() for path in paths):
         return found
-    histories = [
-        files.read_table(path).assign(
-            method=job.manifest["parameters"]["method"], seed=job.manifest["parameters"]["seed"]
-        )
-        for path, job in zip(paths, group, strict=True)
-    ]
+    trained = [job.manifest["parameters"] for job in group]
     style.set_style()
-    figure = paper.training_curves_of_several(pd.concat(histories))
+    figure = paper.training_curves_of_several(
+        (parameters["method"], parameters["seed"], files.read_table(path))
+        for parameters, path in zip(trained, paths, strict=True)
+    )
     for plot in found:
         if plot["name"] == "figure5":
             plot["pictures"] = [drawn(figure, plot["title"])]
