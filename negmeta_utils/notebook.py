@@ -1,12 +1,12 @@
-"""How a notebook begins, and how it shows progress."""
+"""How a notebook begins, how it shows progress, and how it ends: with its answers."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from IPython import get_ipython
 from IPython.core.interactiveshell import ExecutionResult
-from IPython.display import Pretty, display
+from IPython.display import Markdown, Pretty, display
 
 from negmeta_utils.parameters import PROGRESS_FILE, check_value, refuse_unknown
 from negmeta_utils.plots.style import set_style
@@ -46,3 +46,11 @@ def progress() -> Callable[[str], None]:
             Path(file).write_text(text)
 
     return show
+
+
+def write_summary(folder: Path, question: str, answers: Iterable[str]) -> Markdown:
+    """Write `folder`/summary.md, where the report finds it: the question and a list of answers,
+    each a sentence in Markdown. Returns the list, to be shown."""
+    listed = "\n".join(f"- {answer}" for answer in answers)
+    (folder / "summary.md").write_text(f"**{question}**\n\n{listed}\n")
+    return Markdown(listed)

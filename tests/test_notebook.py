@@ -68,3 +68,9 @@ def test_progress_replaces_its_line_until_the_cell_has_ended(monkeypatch):
     notebook.progress()("4 of 7")
     shell.events.trigger("post_run_cell", SimpleNamespace(success=False))
     assert shown[3:] == ["starting", "4 of 7"], "an error leaves it"
+
+
+def test_answers_are_shown_and_left_for_the_report(tmp_path):
+    shown = notebook.write_summary(tmp_path, "Is it?", iter(["**Yes**, here", "no, there"]))
+    assert shown.data == "- **Yes**, here\n- no, there"
+    assert (tmp_path / "summary.md").read_text() == f"**Is it?**\n\n{shown.data}\n"

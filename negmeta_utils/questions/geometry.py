@@ -51,11 +51,10 @@ def variance_ratio(features: torch.Tensor, n_way: int) -> torch.Tensor:
     return within / (means - means.mean(0)).square().sum()
 
 
-@exact_products()
 def measure_geometry(
-    run: Run, images: ImageSet, n_episodes: int, eval_seed: int = 0
+    runs: list[Run], images: ImageSet, n_episodes: int, eval_seed: int = 0
 ) -> pd.DataFrame:
-    """One row an episode, layer of the body and task of one trained model.
+    """One row an episode, layer of the body and task of every trained model.
 
     Episodes are those of `evaluate_features`. Columns: method, seed, episode, layer, task
     ("on-task": the task adapted to, or "off-task": another); cka, between the query
@@ -63,6 +62,12 @@ def measure_geometry(
     between_after, mean cosines; ratio_before, ratio_after, the variance ratio; within_change,
     between_change and ratio_change, after minus before.
     """
+    tables = [_of_one(run, images, n_episodes, eval_seed) for run in runs]
+    return pd.concat(tables, ignore_index=True)
+
+
+@exact_products()
+def _of_one(run: Run, images: ImageSet, n_episodes: int, eval_seed: int) -> pd.DataFrame:
     settings, device = run.parameters, images.images.device
     network = network_of(run)
     engine = engine_of(network)

@@ -42,7 +42,7 @@ def test_a_resnet12_goes_all_the_way(residual, tiny_data):
     assert tuple(weights["layer"]) == RESNET12.layers
     assert weights["paper mean"].isna().all(), "the paper has no numbers for this network"
     assert len(rates_against_start(residual.rates())) == len(rows)
-    geometry = measure_geometry(residual, images, 1)
+    geometry = measure_geometry([residual], images, 1)
     assert tuple(geometry["layer"].unique()) == RESNET12.body
     kept = layer_rates(residual, "block2.shortcut")
     assert kept.filters.shape[1:] == (10, 4)

@@ -61,11 +61,11 @@ def test_variance_ratio_is_goldblums(features):
 def test_what_does_not_adapt_does_not_move(tiny_config, tiny_data, tmp_path):
     run = train(tiny_config, tmp_path / "run")
     images = datasets.load("mini-imagenet", "test", 16, str(tiny_data))
-    moved = measure_geometry(run, images, 2)
+    moved = measure_geometry([run], images, 2)
     assert moved["cka"].between(0, 1 - 1e-6).all()
     assert sorted(moved["task"].unique()) == ["off-task", "on-task"]
     assert len(moved) == 2 * 2 * 4
     unmoving = replace(run, alpha={name: 0 * rate for name, rate in run.alpha.items()})
-    still = measure_geometry(unmoving, images, 2)
+    still = measure_geometry([unmoving], images, 2)
     assert still["cka"].to_numpy() == pytest.approx(1, abs=1e-5)
     assert still["ratio_before"].to_numpy() == pytest.approx(still["ratio_after"].to_numpy())
