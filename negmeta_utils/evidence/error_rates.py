@@ -16,7 +16,7 @@ import pandas as pd
 
 from negmeta_utils.evidence.claims import lost_by_holm
 from negmeta_utils.evidence.findings import Finding
-from negmeta_utils.evidence.intervals import over_seeds, over_unshared_seeds
+from negmeta_utils.evidence.intervals import estimate, over_seeds, over_unshared_seeds
 from negmeta_utils.evidence.looks import levels
 from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD
 from negmeta_utils.evidence.rules import (
@@ -28,6 +28,7 @@ from negmeta_utils.evidence.rules import (
     PARTS,
     REPRODUCED,
     UNDECIDED,
+    Part,
     decide,
     judge,
 )
@@ -53,15 +54,16 @@ SEEDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     LEFT_OUT: lambda rng, n: rng.standard_normal(rng.binomial(n, 1 - COLLAPSE)),
 }
 SIGNS = (REPRODUCED, CONTRADICTED)
+SIGNS_OF_RATES = (-1, -1, -1, -1, 1)  # of the four convolutions and the linear layer, in (a)
 
 
 class Case(NamedTuple):
     """What is judged, its truth, and the verdicts that are wrong there.
 
-    claims: several are judged together, and one wrong verdict is enough. truths: effects of the
-    parts of a single claim, in points; several have none. unshared: the methods' seeds are not the
-    same. looks: numbers of seeds; one wrong verdict at any is enough. holm: a verdict counts if it
-    survives Holm's correction.
+    claims: several are judged together, and one wrong verdict is enough. truths: of the quantities
+    of a single claim, in points; several claims, and (a), have no effect. unshared: the methods'
+    seeds are not the same. looks: numbers of seeds; one wrong verdict at any is enough. holm: a
+    verdict counts if it survives Holm's correction.
     """
 
     claims: str
@@ -86,6 +88,11 @@ CASES = {
     "(f), no effect, looks at 8 and 12 seeds": Case("f", (0.0,), SIGNS, looks=(8, 12)),
     "any of (c) to (f), no effect": Case("cdef", (), SIGNS),
     "any of (c) to (f), no effect, by Holm": Case("cdef", (), SIGNS, holm=True),
+    "(a), no effect": Case("a", (), SIGNS),
+    "(b), at a bound": Case("b", (2.0, 0.0), SIGNS),
+    "(c), at the margin": Case("c", (0.5,), (CONTRADICTED, NO_EFFECT)),
+    "(d), at the margins": Case("d", (-0.1, -0.1), (CONTRADICTED, NO_EFFECT)),
+    "(e), at the margins": Case("e", (-0.069, 0.047), (CONTRADICTED, NO_EFFECT)),
 }
 
 
@@ -121,25 +128,38 @@ def _verdicts(
     rng: np.random.Generator, kind: str, n_seeds: int, n_episodes: int, case: Case
 ) -> list[str]:
     """Of one simulated table: of its claim, at each look, or of each of several claims."""
+    if case.claims == "a":
+        return [_of_rates(rng, kind, n_seeds)]
     if len(case.claims) > 1:
         return _of_family(rng, kind, n_seeds, n_episodes, case)
-    parts = PARTS[case.claims]
-    drawn = []
-    for _ in parts:
-        drawn.append([draw_grid(rng, kind, n_seeds, n_episodes) for _ in range(1 + case.unshared)])
-        if min(len(grid) for grid in drawn[-1]) < MIN_SEEDS:
+    parts, drawn = PARTS[case.claims], {}
+    for part in parts:
+        if part[:2] in drawn:  # the two bounds of (b) are about one quantity
+            continue
+        grids = [draw_grid(rng, kind, n_seeds, n_episodes) for _ in range(1 + case.unshared)]
+        if min(len(grid) for grid in grids) < MIN_SEEDS:
             return [UNDECIDED]
+        drawn[part[:2]] = grids
     planned = levels(case.looks) if case.looks else {n_seeds: ERROR_RATE}
     verdicts = []
     for seeds, level in planned.items():
-        estimates = [
-            over_unshared_seeds(*grids, skewed=True)
+        of = {
+            quantity: over_unshared_seeds(*grids, skewed=True)
             if case.unshared
             else over_seeds(grids[0].head(seeds) + truth, skewed=True)
-            for grids, truth in zip(drawn, case.truths, strict=True)
-        ]
-        verdicts.append(decide(estimates, parts, level))
+            for (quantity, grids), truth in zip(drawn.items(), case.truths, strict=True)
+        }
+        verdicts.append(decide([of[part[:2]] for part in parts], parts, level))
     return verdicts
+
+
+def _of_rates(rng: np.random.Generator, kind: str, n_seeds: int) -> str:
+    """The verdict on (a), of five layers whose mean rates are 0: seeds alone vary."""
+    layers = [SEEDS[kind](rng, n_seeds) for _ in SIGNS_OF_RATES]
+    if min(len(means) for means in layers) < MIN_SEEDS:
+        return UNDECIDED
+    parts = [Part(f"layer {i}", "mean rate", sign) for i, sign in enumerate(SIGNS_OF_RATES)]
+    return decide([estimate(means, skewed=True) for means in layers], parts, ERROR_RATE)
 
 
 def _of_family(

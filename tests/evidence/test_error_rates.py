@@ -3,6 +3,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from random_tables import rates_table
 from scipy import stats
 
 from negmeta_utils.evidence import error_rates as simulated
@@ -16,7 +17,8 @@ from negmeta_utils.evidence.error_rates import (
     error_rates,
     wrong_verdicts,
 )
-from negmeta_utils.evidence.rules import UNDECIDED
+from negmeta_utils.evidence.rules import PARTS, UNDECIDED
+from negmeta_utils.model import LAYERS
 from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
@@ -113,6 +115,31 @@ def test_two_looks_are_those_of_claims_at_the_same_tables(monkeypatch):
         drawn.clear()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["(b), at a bound", "(d), at the margins", "(e), at the margins"])
+def test_a_single_claim_is_judged_as_by_claims_on_the_same_table(monkeypatch, case):
+    claim, truths = CASES[case].claims, CASES[case].truths
+    parts = list(dict.fromkeys(part[:2] for part in PARTS[claim]))
+    drawn = remembered(monkeypatch)
+    for seed in range(20):
+        found = simulated._verdicts(np.random.default_rng(seed), "exponential", 8, 300, CASES[case])
+        still = dict.fromkeys(product(METHODS, (*QUANTITIES, "without head")), 0 * drawn[0])
+        of = {part: grid + truth for part, grid, truth in zip(parts, drawn, truths, strict=True)}
+        judged = claims(features(still | of), None).set_index("claim").methods[claim]
+        assert found == [judged], seed
+        drawn.clear()
+
+
+@pytest.mark.parametrize("kind", ["exponential", "one in ten collapsed"])
+def test_rates_are_judged_as_by_claims_on_the_same_table(kind):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        found = simulated._verdicts(rng, kind, 8, 300, CASES["(a), no effect"])
+        rng = np.random.default_rng(seed)
+        rates = rates_table(np.transpose([SEEDS[kind](rng, 8) for _ in LAYERS]))
+        assert found == [claims(None, rates).set_index("claim").methods["a"]], seed
+
+
 def remembered(monkeypatch):
     """The grids that a simulation draws."""
     drawn = []
@@ -131,6 +158,8 @@ def features(of):
     for method in METHODS:
         off_task, on_task, before = (of[method, q].stack() / 100 for q in QUANTITIES)
         table = pd.DataFrame({"same_before": 0.5 + before, "ordinary": 0.5 + before})
+        if (method, "without head") in of:
+            table["ordinary"] -= of[method, "without head"].stack() / 100
         table["same_after"] = table["same_before"] + on_task
         table["other_before"], table["other_after"] = 0.5, 0.5 + off_task
         named = table.rename_axis(["seed", "episode"]).reset_index()
