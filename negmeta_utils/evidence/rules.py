@@ -34,9 +34,11 @@ least as large as its margin, *no such effect* and *contradicted* both need the 
 short of the margin, so the two share one 5 %.
 
 **Margins**, in percentage points. (e) and (f): half of the paper's effect, which is -0.3 % of 46 %
-for MAML, +0.2 % of 47 % for Meta-SGD, and the sum of their sizes. (c): half of the point between
-the 46 and 47 % that the paper gives for its two models; figure 7 has no numbers. (d): the paper
-gives no size. Chosen is 0.1, between the two sizes that it calls an effect off-task: a loss on-task
+for MAML, +0.2 % of 47 % for Meta-SGD, and the sum of their sizes. (The paper does not say of what
+these are percent; were they percentage points, the margins would be twice as wide.) (c): half of
+the point between the 46 and 47 % that the paper gives for its two models; figure 7 has no numbers.
+(d): section 5.3 says that both get worse, the abstract that MAML gets better; neither gives a size.
+Chosen is 0.1, between the two sizes that it calls an effect off-task: a loss on-task
 that is smaller than what counts as a gain off-task would not be called "worse". (b) says itself
 that two things are alike, and (a) is of signs alone: neither has a margin.
 
@@ -121,10 +123,13 @@ CLAIMS = {
         "nearly as good (Meta-SGD, 47 %), slightly better (MAML, 46 %)",
     ),
     "c": ("Meta-SGD's features before adaptation are better than MAML's", "better (figure 7)"),
-    "d": ("both methods are worse on-task", "both worse (figure 7)"),
+    "d": (
+        "both methods are worse on-task",
+        "both worse (section 5.3); by the abstract MAML better",
+    ),
     "e": (
         "off-task MAML gets worse and Meta-SGD better",
-        "maml -0.3 %, meta-sgd +0.2 % of pre-adaptation",
+        "maml -0.3 %, meta-sgd +0.2 % (of what is not said)",
     ),
     "f": ("the difference in (e) is significant", "p = 0.00044"),
 }
