@@ -140,7 +140,9 @@ def of_claims(run: str) -> pd.DataFrame:
     return pd.read_csv(FIGURES / run / "claims.csv", keep_default_na=False)
 
 
-@pytest.mark.parametrize("run", ["decide/statistics", "paper-28", "demo", "mini-imagenet"])
+@pytest.mark.parametrize(
+    "run", ["decide/statistics", "paper-84/statistics", "paper-28", "demo", "mini-imagenet"]
+)
 def test_the_verdicts_are_those_of_the_table(run):
     for row in of_claims(run).itertuples():
         numbers = f"{in_print(row.paper)} | {in_print(row.measured)}"
@@ -469,3 +471,32 @@ def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
     row = whole.loc["signs shuffled"]
     said = f"whose accuracy it changes by {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
     assert said.replace("-", "−") in (ROOT / "notebooks" / "05_mechanism.ipynb").read_text()
+
+
+def test_what_adaptation_does_to_features_at_84():
+    folder = FIGURES / "paper-84"
+    effects = pd.read_csv(folder / "statistics" / "effects.csv")
+    effects = effects[effects["over"] == "episodes"].set_index(["method", "quantity"])
+    columns = ["points", "low", "high"]
+    told = {
+        key: "{:+.2f} [{:+.2f}, {:+.2f}]".format(*row).replace("-", "−")
+        for key, row in zip(effects.index, effects[columns].to_numpy(), strict=True)
+    }
+    notebook = (ROOT / "notebooks" / "03_feature_adaptation.ipynb").read_text()
+    for quantity in ("off-task change", "on-task change"):
+        for method in (MAML, META_SGD):
+            assert all(told[method, quantity] in page for page in (README, RESULTS, notebook))
+    for key in ((f"{META_SGD} - {MAML}", "off-task change"), (MAML, "without head")):
+        assert told[key] in RESULTS
+    assert f"by {told[f'{META_SGD} - {MAML}', 'pre-adaptation']} points, where" in RESULTS
+    features = pd.read_parquet(folder / "features" / "features.parquet")
+    apart = features.groupby("method")["ordinary"].mean()
+    assert f"adapted model is better, by {100 * (apart[META_SGD] - apart[MAML]):.2f}." in RESULTS
+    alone = (features.loc[features["method"] == MAML, "shared_classes"] == 0).sum()
+    assert len(features) == 20_000 and f"({alone:,} of them share no class)" in RESULTS
+    verdicts = of_claims("paper-84/statistics")
+    assert (
+        list(verdicts["networks"])
+        == ["contradicted", "undecided", "contradicted"] + ["no such effect"] * 3
+    )
+    assert verdicts["note"][4] == "networks: no such effect for meta-sgd; networks: not by Holm"
