@@ -236,7 +236,7 @@ def test_what_is_said_of_the_papers_size():
     folder = FIGURES / "paper-84"
     each = [read_json(folder / f"unfinished/{m}/manifest.json") for m in ("maml", "meta-sgd")]
     reached = [f"{100 * manifest['results']['test_accuracy']:.1f}" for manifest in each]
-    assert f"they reach {reached[0]} % (MAML) and {reached[1]} % (Meta-SGD)" in README
+    assert f"They reach {reached[0]} % (MAML) and {reached[1]} % (Meta-SGD)" in README
     page = (folder / "README.md").read_text()
     for text in (RESULTS, page):
         assert f"they reach {' and '.join(reached)} %" in text
