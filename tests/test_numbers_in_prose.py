@@ -500,3 +500,19 @@ def test_what_adaptation_does_to_features_at_84():
         == ["contradicted", "undecided", "contradicted"] + ["no such effect"] * 3
     )
     assert verdicts["note"][4] == "networks: no such effect for meta-sgd; networks: not by Holm"
+
+
+def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():
+    features = pd.read_parquet(FIGURES / "recipes" / "features" / "features.parquet")
+    assert len(features) == 10_000 and set(features["shared_classes"]) == {0}
+    effects = effect_sizes(features)
+    effects = effects[effects["over"] == "episodes"].set_index("quantity")
+    columns = ["points", "low", "high"]
+    off, on = (
+        "{:+.2f} [{:+.2f}, {:+.2f}]".format(*effects.loc[f"{where}-task change", columns])
+        for where in ("off", "on")
+    )
+    assert f"off-task {off} points, on-task {on}, where the eight networks" in RESULTS
+    assert f"off-task by {off} points and on-task by {on}." in README
+    plan = (ROOT / "notebooks" / "studies" / "recipes.yml").read_text().replace("\n# ", " ")
+    assert f"off-task {off} points, on-task {on} (95 %, over pairs)" in plan
