@@ -105,7 +105,7 @@ def test_what_is_said_of_the_chosen_recipe_at_60_000():
     assert f"with {', '.join(shares[:3])} and {shares[3]} % of the convolutions' rates" in RESULTS
     assert f"deviations of {', '.join(f'{std:.3f}' for std in table['std'])} (the" in RESULTS
     first, second, third, last = (with_sign(mean, 4) for mean in table["mean"].iloc[:4])
-    assert f"#which-recipe-gives-table-1), {first}, {second}, {third} and {last}." in README
+    assert f"#which-recipe-gives-table-1), {first}, {second}, {third} and {last}, and on" in README
     run = load_run(str(FIGURES / "recipes" / "network"))
     curve = run.history().dropna(subset=["val_accuracy"])
     best = curve.loc[curve["val_accuracy"].idxmax()]
