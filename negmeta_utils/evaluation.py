@@ -122,13 +122,15 @@ def evaluate(
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r}: not one of {', '.join(METHODS)}")
+    numbers = {"n_episodes": n_episodes, "n_way": n_way, "n_shot": n_shot, "n_query": n_query}
+    for name, value in {**numbers, "inner_steps": inner_steps}.items():
+        check_value(name, value, int)
+    check_value("eval_seed", eval_seed, int, 0)
     check_episode_fits(images, n_way, n_shot + n_query)
     check_params(network, params, alpha)
     network.check_image_size(images.image_size)
     answers = 1 if METHODS[method].prototypes else n_way
     check_pass(network, params, images.images[:2].float() / 255, answers)
-    for name, value in (("n_episodes", n_episodes), ("inner_steps", inner_steps)):
-        check_value(name, value, int)
     device = images.images.device
     params = {name: value.detach().to(device) for name, value in params.items()}
     adaptations = {AS_LEARNED: with_rates(network, alpha, inner_steps)}

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_origin
 
 from IPython import get_ipython
 from IPython.core.interactiveshell import ExecutionResult
 from IPython.display import Markdown, Pretty, display
 
-from negmeta_utils.parameters import PROGRESS_FILE, check_value, refuse_unknown
+from negmeta_utils.parameters import PROGRESS_FILE, check_type, check_value, refuse_unknown
 from negmeta_utils.plots.style import set_style
 
 
@@ -16,12 +17,17 @@ def begin(notebook: dict, **least: int) -> None:
     """Set the style of all figures and check the notebook's parameters.
 
     notebook: its globals(). least: of parameters that are whole numbers, the smallest value that
-    each may have. Raises ValueError, naming the parameter, where one cannot have its value, and
-    where papermill or a study set one that the notebook does not have.
+    each may have. Raises ValueError, naming the parameter, where one cannot have its value or is of
+    another type (papermill's `-p NAME false` is a text), and where papermill or a study set one
+    that the notebook does not have. Lists are checked where they are used.
     """
     refuse_unknown(notebook)
+    kinds = notebook["__annotations__"]
+    for name, kind in kinds.items():
+        if get_origin(kind) is not list:
+            check_type(name, notebook[name], kind)
     for name, smallest in least.items():
-        check_value(name, notebook[name], notebook["__annotations__"][name], smallest)
+        check_value(name, notebook[name], kinds[name], smallest)
     set_style()
 
 

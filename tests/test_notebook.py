@@ -12,12 +12,13 @@ import negmeta_utils as nm
 from negmeta_utils import notebook
 from negmeta_utils.plots import style
 
-KINDS = {"n_episodes": Optional[int], "eval_seed": int}
+KINDS = {"n_episodes": Optional[int], "eval_seed": int, "disjoint": bool, "runs": list[str]}
+VALUES = {"n_episodes": None, "eval_seed": 0, "disjoint": False, "runs": []}
 
 
 def names(cell="", **values):
     """A notebook's globals() after the cell that papermill puts in."""
-    return {"__annotations__": KINDS, "In": ["", cell], "n_episodes": None, "eval_seed": 0} | values
+    return {"__annotations__": KINDS, "In": ["", cell]} | VALUES | values
 
 
 def test_a_notebook_that_can_run_gets_the_style(monkeypatch):
@@ -36,6 +37,7 @@ def test_a_notebook_that_can_run_gets_the_style(monkeypatch):
         ({"n_episodes": "9"}, "n_episodes='9': must be a whole number or None"),
         ({"eval_seed": -1}, "eval_seed=-1: must be at least 0"),
         ({"eval_seed": None}, "eval_seed=None: must be a whole number"),
+        ({"disjoint": "false"}, "disjoint='false': must be True or False"),
         ({"cell": "# Parameters\nn_episode = 3\n"}, "n_episode: the notebook has no such param"),
     ],
 )

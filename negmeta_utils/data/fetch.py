@@ -80,11 +80,11 @@ def _fetch(name: str, folder: Path, report: Callable[[str], None]) -> Path:
         report(f"{name} is in {folder} already")
         return folder
     with atomic.sole_user(folder):
-        for file, is_packed in zip(files, packed, strict=True):
-            path = folder / file.name
-            download(file, path, report)
+        for file in files:
+            download(file, folder / file.name, report)
+        for file, is_packed in zip(files, packed, strict=True):  # all are here, or none unpacked
             if is_packed:
-                _unpack(path, folder)
+                _unpack(folder / file.name, folder)
     return folder
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from negmeta_utils.episodes import ImageSet
 from negmeta_utils.explore import measures, pictures
+from negmeta_utils.networks.network import WEIGHTS
 from negmeta_utils.runs import Run
 
 WIDE = {"flex": "1 1 28em", "width": "auto"}  # a slider takes what its row has left
@@ -32,6 +33,7 @@ def browse_rates(trained: dict[str, Run]) -> None:
     """
     rates = cache(lambda model, layer: measures.layer_rates(trained[model], layer))
     tables = {name: run.rates() for name, run in trained.items()}
+    tables = {name: table[table["group"] == WEIGHTS] for name, table in tables.items()}
     layers = list(dict.fromkeys(pd.concat(tables.values())["layer"]))
     layers = [name for name in layers if all(name in set(t["layer"]) for t in tables.values())]
     if not layers:

@@ -14,9 +14,12 @@ from negmeta_utils.training import validation_episodes
 AHEAD = 2  # a check and the next stretch
 
 
-def stretches_of(config: TrainConfig, update: int) -> list[tuple[int, int]]:
-    """First and last meta-update between two halts, at which networks are validated or kept."""
-    every = {*range(0, config.n_updates, config.val_every), *config.keep_at, config.n_updates}
+def stretches_of(configs: list[TrainConfig], update: int) -> list[tuple[int, int]]:
+    """First and last meta-update between two halts, at which networks are validated or one of them
+    is kept. All are validated at the same ones."""
+    one = configs[0]
+    every = {*range(0, one.n_updates, one.val_every), one.n_updates}
+    every |= {halt for config in configs for halt in config.keep_at}
     halts = [update, *sorted(halt for halt in every if halt > update)]
     return list(zip(halts, halts[1:], strict=False))
 

@@ -75,7 +75,7 @@ def _train(
     device: str,
 ) -> str | None:
     states, begun = _resumed(configs, directories, splits, torch.device(device))
-    stretches = stretches_of(configs[0], states[0].update)
+    stretches = stretches_of(configs, states[0].update)
     if not stretches:
         return None
     group = _group(configs, states, splits["train"], device)

@@ -191,5 +191,8 @@ def _select(jobs: Iterable[Job], reference: dict) -> list[Job]:
         and all(job.parameters.get(name) == value for name, value in wanted.items())
     ]
     if not chosen:
-        raise ValueError(f"reference {reference}: step {reference['from']!r} has no such job")
+        raise ValueError(
+            f"reference {reference}: step {reference['from']!r} has no such job; name what its "
+            "parameters or its grid say, defaults too"
+        )
     return chosen

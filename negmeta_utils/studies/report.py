@@ -157,22 +157,26 @@ def settings(job: Job, jobs: list[Job]) -> dict[str, str]:
         parameters = link.manifest.get("parameters", link.record["parameters"])
         for name, value in parameters.items():
             listed = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-            is_folders = {Path(v).name for v in listed} <= set(link.record["needs"])
+            folders = {Path(runs.split_name(v)[0]).name for v in listed}
+            is_folders = folders <= set(link.record["needs"])
             if name not in (*runs.PLACE, "out_dir") and not is_folders:
                 values.setdefault(name, []).append(", ".join(listed))
     return {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
 
 
 def together(found: list[dict], group: list[Job]) -> list[dict]:
-    """`found`, with the curves of several trainings in one figure in place of a figure each."""
+    """`found`, with the curves of several trainings in one figure in place of a figure each, where
+    method and seed tell them apart."""
     paths = [job.folder / "history.parquet" for job in group]
     if len(group) == 1 or not all(path.is_file() for path in paths):
         return found
-    trained = [job.manifest["parameters"] for job in group]
+    names = [tuple(job.manifest["parameters"][key] for key in ("method", "seed")) for job in group]
+    if len(set(names)) < len(names):
+        return found
     style.set_style()
+    histories = [files.read_table(path) for path in paths]
     figure = paper.training_curves_of_several(
-        (parameters["method"], parameters["seed"], files.read_table(path))
-        for parameters, path in zip(trained, paths, strict=True)
+        (*name, history) for name, history in zip(names, histories, strict=True)
     )
     for plot in found:
         if plot["name"] == "figure5":

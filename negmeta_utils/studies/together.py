@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
-from negmeta_utils.checkpoints import is_at_its_end
+from negmeta_utils.checkpoints import is_at_its_end, update_of
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.device import resolve_device
 from negmeta_utils.storage import atomic
@@ -14,9 +14,10 @@ NOTEBOOK = "01_train"
 
 
 def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> None:
-    """Train every network of `jobs` to its last meta-update, in the folder where its notebook
-    will look for it and go on: to the accuracy on the test classes. Where the kernels fail on this
-    GPU, `say` is told, and the notebooks train them.
+    """Train every network of `jobs` to its last meta-update, those that are alike and as far
+    side by side, in the folder where its notebook will look for it and go on: to the accuracy on
+    the test classes. Where the kernels fail on this GPU, `say` is told, and the notebooks train
+    them.
 
     Raises ValueError where there is no such GPU, or a network that cannot be trained so.
     """
@@ -35,7 +36,8 @@ def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> No
                 waiting.append((config, folder))
 
     def shape(pair: tuple[TrainConfig, Path]) -> tuple:
-        return tuple(str(getattr(pair[0], name)) for name in ALIKE)
+        config, folder = pair
+        return *(str(getattr(config, name)) for name in ALIKE), update_of(folder)
 
     for _, alike in groupby(sorted(waiting, key=shape), shape):
         configs, folders = zip(*alike, strict=True)

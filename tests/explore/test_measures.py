@@ -34,6 +34,19 @@ def steps(run, images):
     return measures.adaptation_steps(run, images, INDEX, STEPS, eval_seed=5)
 
 
+def test_layers_of_normalisation_alone_are_not_browsed(run, monkeypatch):
+    """A network may begin with one; it has no weights' rates to show."""
+    rates = run.rates()
+    alone = rates[rates["layer"] == "conv1"].assign(layer="norm", group="batchnorm")
+    chosen = []
+    monkeypatch.setattr(type(run), "rates", lambda self: pd.concat([alone, rates]))
+    monkeypatch.setattr(widgets.widgets, "Dropdown", lambda options, **_: chosen.append(options))
+    monkeypatch.setattr(widgets, "_follow", lambda picture, **controls: None)
+    monkeypatch.setattr(widgets, "_show", lambda shown: None)
+    widgets.browse_rates({"a": run})
+    assert list(LAYERS) in chosen and not any("norm" in options for options in chosen)
+
+
 def task(run, images, stream):
     p = run.parameters
     drawn = draw_episodes(

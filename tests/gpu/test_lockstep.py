@@ -191,7 +191,7 @@ def test_no_more_is_drawn_ahead_than_a_check_and_a_stretch(splits, monkeypatch):
     monkeypatch.setattr(drawing, "_draw", lambda sizes, seed, stream, *_: asked.append(stream))
     monkeypatch.setattr(torch, "stack", len)
     with ThreadPoolExecutor(1) as pool:
-        stretches = drawing.stretches_of(config, 0)
+        stretches = drawing.stretches_of([config], 0)
         drawn = drawing.drawn(pool, [config], splits, stretches)
         for i, _ in enumerate(drawn):
             pool.submit(int).result()  # whatever was asked for before is drawn

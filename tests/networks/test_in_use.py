@@ -149,6 +149,10 @@ def test_plain_tensors_are_evaluated_as_the_run_that_holds_them(run, tiny_data):
     [
         ({"n_episodes": 0}, "n_episodes=0: must be at least 1"),
         ({"n_way": 99}, "n_way=99: this split has"),
+        ({"n_way": 0}, "n_way=0: must be at least 1"),
+        ({"n_shot": 0}, "n_shot=0: must be at least 1"),
+        ({"n_query": 0}, "n_query=0: must be at least 1"),
+        ({"eval_seed": -1}, "eval_seed=-1: must be at least 0"),
         ({"method": "mamml"}, "method='mamml': not one of maml"),
         ({"alpha": {}}, "alpha: no rate for 'conv1.bias'"),
         (

@@ -184,6 +184,26 @@ def test_several_trainings_are_one_figure(results):
     assert "MAML, mean of 2" in image["alt"]
 
 
+def test_trainings_that_differ_in_more_than_method_and_seed_keep_a_figure_each(results):
+    for name in ("train-maml-0", "train-maml-1"):
+        history = pd.DataFrame({"update": [1, 2], "val_accuracy": [None, 0.5]})
+        files.write_table(results / name / "history.parquet", history)
+        manifest = json.loads((results / name / "manifest.json").read_text())
+        manifest["parameters"]["seed"] = 0
+        atomic.write_json(results / name / "manifest.json", manifest)
+    write(results)
+    (figure5, *_) = soup_of(results).find(id="figures").find_all("figure")
+    assert len(figure5.find_all("img")) == 2
+
+
+def test_a_network_along_the_way_of_a_run_is_no_setting(results):
+    record = json.loads((results / "features" / "job.json").read_text())
+    record["parameters"]["runs"] = [f"{path}@best" for path in record["parameters"]["runs"]]
+    atomic.write_json(results / "features" / "job.json", record)
+    write(results)
+    assert "@best" not in soup_of(results).find(id="figures").get_text()
+
+
 def test_a_figure_has_its_caption_settings_and_words(finished):
     soup = soup_of(finished)
     section = soup.find(id="figures")

@@ -1,6 +1,9 @@
 import pytest
 import torch
 
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.gpu.drawing import stretches_of
+from negmeta_utils.storage import files
 from negmeta_utils.studies import cli, planning, study_file, together
 
 pytest.importorskip("triton")
@@ -44,6 +47,21 @@ def test_other_shapes_train_apart(groups, tmp_path):
         [[3], [10]],
         [[10], [3]],
     )
+
+
+def test_those_that_are_not_as_far_train_apart(groups, tmp_path):
+    jobs = jobs_of(tmp_path)
+    (tmp_path / jobs[1].name).mkdir()
+    files.write_tensors(tmp_path / jobs[1].name / "checkpoint.safetensors", {}, {"update": 2})
+    together.train_jobs(jobs, tmp_path, lambda text: None)
+    assert sorted(len(configs) for configs, _ in groups) == [1, 3]
+
+
+def test_trainings_halt_where_any_of_them_keeps_a_network():
+    alike = {"dataset": "glyphs", "val_every": 40, "n_updates": 100}
+    configs = [TrainConfig(**alike), TrainConfig(**alike, keep_at=[50])]
+    assert [last for _, last in stretches_of(configs, 0)] == [40, 50, 80, 100]
+    assert [last for _, last in stretches_of(configs, 50)] == [80, 100]
 
 
 def test_where_they_cannot_it_says_so_and_leaves_them_to_their_notebooks(tmp_path, monkeypatch):
