@@ -13,7 +13,7 @@ from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data.splits import CLASSES
 from negmeta_utils.engine.device import arithmetic, device_name, resolve_device
 from negmeta_utils.engine.engines import resolve_engine
-from negmeta_utils.episodes import ImageSet, check_episode_fits
+from negmeta_utils.episodes import ImageSet
 from negmeta_utils.networks.catalogue import NETWORKS, check_name, checked, find
 from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import check_value
@@ -98,7 +98,6 @@ class TrainConfig:
         Raises ValueError, naming the parameter, for a value that does not go with `images` or
         with this machine.
         """
-        check_episode_fits(images, self.n_way, self.n_shot + self.n_query)
         network = self.find_network(images)
         return replace(
             self,

@@ -93,8 +93,7 @@ def load_splits(config: TrainConfig) -> tuple[TrainConfig, dict[str, ImageSet]]:
     for split, images in splits.items():
         n_per_class = config.n_shot + config.n_query
         check_episode_fits(images, config.n_way, n_per_class, f"the {split} split")
-        config = config.resolved(images)
-    return config, splits
+    return config.resolved(splits["train"]), splits
 
 
 def _run_updates(

@@ -111,7 +111,7 @@ def _is_safe(folder: Path) -> bool:
 
 def _clear_unused(folder: Path) -> None:
     """Remove libraries that no version of the sources, nor compiler, of late has asked for."""
-    for path in [*folder.glob("*.so"), *folder.parent.glob("native-*.so")]:  # the latter of old
+    for path in folder.glob("*.so"):
         with suppress(OSError):
             if time.time() - path.lstat().st_mtime > UNUSED:
                 path.unlink()

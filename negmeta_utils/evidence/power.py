@@ -9,6 +9,7 @@ between seeds is known no better than its few seeds allow: with 3 seeds the true
 quarter of the estimate or many times it, so read a number of seeds as an order of magnitude.
 """
 
+from bisect import bisect_left
 from functools import cache
 
 import numpy as np
@@ -150,8 +151,4 @@ def _fewest(components: Components, effect: float, n_episodes: int) -> int | flo
 
     if not enough(MOST_SEEDS):
         return np.inf
-    low, high = MIN_SEEDS - 1, MOST_SEEDS  # power grows with seeds
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return bisect_left(range(MOST_SEEDS), True, MIN_SEEDS, key=enough)  # power grows with seeds

@@ -5,13 +5,13 @@ from its keys; running statistics of batch normalisation are left where they are
 normalises by the batch's own.
 """
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from negmeta_utils.networks.catalogue import check_name
+from negmeta_utils.networks.modules import nearest
 from negmeta_utils.storage import strict_yaml
 
 # Wrappers of modules, whose names stand before a parameter's.
@@ -192,9 +192,3 @@ def read_mapping(path: Path) -> Translation:
             raise ValueError(f"{path}: {name} must be lines of NAME: KEY")
     check_name(content["network"])
     return Translation("a mapping", content["network"], content["keys"], content.get("rates", {}))
-
-
-def nearest(key: str, keys: Iterable[str]) -> str:
-    """For a message: the most similar of `keys`, or nothing."""
-    close = difflib.get_close_matches(key, list(keys), 1)
-    return f" (nearest: {close[0]!r})" if close else ""

@@ -15,13 +15,13 @@ from negmeta_utils.data.datasets import find_dataset
 from negmeta_utils.imports.formats import (
     STATISTICS,
     Translation,
-    nearest,
     own_names,
     read_mapping,
     recognise,
 )
 from negmeta_utils.imports.reading import read_tensors_of
 from negmeta_utils.networks import catalogue
+from negmeta_utils.networks.modules import nearest
 from negmeta_utils.networks.network import Network, Params
 from negmeta_utils.rates import summarise_rates, table_of_rates
 from negmeta_utils.storage import atomic, files, paths

@@ -9,7 +9,7 @@ embeddings that are no vectors.
 import copy
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -121,14 +121,15 @@ def _find_head(name: str, module: nn.Module, head: str | None) -> str:
         raise ValueError(f"head: {name} has no linear layer; give it one that answers")
     if head is not None and head not in linear:
         raise ValueError(
-            f"head={head!r}: {name} has no such linear layer{_nearest(head, linear)}; it has "
+            f"head={head!r}: {name} has no such linear layer{nearest(head, linear)}; it has "
             f"{', '.join(linear) or 'none'}"
         )
     return head or linear[-1]
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, 1)
+def nearest(name: str, names: Iterable[str]) -> str:
+    """For a message: the most similar of `names`, or nothing."""
+    close = difflib.get_close_matches(name, list(names), 1)
     return f" (nearest: {close[0]!r})" if close else ""
 
 
@@ -141,7 +142,7 @@ def _place(
     for layer in layers or ():
         if layer not in parts or layer == head:
             raise ValueError(
-                f"layers: {name} has no {layer!r} in its body{_nearest(layer, list(parts))}; name "
+                f"layers: {name} has no {layer!r} in its body{nearest(layer, list(parts))}; name "
                 "submodules, the head not among them"
             )
     placed: dict[str, tuple[str, str]] = {}

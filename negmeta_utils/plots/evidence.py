@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, POSITIVE
+from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, POSITIVE, legend_below
 
 TOO_MANY = 0.09  # misses: 5 % and three standard errors of 300 simulations
 
@@ -51,9 +51,7 @@ def intervals_compared(table: pd.DataFrame) -> Figure:
         )
         if found.any()
     ]
-    figure.legend(
-        handles=keys, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.02)
-    )
+    legend_below(figure, keys)
     return figure
 
 

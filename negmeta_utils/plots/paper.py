@@ -25,6 +25,7 @@ from negmeta_utils.plots.style import (
     POSITIVE,
     colour,
     label,
+    legend_below,
 )
 
 ACROSS = 5  # layers side by side: as many as the paper's network has
@@ -92,7 +93,8 @@ def training_curves(
         label = f"{THEIRS}, end of validation"
         axis.axhline(level, color=PAPER, ls="--", lw=1, label=label)
     axis.set(xlabel="meta-update", ylabel="accuracy after adaptation (%)")
-    _legend_below(figure, axis)
+    figure.tight_layout()
+    legend_below(figure, axis.get_legend_handles_labels()[0])
     return figure
 
 
@@ -116,18 +118,9 @@ def training_curves_of_several(trainings: Iterable[tuple[str, int, pd.DataFrame]
             label = f"{LABELS[theirs.method]}, {THEIRS}, at the end"
             axis.axhline(theirs.mean, color=COLOURS[theirs.method], ls="--", lw=1, label=label)
     axis.set(xlabel="meta-update", ylabel="validation accuracy (%)")
-    _legend_below(figure, axis)
-    return figure
-
-
-def _legend_below(figure: Figure, axis: plt.Axes, columns: int = 2) -> None:
-    """The legend of `axis` below everything, where it covers nothing."""
-    handles, labels = axis.get_legend_handles_labels()
     figure.tight_layout()
-    figure.legend(
-        handles, labels, frameon=False, ncols=columns, loc="upper center",
-        bbox_to_anchor=(0.5, 0.02),
-    )  # fmt: skip
+    legend_below(figure, axis.get_legend_handles_labels()[0])
+    return figure
 
 
 def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
@@ -175,9 +168,7 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
         theirs = f"{THEIRS}: mean, ± one standard deviation"
         key.append(plt.Line2D([], [], color=BEHIND, ls="--", label=theirs))
     figure.tight_layout()
-    figure.legend(
-        handles=key, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.02)
-    )
+    legend_below(figure, key, 3)
     return figure
 
 
@@ -231,7 +222,7 @@ def rates_over_training(rates: pd.DataFrame) -> Figure:
     figure.tight_layout()
     if len(published):
         theirs = [plt.Line2D([], [], color=PAPER, ls="--", label=f"{THEIRS}, mean at the end")]
-        figure.legend(handles=theirs, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.02))
+        legend_below(figure, theirs)
     return figure
 
 
@@ -270,9 +261,7 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
     handles = axis.get_legend_handles_labels()[0]
     if set(methods) & set(PAPER_ACCURACIES["method"]):
         handles.append(plt.Line2D([], [], marker="x", ls="", color="grey", label=THEIRS))
-    figure.legend(
-        handles=handles, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.02)
-    )
+    legend_below(figure, handles, 3)
     return figure
 
 

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.evidence.contrasts import DOWN, UP
-from negmeta_utils.plots.style import COLOURS, LABELS, NEGATIVE, PALETTE, PAPER, POSITIVE
+from negmeta_utils.plots.style import (
+    COLOURS,
+    LABELS,
+    NEGATIVE,
+    PALETTE,
+    PAPER,
+    POSITIVE,
+    legend_below,
+)
 
 OWN_SCALES = "each panel on its own scale"
 VERDICT_COLOURS = {UP: COLOURS["maml"], DOWN: NEGATIVE}
@@ -59,8 +67,7 @@ def _legend_of_verdicts(figure: Figure, verdicts: set[str], interval: str) -> No
         if colour in shown
     ]
     title = f"interval, {interval}:" if interval else None
-    figure.legend(handles=keys, title=title, frameon=False, ncols=3, loc="upper center",
-                  bbox_to_anchor=(0.5, 0.02))  # fmt: skip
+    legend_below(figure, keys, 3, title)
 
 
 def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
@@ -82,10 +89,8 @@ def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
             low, high = by_seed.min(axis=1), by_seed.max(axis=1)
             axis.fill_between(layers, low, high, color=COLOURS[method], alpha=0.15, lw=0)
         axis.set(title=title)
-    handles, labels = axes[0].get_legend_handles_labels()
     figure.tight_layout()
-    figure.legend(handles, labels, title=OWN_SCALES, frameon=False, ncols=2, loc="upper center",
-                  bbox_to_anchor=(0.5, 0.02))  # fmt: skip
+    legend_below(figure, axes[0].get_legend_handles_labels()[0], title=OWN_SCALES)
     return figure
 
 
@@ -118,10 +123,8 @@ def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
         axis.set(title=title, xlabel=xlabel)
     for axis in axes[::2]:
         axis.set_ylabel("percentage points")
-    handles, labels = axes[0].get_legend_handles_labels()
     figure.tight_layout()
-    figure.legend(handles, labels, frameon=False, ncols=2, loc="upper center",
-                  bbox_to_anchor=(0.5, 0.02))  # fmt: skip
+    legend_below(figure, axes[0].get_legend_handles_labels()[0])
     return figure
 
 
@@ -191,10 +194,7 @@ def distance_along(distance: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[0, 0].set_ylabel("distance to table 1")
     figure.tight_layout()
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.02)
-    )
+    legend_below(figure, axes[0, 0].get_legend_handles_labels()[0])
     return figure
 
 

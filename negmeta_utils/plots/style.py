@@ -78,6 +78,14 @@ def set_style() -> None:
     )
 
 
+def legend_below(figure: Figure, handles: list, columns: int = 2, title: str | None = None) -> None:
+    """A legend of the handles' labels below everything, where it covers nothing."""
+    figure.legend(
+        handles=handles, title=title, frameon=False, ncols=columns, loc="upper center",
+        bbox_to_anchor=(0.5, 0.02),
+    )  # fmt: skip
+
+
 def save(figure: Figure, out_dir: Path, name: str) -> None:
     """`figure` as PNG and SVG in `out_dir`: the same bytes from the same tables. Both carry what
     the figure shows in words, as their Description."""

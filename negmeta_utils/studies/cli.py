@@ -52,8 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("negmeta: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        print(interruption.SAID, end="", file=sys.stderr)
+        return interruption.STATUS
     except (ValueError, OSError) as error:
         of_system = isinstance(error, OSError) and error.errno is not None
         said = in_one_line(error, options.command) if of_system else error
