@@ -184,20 +184,18 @@ def test_a_shared_cache_holds_code_only_where_nobody_can_replace_it(
 
 def test_what_no_version_uses_any_more_goes_when_more_is_compiled(cache, monkeypatch):
     used = compiled(cache)
-    old = [used.with_name("old.so"), cache / "native-abc.so"]
-    for path in [used, *old]:
+    old, new = used.with_name("old.so"), used.with_name("new.so")
+    new.touch()
+    for path in (used, old):
         path.touch()
         os.utime(path, (0, 0))
-    new = cache / "native-new.so"
-    new.touch()
     library._library.cache_clear()
     assert library.library().seven() == 7
-    assert all(path.exists() for path in old), "nothing was compiled"
+    assert old.exists(), "nothing was compiled"
     monkeypatch.setenv("CC", "cc -O1")
     library._library.cache_clear()
     assert library.library().seven() == 7
-    assert used.exists() and new.exists()
-    assert not any(path.exists() for path in old)
+    assert used.exists() and new.exists() and not old.exists()
 
 
 def test_a_folder_of_another_user_is_not_used_and_that_is_said(cache, monkeypatch):
