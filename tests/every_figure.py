@@ -67,7 +67,7 @@ def _feature_changes():
 def _conditions():
     rows = [("one", 1.0, 0.5, 1.5, "up"), ("two", 0.1, -0.5, 0.7, "undecided")]
     table = pd.DataFrame(rows, columns=["condition", "points", "low", "high", "verdict"])
-    return questions.conditions({"on-task change": table, "off-task change": table})
+    return questions.conditions({"on-task change": table, "off-task change": table}, margin=0.1)
 
 
 def _by_layer():

@@ -18,7 +18,7 @@ from negmeta_utils.evidence.rules import PARTS
 from negmeta_utils.evidence.words import signed as with_sign
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.interventions import AS_LEARNED
-from negmeta_utils.questions.mechanism import WHOLE, compared
+from negmeta_utils.questions.mechanism import FLIPPED, WHOLE, compared, minus_learned
 from negmeta_utils.runs import PRETRAINED, load_run
 from negmeta_utils.storage.atomic import read_json
 from negmeta_utils.storage.paths import ROOT
@@ -516,3 +516,16 @@ def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():
     assert f"off-task by {off} points and on-task by {on}." in README
     plan = (ROOT / "notebooks" / "studies" / "recipes.yml").read_text().replace("\n# ", " ")
     assert f"off-task {off} points, on-task {on} (95 %, over pairs)" in plan
+
+
+def test_the_figure_of_interventions_shows_differences_and_not_flipped_signs():
+    variants = pd.read_parquet(FIGURES / "decide" / "mechanism" / "interventions.parquet")
+    tables = compared(variants, "variant", AS_LEARNED)
+    panels = minus_learned(tables)
+    assert list(panels) == [f"{q}, minus as learned" for q in ("on-task change", "off-task change")]
+    for quantity, panel in zip(tables, panels.values(), strict=False):
+        table = tables[quantity].set_index("condition")
+        assert set(table.index) - set(panel["condition"]) == {AS_LEARNED, FLIPPED}
+        shown = panel.set_index("condition")["points"]
+        expected = table["points"] - table.loc[AS_LEARNED, "points"]
+        pd.testing.assert_series_equal(shown, expected[shown.index], check_names=False)

@@ -27,9 +27,10 @@ def conditions(
     tables: dict[str, pd.DataFrame],
     xlabel: str = "percentage points",
     interval: str = "95 % over seeds and episodes",
+    margin: float | None = None,
 ) -> Figure:
     """A row a condition and a panel a quantity, each with its interval; coloured where that leaves
-    zero on one side.
+    zero on one side. margin: on both sides of zero, dotted.
 
     tables: by panel title, as `contrasts.contrasts` gives, the same conditions in each. interval:
     what it is, in the legend; not where there is none, which is what one seed has.
@@ -46,6 +47,8 @@ def conditions(
             axis.plot([row.low, row.high], [place] * 2, color=colour, lw=2)
             axis.plot(row.points, place, "o", color=colour, ms=5)
         axis.axvline(0, color="black", lw=1)
+        for side in (-margin, margin) if margin else ():
+            axis.axvline(side, color=PAPER, ls=":", lw=1)
         axis.set(title=title, xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axes[0, 0].set_yticks(range(len(names)), names)
     figure.tight_layout()

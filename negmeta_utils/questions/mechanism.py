@@ -20,9 +20,10 @@ from negmeta_utils.resumable import features_of_run
 from negmeta_utils.runs import Run, check_one_network_each, load_runs
 
 WHOLE = "whole adapted model (%)"
+FLIPPED = "signs flipped"
 REMOVED = (
     WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG, "absolute value", "signs shuffled",
-    "signs flipped", ONE_CLASS,
+    FLIPPED, ONE_CLASS,
 )  # fmt: skip
 
 
@@ -46,6 +47,15 @@ def compared(table: pd.DataFrame, by: str, base: str) -> dict[str, pd.DataFrame]
 def changes_alone(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """What `compared` gives of features: without the whole adapted model."""
     return {quantity: tables[quantity] for quantity in CHANGES}
+
+
+def minus_learned(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """What `compared` gives of features, minus the rates as learned, by panel title; without
+    flipped signs, beside which nothing else could be read."""
+    return {
+        f"{quantity}, minus as learned": against_base(table).query(f"condition != '{FLIPPED}'")
+        for quantity, table in changes_alone(tables).items()
+    }
 
 
 def primary_contrasts(variants: pd.DataFrame) -> pd.DataFrame:

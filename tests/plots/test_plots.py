@@ -220,3 +220,8 @@ def test_a_layer_without_a_measure_is_a_gap():
     table = pd.DataFrame(rows, columns=["method", "task", "layer", "seed", "ratio"])
     (axis,) = questions.by_layer(table, {"ratio": "variance ratio"}).axes
     np.testing.assert_array_equal(axis.lines[0].get_ydata(), [0.5, np.nan])
+
+
+def test_the_margin_stands_on_both_sides_of_zero():
+    for axis in every_figure.FIGURES["conditions"]().axes:
+        assert {-0.1, 0, 0.1} <= levels(axis)
