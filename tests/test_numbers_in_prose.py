@@ -105,7 +105,7 @@ def test_what_is_said_of_the_chosen_recipe_at_60_000():
     assert f"with {', '.join(shares[:3])} and {shares[3]} % of the convolutions' rates" in RESULTS
     assert f"deviations of {', '.join(f'{std:.3f}' for std in table['std'])} (the" in RESULTS
     first, second, third, last = (with_sign(mean, 4) for mean in table["mean"].iloc[:4])
-    assert f"#which-recipe-gives-table-1), {first}, {second}, {third} and {last}, and on" in README
+    assert f"#which-recipe-gives-table-1), {first}, {second}, {third} and {last}." in README
     run = load_run(str(FIGURES / "recipes" / "network"))
     curve = run.history().dropna(subset=["val_accuracy"])
     best = curve.loc[curve["val_accuracy"].idxmax()]
@@ -513,7 +513,7 @@ def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():
         for where in ("off", "on")
     )
     assert f"off-task {off} points, on-task {on}, where the eight networks" in RESULTS
-    assert f"off-task by {off} points and on-task by {on}." in README
+    assert f"off-task by {off} points and on-task by {on}; there is" in README
     plan = (ROOT / "notebooks" / "studies" / "recipes.yml").read_text().replace("\n# ", " ")
     assert f"off-task {off} points, on-task {on} (95 %, over pairs)" in plan
 
