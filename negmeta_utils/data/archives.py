@@ -33,6 +33,7 @@ MAX_DEPTH, MAX_NAME = 32, 1024  # folders and bytes in a name: no layout needs a
 MANY = 100_000  # members; fewer are no danger, however little they hold
 BLOCK = 512  # bytes, of a tar: what a member takes at least
 LONGEST_READ = 1 << 16  # bytes; tarfile reads contents in small pieces, so more is a bogus header
+OTHER_CACHE = scratch.ELSEWHERE.format("NEGMETA_CACHE")
 BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError,
 )  # fmt: skip
@@ -44,9 +45,9 @@ def is_archive(path: Path) -> bool:
 
 
 @contextmanager
-def opened(source: Path, below: Path) -> Iterator[Path]:
+def opened(source: Path, below: Path, if_full: str = OTHER_CACHE) -> Iterator[Path]:
     """`source` itself where it is a folder; of an archive, a temporary folder in `below` with its
-    content, removed in the end.
+    content, removed in the end. if_full: what to do where there is no room, for the message.
 
     Raises ValueError for an archive that is refused or damaged, OSError where there is no room.
     Errors of the caller that name the temporary folder name the archive instead.
@@ -55,7 +56,7 @@ def opened(source: Path, below: Path) -> Iterator[Path]:
         yield source
         return
     with scratch.folder(below) as folder:
-        extract(source, folder)
+        extract(source, folder, if_full)
         try:
             yield folder
         except (ValueError, FileNotFoundError) as error:
@@ -63,7 +64,7 @@ def opened(source: Path, below: Path) -> Iterator[Path]:
             raise kind(str(error).replace(str(folder), str(source))) from error
 
 
-def extract(archive: Path, folder: Path) -> None:
+def extract(archive: Path, folder: Path, if_full: str = OTHER_CACHE) -> None:
     """Unpack `archive` into the empty `folder`. Raises as `opened`."""
     pickles.refuse_html(archive)
     with archive.open("rb") as file:
@@ -86,11 +87,7 @@ def extract(archive: Path, folder: Path) -> None:
         if error.errno is None:
             raise
         is_full = error.errno in atomic.FULL
-        remedy = (
-            scratch.ELSEWHERE.format("NEGMETA_CACHE")
-            if is_full
-            else "pack it again with plain names"
-        )
+        remedy = if_full if is_full else "pack it again with plain names"
         raise OSError(
             f"{archive}: cannot be unpacked below {folder.parents[1]} ({error.strerror}); {remedy}"
         ) from error

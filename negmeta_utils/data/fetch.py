@@ -200,7 +200,7 @@ def _is_there(name: str, folder: Path) -> bool:
 
 def _unpack(archive: Path, folder: Path) -> None:
     """Move what is in `archive` to `folder`, and remove the archive."""
-    with archives.opened(archive, folder) as content:
+    with archives.opened(archive, folder, "make room there") as content:
         for entry in content.iterdir():
             if (folder / entry.name).exists():
                 raise ValueError(

@@ -1,5 +1,6 @@
 """Downloads from a server on this machine that does what servers do, and worse."""
 
+import errno
 import hashlib
 import http.server
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from negmeta_utils.data import datasets, fetch
+from negmeta_utils.data import archives, datasets, fetch
 from negmeta_utils.data.class_lists import CIFAR_FS
 from negmeta_utils.studies import cli
 
@@ -254,6 +255,17 @@ def test_fetch_omniglot_unpacks_what_torchvision_names(server, tmp_path, monkeyp
     assert len(server.ranges) == 3
     assert sorted(p.name for p in (there / "omniglot").glob("[!.]*")) == sorted(md5s)
     assert datasets.load("omniglot", "train", 28, str(there), tmp_path / "cache").n_classes == 5
+
+
+def test_where_unpacking_fills_the_disk_no_other_folder_is_named(tmp_path, monkeypatch):
+    def full(archive, folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archives, "_extract_zip", full)
+    packed = tmp_path / "a.zip"
+    packed.write_bytes(b"PK\3\4")
+    with pytest.raises(OSError, match=r"No space left on device\); make room there$"):
+        fetch._unpack(packed, tmp_path)
 
 
 def test_fetch_cifar_fs_takes_cifar_100_as_torchvision_names_it(server, tmp_path, monkeypatch):
