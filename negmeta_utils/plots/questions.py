@@ -25,7 +25,6 @@ VERDICT_COLOURS = {UP: COLOURS["maml"], DOWN: NEGATIVE}
 
 def conditions(
     tables: dict[str, pd.DataFrame],
-    xlabel: str = "percentage points",
     interval: str = "95 % over seeds and episodes",
     margin: float | None = None,
 ) -> Figure:
@@ -49,7 +48,7 @@ def conditions(
         axis.axvline(0, color="black", lw=1)
         for side in (-margin, margin) if margin else ():
             axis.axvline(side, color=PAPER, ls=":", lw=1)
-        axis.set(title=title, xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+        axis.set(title=title, xlabel="percentage points", ylim=(len(names) - 0.5, -0.5))
     axes[0, 0].set_yticks(range(len(names)), names)
     figure.tight_layout()
     verdicts = {verdict for table in tables.values() for verdict in table["verdict"]}
