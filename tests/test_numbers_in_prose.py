@@ -16,6 +16,7 @@ from negmeta_utils.evidence.quantities import MAML, META_SGD, effect_sizes, grid
 from negmeta_utils.evidence.quantities import changes as relative
 from negmeta_utils.evidence.rules import PARTS
 from negmeta_utils.evidence.words import signed as with_sign
+from negmeta_utils.evidence.words import with_interval
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.interventions import AS_LEARNED
 from negmeta_utils.questions.mechanism import FLIPPED, WHOLE, compared, minus_learned
@@ -469,8 +470,8 @@ def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
     variants = pd.read_parquet(FIGURES / "decide" / "mechanism" / "interventions.parquet")
     whole = against_base(compared(variants, "variant", AS_LEARNED)[WHOLE]).set_index("condition")
     row = whole.loc["signs shuffled"]
-    said = f"whose accuracy it changes by {row.points:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
-    assert said.replace("-", "−") in (ROOT / "notebooks" / "05_mechanism.ipynb").read_text()
+    said = f"whose accuracy it changes by {with_interval(row.points, row.low, row.high)}"
+    assert said in (ROOT / "notebooks" / "05_mechanism.ipynb").read_text()
 
 
 def test_what_adaptation_does_to_features_at_84():
@@ -478,10 +479,7 @@ def test_what_adaptation_does_to_features_at_84():
     effects = pd.read_csv(folder / "statistics" / "effects.csv")
     effects = effects[effects["over"] == "episodes"].set_index(["method", "quantity"])
     columns = ["points", "low", "high"]
-    told = {
-        key: "{:+.2f} [{:+.2f}, {:+.2f}]".format(*row).replace("-", "−")
-        for key, row in zip(effects.index, effects[columns].to_numpy(), strict=True)
-    }
+    told = {key: with_interval(*row) for key, row in effects[columns].T.items()}
     notebook = (ROOT / "notebooks" / "03_feature_adaptation.ipynb").read_text()
     for quantity in ("off-task change", "on-task change"):
         for method in (MAML, META_SGD):
@@ -509,8 +507,7 @@ def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():
     effects = effects[effects["over"] == "episodes"].set_index("quantity")
     columns = ["points", "low", "high"]
     off, on = (
-        "{:+.2f} [{:+.2f}, {:+.2f}]".format(*effects.loc[f"{where}-task change", columns])
-        for where in ("off", "on")
+        with_interval(*effects.loc[f"{where}-task change", columns]) for where in ("off", "on")
     )
     assert f"off-task {off} points, on-task {on}, where the eight networks" in RESULTS
     assert f"off-task by {off} points and on-task by {on}; there is" in README

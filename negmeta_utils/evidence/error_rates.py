@@ -17,6 +17,7 @@ import pandas as pd
 from negmeta_utils.evidence.claims import lost_by_holm
 from negmeta_utils.evidence.findings import Finding
 from negmeta_utils.evidence.intervals import estimate, over_seeds, over_unshared_seeds
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
 from negmeta_utils.evidence.looks import levels
 from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD
 from negmeta_utils.evidence.rules import (
@@ -28,9 +29,9 @@ from negmeta_utils.evidence.rules import (
     PARTS,
     REPRODUCED,
     UNDECIDED,
-    Part,
     decide,
     judge,
+    parts_of_rates,
 )
 
 TABLE = Path(__file__).with_name("error_rates.csv")
@@ -54,7 +55,6 @@ SEEDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     LEFT_OUT: lambda rng, n: rng.standard_normal(rng.binomial(n, 1 - COLLAPSE)),
 }
 SIGNS = (REPRODUCED, CONTRADICTED)
-SIGNS_OF_RATES = (-1, -1, -1, -1, 1)  # of the four convolutions and the linear layer, in (a)
 
 
 class Case(NamedTuple):
@@ -155,10 +155,10 @@ def _verdicts(
 
 def _of_rates(rng: np.random.Generator, kind: str, n_seeds: int) -> str:
     """The verdict on (a), of five layers whose mean rates are 0: seeds alone vary."""
-    layers = [SEEDS[kind](rng, n_seeds) for _ in SIGNS_OF_RATES]
+    parts = parts_of_rates(PAPER_TABLE_1["layer"])
+    layers = [SEEDS[kind](rng, n_seeds) for _ in parts]
     if min(len(means) for means in layers) < MIN_SEEDS:
         return UNDECIDED
-    parts = [Part(f"layer {i}", "mean rate", sign) for i, sign in enumerate(SIGNS_OF_RATES)]
     return decide([estimate(means, skewed=True) for means in layers], parts, ERROR_RATE)
 
 

@@ -38,6 +38,7 @@ from negmeta_utils.evidence.rules import (
     Judgement,
     Part,
     judge,
+    parts_of_rates,
     without_effect,
 )
 from negmeta_utils.evidence.t_tests import OFF_TASK_ALONE, paper_t_test, t_test
@@ -192,14 +193,13 @@ def _judge_rates(
     means = means[~means.index.isin(lost)]
     if means.empty:
         return Finding()
-    signs = [-1] * (means.shape[1] - 1) + [1]  # the last layer is the linear one
-    shown = (means * signs > 0).all(axis=1)
+    parts = parts_of_rates(means)
+    shown = (means * [part.side for part in parts] > 0).all(axis=1)
     networks = REPRODUCED if shown.all() else UNDECIDED if shown.any() else CONTRADICTED
     seeded = _seeded(means)
     level, of_look = look(len(trained), len(seeded), planned)
     methods = NO_JUDGEMENT
     if len(seeded) >= MIN_SEEDS and level:
-        parts = [Part(layer, "mean rate", sign) for layer, sign in zip(means, signs, strict=True)]
         methods = judge([estimate(seeded[name], skewed=True) for name in means], parts, level)
     texts = ", ".join(f"{layer} {mean:+.4f}" for layer, mean in means.mean().items())
     measured = f"{texts}; all signs in {shown.sum()} of {len(means)} networks"

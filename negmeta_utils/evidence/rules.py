@@ -97,6 +97,7 @@ third where it has a margin; what is not measured, or not tested, counts as 1.
 (a) of these networks has no sampling error, therefore no p, and no place in its column's family.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -163,6 +164,12 @@ PARTS = {
     ],
     "f": [Part(DIFFERENCE, "off-task change", 1, margin=0.116)],
 }
+
+
+def parts_of_rates(layers: Iterable[str]) -> list[Part]:
+    """Claim (a) of these layers, from the image to the classes: the last is the linear one."""
+    *body, head = layers
+    return [*(Part(layer, "mean rate", -1) for layer in body), Part(head, "mean rate", 1)]
 
 
 class Judgement(NamedTuple):

@@ -298,17 +298,12 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     }
     shown = set(changes["over"]) | ({"paper"} if len(paper) else set())
     figure.tight_layout()
-    figure.legend(
-        handles=[
-            plt.Line2D([], [], **{"color": "grey"} | style)
-            for name, style in handles.items()
-            if name in shown
-        ],
-        frameon=False,
-        ncols=2,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.02),
-    )
+    keys = [
+        plt.Line2D([], [], **{"color": "grey"} | style)
+        for name, style in handles.items()
+        if name in shown
+    ]
+    legend_below(figure, keys)
     return figure
 
 
