@@ -14,8 +14,17 @@ from negmeta_utils.data import datasets
 from negmeta_utils.episodes import ImageSet
 from negmeta_utils.training import train
 
+# A minute and more each: begun last, one of them would keep the other cores waiting.
+LONG = ("test_running", "test_crash", "test_readme", "test_notebooks", "test_scheduling",
+        "test_wheel", "test_contributing")  # fmt: skip
+
 TINY_CLASSES = {"train": 8, "val": 6, "test": 6}
 TINY_IMAGES = 8
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest first, for workers that are told to keep this order."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)

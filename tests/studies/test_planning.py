@@ -16,7 +16,7 @@ import yaml
 
 from negmeta_utils import runs
 from negmeta_utils.storage import atomic, files, paths
-from negmeta_utils.studies import cli, planning, scheduling, study_file, values
+from negmeta_utils.studies import cli, planning, scheduling, study_file
 
 STUDIES = sorted((study_file.NOTEBOOKS / "studies").glob("*.yml"))
 
@@ -56,67 +56,6 @@ def test_the_papers_study_has_the_papers_settings(tmp_path):
         assert expected.items() <= parameters.items()
     (features,) = (job for job in jobs if job.step == "features")
     assert features.parameters["n_episodes"] == 40_000
-
-
-def ended(printed):
-    """The lines on jobs that have ended; those on jobs that run are indented."""
-    return [line for line in printed.splitlines() if line.startswith("[")]
-
-
-def test_a_study_runs_end_to_end_and_a_second_time_does_nothing(small, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert cli.main(["study", str(small), "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert [line.split(":")[0] for line in ended(printed)] == [
-        "[1/5] train-maml-0", "[2/5] train-meta-sgd-0", "[3/5] alpha", "[4/5] features",
-        "[5/5] statistics",
-    ]  # fmt: skip
-    assert ended(printed)[0].endswith(f" s; {out / 'train-maml-0' / 'figure5.png'}")
-    assert "(f) the difference in (e) is significant: " in printed
-    assert printed.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
-    for file in (
-        "train-maml-0/model.safetensors", "train-meta-sgd-0/01_train.ipynb",
-        "train-maml-0/figure5.png", "alpha/figure6.png", "alpha/table1.csv",
-        "alpha/rates.parquet", "alpha/02_alpha_distribution.ipynb", "features/features.parquet",
-        "features/figure7.svg", "features/feature_changes.png", "statistics/claims.csv",
-        "statistics/04_statistics.ipynb",
-    ):  # fmt: skip
-        assert (out / file).is_file(), file
-    assert cli.main(["study", str(small), "--out", str(out)]) == 0
-    again = capsys.readouterr().out
-    assert again.count("already complete") == 5
-    assert "(f) the difference" in again
-
-    # Another value of one step redoes that step and what reads it, and nothing else.
-    arguments = ["study", str(small), "--out", str(out), "--set", "features.n_episodes=36"]
-    assert cli.main(arguments) == 0
-    redone = ended(capsys.readouterr().out)
-    assert [line.split(": ")[1][:4] for line in redone] == ["alre", "alre", "alre", "done"] + [
-        "done"
-    ]
-
-
-def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(
-    small, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(values, "check_values", lambda steps: None)  # it would refuse the method
-    steps = yaml.safe_load(small.read_text())["steps"]
-    steps["train"]["grid"] = {"method": ["nonsense", "meta-sgd"], "seed": [0]}
-    path = small_studies.write_study(tmp_path / "failing.yml", steps)
-    out = tmp_path / "out"
-    assert cli.main(["study", str(path), "--out", str(out)]) == 1
-    captured = capsys.readouterr()
-    told = dict(line.split("] ")[1].split(": ", 1) for line in ended(captured.out))
-    assert told["train-nonsense-0"] == "FAILED"
-    assert told["train-meta-sgd-0"].startswith("done in")
-    assert told["alpha"].startswith("done in")
-    assert told["features"] == "not run, since train-nonsense-0 failed"
-    assert told["statistics"] == "not run, since features failed"
-    assert "train-nonsense-0 failed: ValueError: method='nonsense': not one of" in captured.err
-    copy = out / "train-nonsense-0" / "01_train.ipynb"
-    assert str(copy) in captured.err
-    assert copy.is_file()
-    assert not (out / "train-nonsense-0" / "job.json").exists()
 
 
 def test_kernels_side_by_side_do_not_meet(tmp_path, monkeypatch):

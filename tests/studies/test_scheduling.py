@@ -10,19 +10,15 @@ import time
 from pathlib import Path
 
 import dask
-import pandas as pd
 import psutil
 import pytest
 import small_studies
-import torch
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
 import negmeta_utils
-from negmeta_utils.config import TrainConfig
-from negmeta_utils.storage import atomic, files
+from negmeta_utils.storage import atomic
 from negmeta_utils.studies import cli, interruption, planning, scheduling, status, study_file
-from negmeta_utils.training import train
 
 # Writes its process and whether one from before still lives, and goes on when nothing holds it.
 LOGGED = """
@@ -51,52 +47,6 @@ def starts(out):
     """How often each job was started."""
     logs = [out / f"n-{number}" / "log" for number in range(3)]
     return [len(log.read_text().split()) if log.exists() else 0 for log in logs]
-
-
-def without_times(content):
-    """A JSON file's content, without what says when, where and by whom."""
-    times = {"started", "ended", "seconds", "host", "worker", "key", "out_dir", "runs"}
-    if isinstance(content, dict):
-        kept = {k: without_times(v) for k, v in content.items() if k not in times}
-        return {k: v for k, v in kept.items() if not k.startswith("seconds")}
-    return content
-
-
-def same(a: Path, b: Path) -> bool:
-    if a.suffix == ".json":
-        return without_times(atomic.read_json(a)) == without_times(atomic.read_json(b))
-    if a.suffix == ".parquet":
-        table = pd.read_parquet(a)
-        folders = [c for c in table if table[c].astype(str).str.contains(str(a.parents[1])).any()]
-        return table.drop(columns=folders).equals(pd.read_parquet(b).drop(columns=folders))
-    if a.suffix == ".safetensors":
-        (tensors, about), (others, about_others) = files.read_tensors(a), files.read_tensors(b)
-        torch.testing.assert_close(tensors, others, rtol=0, atol=0)
-        return without_times(about) == without_times(about_others)
-    if a.suffix == ".ipynb":
-        return True  # papermill stamps times and folders into it
-    return a.read_bytes() == b.read_bytes()
-
-
-def test_side_by_side_gives_the_files_of_in_a_row(tmp_path, tiny_data, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    path = small_studies.tiny_demo(tmp_path / "small.yml", tiny_data)
-    steps = study_file.read_study(path, {})
-    steps = {name: steps[name] for name in ("train", "alpha")}
-    files = {}
-    for workers in (1, 2):
-        out = tmp_path / f"out{workers}"
-        outcome = scheduling.run_study(planning.plan(steps, out), out, workers)
-        assert len(outcome.done) == 3, outcome.errors
-        paths = (p for p in out.rglob("*") if p.is_file() and p.name != "plan.json")
-        files[workers] = sorted(p.relative_to(out) for p in paths)
-    assert files[1] == files[2]
-    assert len(files[1]) > 25
-    different = [f for f in files[1] if not same(tmp_path / "out1" / f, tmp_path / "out2" / f)]
-    assert not different
-    # The comparison itself: another method's rates are others.
-    rates = tmp_path / "out1" / "train-maml-0" / "rates.parquet"
-    assert not same(rates, tmp_path / "out2" / "train-meta-sgd-0" / "rates.parquet")
 
 
 def test_what_another_version_of_the_package_computed_is_said(logged, tmp_path, monkeypatch):
@@ -198,27 +148,6 @@ def test_an_interrupted_study_says_one_line_and_leaves_no_kernel(logged, tmp_pat
     psutil.wait_procs(below, 30)
     assert not [one for one in below if one.is_running()]
     assert "n-0  to come  stopped before its end" in status.report(out)
-
-
-def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, tiny_data):
-    settings = {**small_studies.TINY, "n_updates": 200, "val_every": 50, "checkpoint_every": 5}
-    settings["data_dir"] = str(tiny_data)
-    step = {"notebook": "01_train", "grid": {"seed": [0]}, "parameters": settings}
-    path = small_studies.write_study(tmp_path / "s.yml", {"train": step})
-    folder = tmp_path / "out" / "train-0"
-    process = small_studies.start(study_file.NOTEBOOKS, "study", path, "--out", folder.parent)
-    small_studies.wait_for((folder / "checkpoint.safetensors").exists, process)
-    (kernel,) = small_studies.kernels(process)
-    kernel.parent().kill()
-    printed, error = process.communicate()
-    assert process.returncode == 0, error
-    assert "[1/1] train-0: done" in printed
-    manifest = atomic.read_json(folder / "manifest.json")
-    assert len(manifest["continued"]) == 1, "else it ended before it was killed, or began anew"
-    assert not kernel.is_running()
-    train(TrainConfig(seed=0, **settings), tmp_path / "undisturbed")
-    for name in ("model.safetensors", "history.parquet", "rates.parquet", "accuracy.parquet"):
-        assert same(folder / name, tmp_path / "undisturbed" / name), name
 
 
 def test_work_for_a_gpu_goes_to_the_worker_that_has_one(tmp_path, monkeypatch):

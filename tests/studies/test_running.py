@@ -1,0 +1,157 @@
+"""The project's own notebooks as a small study: in a row, again, side by side, failing, killed."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import small_studies
+import torch
+import yaml
+
+from negmeta_utils.config import TrainConfig
+from negmeta_utils.storage import atomic, files
+from negmeta_utils.studies import cli, planning, scheduling, study_file, values
+from negmeta_utils.training import train
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, tiny_data):
+    return small_studies.tiny_demo(tmp_path_factory.mktemp("small") / "small.yml", tiny_data)
+
+
+@pytest.fixture(scope="module")
+def in_a_row(small):
+    """That study's results, and what it printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert cli.main(["study", str(small), "--out", str(small.parent / "out")]) == 0
+    return small.parent / "out", printed.getvalue()
+
+
+def ended(printed):
+    """The lines on jobs that have ended; those on jobs that run are indented."""
+    return [line for line in printed.splitlines() if line.startswith("[")]
+
+
+def without_times(content):
+    """A JSON file's content, without what says when, where and by whom."""
+    times = {"started", "ended", "seconds", "host", "worker", "key", "out_dir", "runs"}
+    if isinstance(content, dict):
+        kept = {k: without_times(v) for k, v in content.items() if k not in times}
+        return {k: v for k, v in kept.items() if not k.startswith("seconds")}
+    return content
+
+
+def same(a: Path, b: Path) -> bool:
+    if a.suffix == ".json":
+        return without_times(atomic.read_json(a)) == without_times(atomic.read_json(b))
+    if a.suffix == ".parquet":
+        table = pd.read_parquet(a)
+        folders = [c for c in table if table[c].astype(str).str.contains(str(a.parents[1])).any()]
+        return table.drop(columns=folders).equals(pd.read_parquet(b).drop(columns=folders))
+    if a.suffix == ".safetensors":
+        (tensors, about), (others, about_others) = files.read_tensors(a), files.read_tensors(b)
+        torch.testing.assert_close(tensors, others, rtol=0, atol=0)
+        return without_times(about) == without_times(about_others)
+    if a.suffix == ".ipynb":
+        return True  # papermill stamps times and folders into it
+    return a.read_bytes() == b.read_bytes()
+
+
+def test_a_study_runs_end_to_end(in_a_row):
+    out, printed = in_a_row
+    assert [line.split(":")[0] for line in ended(printed)] == [
+        "[1/5] train-maml-0", "[2/5] train-meta-sgd-0", "[3/5] alpha", "[4/5] features",
+        "[5/5] statistics",
+    ]  # fmt: skip
+    assert ended(printed)[0].endswith(f" s; {out / 'train-maml-0' / 'figure5.png'}")
+    assert "(f) the difference in (e) is significant: " in printed
+    assert printed.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
+    for file in (
+        "train-maml-0/model.safetensors", "train-meta-sgd-0/01_train.ipynb",
+        "train-maml-0/figure5.png", "alpha/figure6.png", "alpha/table1.csv",
+        "alpha/rates.parquet", "alpha/02_alpha_distribution.ipynb", "features/features.parquet",
+        "features/figure7.svg", "features/feature_changes.png", "statistics/claims.csv",
+        "statistics/04_statistics.ipynb",
+    ):  # fmt: skip
+        assert (out / file).is_file(), file
+
+
+def test_side_by_side_gives_the_files_of_in_a_row(small, in_a_row, tmp_path):
+    steps = study_file.read_study(small, {})
+    steps = {name: steps[name] for name in ("train", "alpha")}
+    outcome = scheduling.run_study(planning.plan(steps, tmp_path), tmp_path, workers=2)
+    assert len(outcome.done) == 3, outcome.errors
+    found = [
+        {
+            p.relative_to(out)
+            for name in outcome.done
+            for p in (out / name).rglob("*")
+            if p.is_file()
+        }
+        for out in (in_a_row[0], tmp_path)
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) > 25
+    assert not [f for f in found[0] if not same(in_a_row[0] / f, tmp_path / f)]
+    # The comparison itself: another method's rates are others.
+    rates = in_a_row[0] / "train-maml-0" / "rates.parquet"
+    assert not same(rates, tmp_path / "train-meta-sgd-0" / "rates.parquet")
+
+
+def test_a_second_time_does_nothing_and_another_value_what_reads_it(small, in_a_row, capsys):
+    arguments = ["study", str(small), "--out", str(in_a_row[0])]
+    assert cli.main(arguments) == 0
+    again = capsys.readouterr().out
+    assert again.count("already complete") == 5
+    assert "(f) the difference" in again
+    # Another value of one step redoes that step and what reads it, and nothing else.
+    assert cli.main([*arguments, "--set", "features.n_episodes=36"]) == 0
+    redone = ended(capsys.readouterr().out)
+    assert [line.split(": ")[1][:4] for line in redone] == ["alre"] * 3 + ["done"] * 2
+
+
+def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(
+    small, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(values, "check_values", lambda steps: None)  # it would refuse the method
+    steps = yaml.safe_load(small.read_text())["steps"]
+    steps["train"]["grid"] = {"method": ["nonsense", "meta-sgd"], "seed": [0]}
+    path = small_studies.write_study(tmp_path / "failing.yml", steps)
+    out = tmp_path / "out"
+    assert cli.main(["study", str(path), "--out", str(out)]) == 1
+    captured = capsys.readouterr()
+    told = dict(line.split("] ")[1].split(": ", 1) for line in ended(captured.out))
+    assert told["train-nonsense-0"] == "FAILED"
+    assert told["train-meta-sgd-0"].startswith("done in")
+    assert told["alpha"].startswith("done in")
+    assert told["features"] == "not run, since train-nonsense-0 failed"
+    assert told["statistics"] == "not run, since features failed"
+    assert "train-nonsense-0 failed: ValueError: method='nonsense': not one of" in captured.err
+    copy = out / "train-nonsense-0" / "01_train.ipynb"
+    assert str(copy) in captured.err
+    assert copy.is_file()
+    assert not (out / "train-nonsense-0" / "job.json").exists()
+
+
+def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, tiny_data):
+    settings = {**small_studies.TINY, "n_updates": 200, "val_every": 50, "checkpoint_every": 5}
+    settings["data_dir"] = str(tiny_data)
+    step = {"notebook": "01_train", "grid": {"seed": [0]}, "parameters": settings}
+    path = small_studies.write_study(tmp_path / "s.yml", {"train": step})
+    folder = tmp_path / "out" / "train-0"
+    process = small_studies.start(study_file.NOTEBOOKS, "study", path, "--out", folder.parent)
+    small_studies.wait_for((folder / "checkpoint.safetensors").exists, process)
+    (kernel,) = small_studies.kernels(process)
+    kernel.parent().kill()
+    printed, error = process.communicate()
+    assert process.returncode == 0, error
+    assert "[1/1] train-0: done" in printed
+    manifest = atomic.read_json(folder / "manifest.json")
+    assert len(manifest["continued"]) == 1, "else it ended before it was killed, or began anew"
+    assert not kernel.is_running()
+    train(TrainConfig(seed=0, **settings), tmp_path / "undisturbed")
+    for name in ("model.safetensors", "history.parquet", "rates.parquet", "accuracy.parquet"):
+        assert same(folder / name, tmp_path / "undisturbed" / name), name
