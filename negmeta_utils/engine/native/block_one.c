@@ -33,23 +33,40 @@ static double mean_and_product(const Images *images, const real *w, long size, l
     return mean;
 }
 
+/* centred = C w; mean and r of z; and w by the sign of gamma: oriented. */
+static void moments_of_images(const Images *images, const real *w, const real *gamma, long size,
+                              long filters, real *centred, real *mean, real *r, real *oriented) {
+    for (long f = 0; f < filters; f++) {
+        double product[27], variance = 0;
+        mean[f] = mean_and_product(images, w + f, size, filters, product);
+        for (long k = 0; k < size; k++) {
+            real value = w[k * filters + f];
+            variance += product[k] * value;
+            centred[k * filters + f] = product[k];
+            oriented[k * filters + f] = gamma[f] < 0 ? -value : value;
+        }
+        r[f] = 1 / __builtin_sqrt(variance + EPS);
+    }
+}
+
+void activate_images(Memory *memory, const Network *t, const Images *images, const real *w,
+                     Scale scale, real *out) {
+    long size = 9 * t->channels, filters = t->filters;
+    real *centred = reals(memory, size * filters), *oriented = reals(memory, size * filters);
+    real *mean = reals(memory, filters), *r = reals(memory, filters);
+    moments_of_images(images, w, scale.gamma, size, filters, centred, mean, r, oriented);
+    scale.mean = mean, scale.r = r;
+    pooled_convolve(images->padded, oriented, NULL, &scale, out, images->planes, t->channels,
+                    filters);
+}
+
 void normalise_images(Memory *memory, const Images *images, Block *b, long filters) {
     long size = 9 * b->channels, pooled = b->planes.n * (b->planes.height / 2) *
                                           (b->planes.width / 2);
     Mark before = mark(memory);
     real *oriented = reals(memory, size * filters), *mean = reals(memory, filters);
-    for (long f = 0; f < filters; f++) {
-        double product[27], variance = 0;
-        mean[f] = mean_and_product(images, b->w + f, size, filters, product);
-        for (long k = 0; k < size; k++) {
-            variance += product[k] * b->w[k * filters + f];
-            b->centred[k * filters + f] = product[k];
-            oriented[k * filters + f] = b->gamma[f] < 0 ? -b->w[k * filters + f]
-                                                        : b->w[k * filters + f];
-        }
-        b->r[f] = 1 / __builtin_sqrt(variance + EPS);
-    }
-    pooled_convolve(images->padded, oriented, b->place, b->pooled, b->planes, b->channels,
+    moments_of_images(images, b->w, b->gamma, size, filters, b->centred, mean, b->r, oriented);
+    pooled_convolve(images->padded, oriented, b->place, NULL, b->pooled, b->planes, b->channels,
                     filters);
     for (long at = 0; at < pooled * filters; at += filters)
         for (long f = 0; f < filters; f++) {

@@ -80,6 +80,19 @@ INLINE vec fmadd(vec a, vec b, vec c) {
 #endif
 }
 
+/* What makes an activation of a convolution's z where no gradient follows: sign, of gamma; mean and r
+ * of z; each [filters]. */
+typedef struct {
+    const real *sign, *mean, *r, *gamma, *beta;
+} Scale;
+
+/* Activations of one vector of filters from f on; largest: the largest value of sign z. */
+INLINE vec activated(const Scale *s, vec largest, long f) {
+    vec n = (LOAD(s->sign + f) * largest - LOAD(s->mean + f)) * LOAD(s->r + f);
+    vec value = fmadd(LOAD(s->gamma + f), n, LOAD(s->beta + f));
+    return (vec)(~(value <= 0) & (ivec)value); /* NaN stays NaN */
+}
+
 INLINE ivec places(const int8_t *place) {
     return __builtin_convertvector(*(const bvec *)place, ivec);
 }
@@ -127,8 +140,8 @@ void weight_gradient(Memory *memory, const real *x, const real *dz, const real *
                      real *dw, Planes p, long channels, long filters);
 
 real *padded(Memory *memory, const real *x, Planes p, long channels);
-void pooled_convolve(const real *padded_x, const real *w, int8_t *place, real *out, Planes p,
-                     long channels, long filters);
+void pooled_convolve(const real *padded_x, const real *w, int8_t *place, const Scale *scale,
+                     real *out, Planes p, long channels, long filters);
 void convolve_at(Memory *memory, const real *padded_x, const real *w, const int8_t *place,
                  real *out, Planes p, long channels, long filters);
 void weight_gradient_at(Memory *memory, const real *padded_x, const real *u, const int8_t *place,
@@ -136,7 +149,8 @@ void weight_gradient_at(Memory *memory, const real *padded_x, const real *u, con
 void patch_sums(Memory *memory, const real *x, double *total, double *product, Planes p,
                 long channels);
 
-void centre(real *z, real *mean, real *variance, long size, long filters);
+void moments(real *z, int centre, real *mean, real *variance, long size, long filters);
+void pool_and_activate(const real *z, const Scale *scale, real *out, Planes p, long filters);
 void pool(const real *c, const real *sign, const real *r, int8_t *place, real *pooled, Planes p,
           long filters);
 void normalise_tangent(const real *z, const real *c, const real *r, const int8_t *place,

@@ -33,11 +33,11 @@ INLINE void window_products(vec acc[4][2], const real *window, const real *w, lo
         }
 }
 
-INLINE void pooled_windows(const real *px, const real *w, int8_t *place, real *out, Planes p,
-                           int channels, long filters) {
+INLINE void pooled_windows(const real *px, const real *w, int8_t *place, const Scale *scale,
+                           real *out, Planes p, int channels, long filters) {
     for (long i = 0; i < p.n; i++)
         for (long y = 0; y < p.height / 2; y++)
-            for (long x = 0; x < p.width / 2; x++, place += filters, out += filters) {
+            for (long x = 0; x < p.width / 2; x++, out += filters) {
                 const real *window =
                     px + ((i * (p.height + 2) + 2 * y) * (p.width + 2) + 2 * x) * channels;
                 for (long f = 0; f < filters; f += 2 * LANES) {
@@ -51,20 +51,30 @@ INLINE void pooled_windows(const real *px, const real *w, int8_t *place, real *o
                             best = SELECT(better, acc[q][half], best);
                             where = (better & q) | (~better & where);
                         }
+                        if (scale) {
+                            STORE(out + f + half * LANES, activated(scale, best, f + half * LANES));
+                            continue;
+                        }
                         STORE(out + f + half * LANES, best);
                         *(bvec *)(place + f + half * LANES) = __builtin_convertvector(where, bvec);
                     }
                 }
+                place = scale ? NULL : place + filters;
             }
 }
 
-/* The largest value of W*x in every window and its place. */
-void pooled_convolve(const real *padded_x, const real *w, int8_t *place, real *out, Planes p,
-                     long channels, long filters) {
-    if (channels == 1)
-        pooled_windows(padded_x, w, place, out, p, 1, filters);
+/* The largest value of W*x in every window and its place; or, where scale is not NULL, the
+ * activation that it makes, and no place. */
+void pooled_convolve(const real *padded_x, const real *w, int8_t *place, const Scale *scale,
+                     real *out, Planes p, long channels, long filters) {
+    if (channels == 1 && scale)
+        pooled_windows(padded_x, w, NULL, scale, out, p, 1, filters);
+    else if (channels == 1)
+        pooled_windows(padded_x, w, place, NULL, out, p, 1, filters);
+    else if (scale)
+        pooled_windows(padded_x, w, NULL, scale, out, p, 3, filters);
     else
-        pooled_windows(padded_x, w, place, out, p, 3, filters);
+        pooled_windows(padded_x, w, place, NULL, out, p, 3, filters);
 }
 
 /* four [width / 2][9][channels][4]: what each tap reads at the four places of each window of a row.

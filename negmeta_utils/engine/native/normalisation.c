@@ -22,8 +22,24 @@ static void add_sums(const real *a, const real *b, long count, long filters, dou
     }
 }
 
-/* z becomes z - mean z. mean, variance: [filters]; size: places of all images. */
-void centre(real *z, real *mean, real *variance, long size, long filters) {
+/* Adds the sums over a part's places of (z - mean)^2; z becomes z - mean, if `centre`. */
+INLINE void add_squares(real *z, int centre, const real *mean, long count, long filters,
+                        double *squares) {
+    for (long f = 0; f < filters; f += LANES) {
+        vec middle = LOAD(mean + f), sum = {0};
+        for (long i = f; i < count * filters; i += filters) {
+            vec value = LOAD(z + i) - middle;
+            if (centre)
+                STORE(z + i, value);
+            sum = fmadd(value, value, sum);
+        }
+        for (int k = 0; k < LANES; k++)
+            squares[f + k] += sum[k];
+    }
+}
+
+/* mean, variance: [filters], of z [size][filters], which becomes z - mean z, if `centre`. */
+void moments(real *z, int centre, real *mean, real *variance, long size, long filters) {
     double total[filters], squares[filters];
     memset(total, 0, sizeof(total));
     memset(squares, 0, sizeof(squares));
@@ -33,15 +49,27 @@ void centre(real *z, real *mean, real *variance, long size, long filters) {
     for (long f = 0; f < filters; f++)
         mean[f] = total[f] / size;
     memset(squares, 0, sizeof(squares));
-    for (long first = 0; first < size; first += PART) {
-        real *part = z + first * filters;
-        for (long i = 0; i < part_of(first, size) * filters; i += filters)
-            for (long f = 0; f < filters; f += LANES)
-                STORE(part + i + f, LOAD(part + i + f) - LOAD(mean + f));
-        add_sums(part, part, part_of(first, size), filters, total, squares);
-    }
+    for (long first = 0; first < size; first += PART)
+        add_squares(z + first * filters, centre, mean, part_of(first, size), filters, squares);
     for (long f = 0; f < filters; f++)
         variance[f] = squares[f] / size;
+}
+
+/* The activations that the largest values of sign z in every window make. */
+void pool_and_activate(const real *z, const Scale *scale, real *out, Planes p, long filters) {
+    for (long i = 0; i < p.n; i++)
+        for (long y = 0; y < p.height / 2; y++)
+            for (long x = 0; x < p.width / 2; x++, out += filters) {
+                const real *window = z + ((i * p.height + 2 * y) * p.width + 2 * x) * filters;
+                for (long f = 0; f < filters; f += LANES) {
+                    vec s = LOAD(scale->sign + f), best = s * LOAD(window + f);
+                    UNROLL for (int q = 1; q < 4; q++) {
+                        vec value = s * LOAD(window + (q / 2 * p.width + q % 2) * filters + f);
+                        best = SELECT(value > best, value, best);
+                    }
+                    STORE(out + f, activated(scale, best, f));
+                }
+            }
 }
 
 /* The places of the largest values of sign c, and n = r c there. sign, r: [filters]. */

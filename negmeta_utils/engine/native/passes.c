@@ -20,23 +20,71 @@ static Planes planes_of(const Network *t, long n, int block) {
 static long n_places(Planes p) { return p.n * p.height * p.width; }
 static long pooled_places(Planes p) { return p.n * (p.height / 2) * (p.width / 2); }
 
-static void normalise(Memory *memory, Block *b, int largest_tile, long filters) {
+static void signs_of(const real *gamma, real *sign, long filters) {
+    for (long f = 0; f < filters; f++)
+        sign[f] = gamma[f] < 0 ? -1 : 1;
+}
+
+/* 1 / standard deviation. */
+static void r_of(const real *variance, real *r, long filters) {
+    for (long f = 0; f < filters; f++)
+        r[f] = 1 / __builtin_sqrt((double)variance[f] + EPS);
+}
+
+/* Small tiles, since a gradient follows: it depends on which value of a window is the largest, and
+ * large tiles lose a digit. */
+static void normalise(Memory *memory, Block *b, long filters) {
     Mark before = mark(memory);
     real *mean = reals(memory, filters), *variance = reals(memory, filters);
     real *sign = reals(memory, filters);
-    convolve(memory, b->x, b->w, NULL, NULL, b->centred, 0, largest_tile, b->planes, b->channels,
+    convolve(memory, b->x, b->w, NULL, NULL, b->centred, 0, SMALL_TILES, b->planes, b->channels,
              filters);
-    centre(b->centred, mean, variance, n_places(b->planes), filters);
-    for (long f = 0; f < filters; f++) {
-        b->r[f] = 1 / __builtin_sqrt((double)variance[f] + EPS);
-        sign[f] = b->gamma[f] < 0 ? -1 : 1;
-    }
+    moments(b->centred, 1, mean, variance, n_places(b->planes), filters);
+    r_of(variance, b->r, filters);
+    signs_of(b->gamma, sign, filters);
     pool(b->centred, sign, b->r, b->place, b->pooled, b->planes, filters);
     release(memory, before);
 }
 
+/* Activations of a block behind the first, of x. */
+static void activate_planes(Memory *memory, const real *x, const real *w, Scale scale, real *out,
+                            Planes p, long filters) {
+    real *z = reals(memory, n_places(p) * filters), *mean = reals(memory, filters);
+    real *variance = reals(memory, filters), *r = reals(memory, filters);
+    convolve(memory, x, w, NULL, NULL, z, 0, LARGE_TILES, p, filters, filters);
+    moments(z, 0, mean, variance, n_places(p), filters);
+    r_of(variance, r, filters);
+    scale.mean = mean, scale.r = r;
+    pool_and_activate(z, &scale, out, p, filters);
+}
+
+const real *embed(Memory *memory, const Network *t, const real *params, const Images *images) {
+    long filters = t->filters;
+    real *x = NULL, *sign = reals(memory, filters);
+    for (int block = 0; block < BLOCKS; block++) {
+        Planes p = planes_of(t, images->planes.n, block);
+        const real *w = params + weight_at(t, block), *gamma = params + gamma_at(t, block);
+        real *out = reals(memory, pooled_places(p) * filters);
+        Scale scale = {.sign = sign, .gamma = gamma, .beta = gamma + filters};
+        Mark before = mark(memory);
+        signs_of(gamma, sign, filters);
+        if (block)
+            activate_planes(memory, x, w, scale, out, p, filters);
+        else
+            activate_images(memory, t, images, w, scale, out);
+        release(memory, before);
+        x = out;
+    }
+    return x;
+}
+
+void answers_of(const Network *t, const real *params, const real *features, long n, real *logits) {
+    logits_of(features, params + head_at(t), params + bias_at(t), n, features_of(t), t->n_way,
+              logits);
+}
+
 void forward(Memory *memory, const Network *t, const real *params, const Images *images,
-             int largest_tile, Forward *pass) {
+             Forward *pass) {
     long filters = t->filters, n = images->planes.n;
     pass->params = params;
     pass->images = images;
@@ -55,15 +103,14 @@ void forward(Memory *memory, const Network *t, const real *params, const Images 
         b->pooled = reals(memory, pooled);
         b->out = reals(memory, pooled);
         if (block)
-            normalise(memory, b, largest_tile, filters);
+            normalise(memory, b, filters);
         else
             normalise_images(memory, images, b, filters);
         activate(NULL, b->beta, b->gamma, b->pooled, NULL, NULL, b->out, pooled / filters, filters);
     }
     pass->logits = reals(memory, n * t->n_way);
     pass->probabilities = reals(memory, n * t->n_way);
-    logits_of(pass->blocks[BLOCKS - 1].out, params + head_at(t), params + bias_at(t), n,
-              features_of(t), t->n_way, pass->logits);
+    answers_of(t, params, pass->blocks[BLOCKS - 1].out, n, pass->logits);
     softmax(pass->logits, n, t->n_way, pass->probabilities);
 }
 

@@ -63,16 +63,20 @@ long features_of(const Network *t);
 long size_of(const Network *t);
 
 void prepare(Memory *memory, const Network *t, const real *x, long n, Images *images);
-/* Of passes that a gradient follows, small tiles: it depends on which value of a window is the
- * largest, and large tiles lose a digit. Features do not need that digit. */
 void forward(Memory *memory, const Network *t, const real *params, const Images *images,
-             int largest_tile, Forward *pass);
+             Forward *pass);
+/* The features [n][features_of] that `forward` gives, but by large tiles, where no gradient follows:
+ * nothing else is kept, and pooling, normalisation and activation are one pass. */
+const real *embed(Memory *memory, const Network *t, const real *params, const Images *images);
+void answers_of(const Network *t, const real *params, const real *features, long n, real *logits);
 void gradient(Memory *memory, const Network *t, const Forward *pass, const int64_t *labels,
               Backward *back);
 void backward(Memory *memory, const Network *t, const Forward *pass, real *da, Backward *back);
 void hessian_product(Memory *memory, const Network *t, const Forward *pass, const Backward *back,
                      const real *direction, real *product);
 
+void activate_images(Memory *memory, const Network *t, const Images *images, const real *w,
+                     Scale scale, real *out);
 void normalise_images(Memory *memory, const Images *images, Block *b, long filters);
 void normalise_images_tangent(Memory *memory, const Images *images, const Block *b,
                               const real *w_t, Tangent *t, long filters);

@@ -48,7 +48,7 @@ static void differentiate(Memory *memory, void *arguments) {
     const real *params = task->params;
     prepare(memory, t, task->support, task->n_support, &support);
     for (Step *step = steps; step < last; step++) {
-        forward(memory, t, params, &support, SMALL_TILES, &step->forward);
+        forward(memory, t, params, &support, &step->forward);
         gradient(memory, t, &step->forward, task->support_labels, &step->backward);
         real *moved = reals(memory, size);
         minus_product(params, task->rates, step->backward.gradient, moved, size);
@@ -56,7 +56,7 @@ static void differentiate(Memory *memory, void *arguments) {
     }
     Mark before = mark(memory);
     prepare(memory, t, task->query, task->n_query, &query);
-    forward(memory, t, params, &query, SMALL_TILES, &last->forward);
+    forward(memory, t, params, &query, &last->forward);
     const real *logits = last->forward.logits;
     *task->loss = mean_cross_entropy(logits, task->query_labels, task->n_query, t->n_way);
     *task->accuracy =
@@ -99,7 +99,7 @@ static void take_steps(Memory *memory, void *arguments) {
         Forward pass;
         Backward back;
         Mark before = mark(memory);
-        forward(memory, a->network, a->out, &images, SMALL_TILES, &pass);
+        forward(memory, a->network, a->out, &images, &pass);
         gradient(memory, a->network, &pass, a->labels, &back);
         minus_product(a->out, a->rates, back.gradient, a->out, size);
         release(memory, before);
@@ -116,12 +116,10 @@ int adapt(const Network *network, const real *params, const real *rates, const r
 static void predict_all(Memory *memory, void *arguments) {
     const Adaptation *a = arguments;
     Images images;
-    Forward pass;
-    long size = a->n * features_of(a->network) * sizeof(real);
     prepare(memory, a->network, a->images, a->n, &images);
-    forward(memory, a->network, a->params, &images, LARGE_TILES, &pass);
-    memcpy(a->out, pass.blocks[BLOCKS - 1].out, size);
-    memcpy(a->logits, pass.logits, a->n * a->network->n_way * sizeof(real));
+    const real *features = embed(memory, a->network, a->params, &images);
+    memcpy(a->out, features, a->n * features_of(a->network) * sizeof(real));
+    answers_of(a->network, a->params, features, a->n, a->logits);
 }
 
 /* features [n][height][width][filters], the last block's output, and logits [n][n_way]. */
@@ -174,8 +172,8 @@ static void differentiate_prototypes(Memory *memory, void *arguments) {
     Backward back[2];
     prepare(memory, t, task->support, task->n_support, images);
     prepare(memory, t, task->query, n, images + 1);
-    forward(memory, t, task->params, images, SMALL_TILES, &support);
-    forward(memory, t, task->params, images + 1, SMALL_TILES, &query);
+    forward(memory, t, task->params, images, &support);
+    forward(memory, t, task->params, images + 1, &query);
     real *share = reals(memory, task->n_support * n_way), *head = reals(memory, n_way * size);
     real *bias = reals(memory, n_way), *logits = reals(memory, n * n_way);
     for (long i = 0; i < task->n_support * n_way; i++) /* a prototype is a mean */
