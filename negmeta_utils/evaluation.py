@@ -275,16 +275,14 @@ class Embedded(NamedTuple):
     query: torch.Tensor
 
 
-def embed_tasks(engine: Engine, params: Params, episodes: Episodes) -> Embedded:
-    """Embeddings of a batch of tasks. params: shared by all tasks or, with a leading dimension
-    n_tasks, one set for each. Raises FloatingPointError where an embedding is not finite: accuracy
-    would look like chance."""
-    embedded = Embedded(
-        engine.embed(params, episodes.support), engine.embed(params, episodes.query)
-    )
-    for of in embedded:
+def embed_tasks(engine: Engine, sets: list[Params], episodes: Episodes) -> list[Embedded]:
+    """Embeddings of a batch of tasks by each of several parameters. sets: each shared by all tasks
+    or, with a leading dimension n_tasks, one for each. Raises FloatingPointError where an embedding
+    is not finite: accuracy would look like chance."""
+    support, query = engine.embed(sets, episodes.support), engine.embed(sets, episodes.query)
+    for of in (*support, *query):
         _refuse_not_finite(of, "the features")
-    return embedded
+    return [Embedded(*of) for of in zip(support, query, strict=True)]
 
 
 def _refuse_not_finite(values: torch.Tensor, what: str) -> None:
@@ -330,19 +328,17 @@ def _evaluate_batch(
     def judge(of: Embedded) -> torch.Tensor:
         return prototype_accuracy(of.support, of.query, n_way, labels)
 
-    before = {
-        "same_before": judge(embed_tasks(engine, params, task)),
-        "other_before": judge(embed_tasks(engine, params, other)),
-    }
+    adapted = [adapt(params, task, indices) for adapt in adaptations.values()]
+    same_before, *same = embed_tasks(engine, [params, *adapted], task)
+    other_before, *others = embed_tasks(engine, [params, *adapted], other)
+    before = {"same_before": judge(same_before), "other_before": judge(other_before)}
     n_shared = shared_classes(images, eval_seed, indices, n_way, disjoint)
     tables = []
-    for name, adapt in adaptations.items():
-        adapted = adapt(params, task, indices)
-        embedded = embed_tasks(engine, adapted, task)
+    for name, own, after, other_after in zip(adaptations, adapted, same, others, strict=True):
         columns = before | {
-            "same_after": judge(embedded),
-            "other_after": judge(embed_tasks(engine, adapted, other)),
-            "ordinary": own_accuracy(engine, settings["method"], adapted, embedded, n_way, labels),
+            "same_after": judge(after),
+            "other_after": judge(other_after),
+            "ordinary": own_accuracy(engine, settings["method"], own, after, n_way, labels),
         }
         values = {column: columns[column].cpu().numpy() for column in ACCURACIES}
         episode = np.arange(indices.start, indices.stop)

@@ -92,7 +92,7 @@ def _logits(
 ) -> torch.Tensor:
     """Query logits after adaptation [n_tasks, n_way * n_query, n_way]."""
     if METHODS[config.method].prototypes:
-        support, query = (engine.embed(params, x) for x in (tasks.support, tasks.query))
+        (support,), (query,) = (engine.embed([params], x) for x in (tasks.support, tasks.query))
         return prototype_logits(support, query, config.n_way)
     adapted = engine.adapt(params, alpha, tasks.support, tasks.support_labels, config.inner_steps)
     return engine.logits(adapted, tasks.query)

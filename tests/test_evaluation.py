@@ -197,7 +197,7 @@ def test_plain_autograd_gives_what_the_adjoint_gives(run, images):
         torch.testing.assert_close(value, adapted["adjoint"][name], rtol=1e-4, atol=1e-5)
     for params in (run.params, adapted["adjoint"]):
         plainly, fast = (
-            engine_of(CONV4, e).embed(params, tasks.query) for e in ("reference", "adjoint")
+            engine_of(CONV4, e).embed([params], tasks.query)[0] for e in ("reference", "adjoint")
         )
         torch.testing.assert_close(plainly, fast, rtol=1e-4, atol=1e-5)
 

@@ -153,13 +153,17 @@ def adapt(network: Network, params, rates, support, labels, n_steps: int) -> tor
     return adapted
 
 
-def predict(network: Network, params, images) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings [n, n_features] and logits [n, n_way] of images [n, channels, height, width]."""
-    images = _channels_last(images)
-    features = images.new_empty(len(images), *network.last)
-    logits = images.new_empty(len(images), network.n_way)
-    _call("predict", params.dtype, network, params, images, len(images), features, logits)
-    return features.movedim(3, 1).flatten(1), logits
+def predict(network: Network, sets, images) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings [n_sets, n, n_features] and logits [n_sets, n, n_way] of images [n, channels,
+    height, width], by each of several parameters [n_sets, size]."""
+    images, n_sets = _channels_last(images), len(sets)
+    features = images.new_empty(n_sets, len(images), *network.last)
+    logits = images.new_empty(n_sets, len(images), network.n_way)
+    _call(
+        "predict", sets.dtype, network, sets.contiguous(), n_sets, images, len(images),
+        features, logits,
+    )  # fmt: skip
+    return features.movedim(4, 2).flatten(2), logits
 
 
 def judge(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

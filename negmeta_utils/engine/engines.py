@@ -29,7 +29,7 @@ class Engine(NamedTuple):
     meta_gradient: of params, alpha, episodes, n_steps and first_order.
     prototype_gradient: of params and episodes.
     adapt: of params, alpha, support, support_labels and n_steps; parameters of every task.
-    embed: of params and images; embeddings [n_tasks, n, n_features].
+    embed: of a list of several params and images; for each, embeddings [n_tasks, n, n_features].
     head: of params and embeddings; logits [n_tasks, n, n_way].
     logits: of params and images; the same.
     """
@@ -37,7 +37,7 @@ class Engine(NamedTuple):
     meta_gradient: Callable[..., MetaGradient]
     prototype_gradient: Callable[[Params, Episodes], MetaGradient]
     adapt: Callable[..., Params]
-    embed: Callable[[Params, torch.Tensor], torch.Tensor]
+    embed: Callable[[list[Params], torch.Tensor], list[torch.Tensor]]
     head: Callable[[Params, torch.Tensor], torch.Tensor]
     logits: Callable[[Params, torch.Tensor], torch.Tensor]
 
@@ -76,8 +76,9 @@ def _where_tested(fast: Callable[..., Any], plain: Callable[..., Any]) -> Callab
     """`fast`, and `plain` on devices on which the tests do not compare the two. (A training
     compares their meta-gradients there: `objective.trusted`.)"""
 
-    def chosen(params: Params, *rest: Any) -> Any:
-        device = next(iter(params.values())).device
+    def chosen(params: Params | list[Params], *rest: Any) -> Any:
+        one = params[0] if isinstance(params, list) else params
+        device = next(iter(one.values())).device
         return (fast if checked.tested_on(device) else plain)(params, *rest)
 
     return chosen
@@ -88,7 +89,7 @@ def _reference(network: Network) -> Engine:
         partial(adaptation.meta_gradient, loss=loss_of(network)),
         partial(adaptation.prototype_gradient, network=network),
         partial(_adapt, network),
-        partial(_embed, network),
+        lambda sets, images: [_embed(network, params, images) for params in sets],
         network.answer,
         partial(_logits, network),
     )

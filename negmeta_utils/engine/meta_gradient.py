@@ -132,29 +132,47 @@ def adapt(
     return {name: torch.cat([part[name] for part in parts]) for name in params}
 
 
-def embed(params: Params, images: torch.Tensor) -> torch.Tensor:
-    """Embeddings [n_tasks, n, n_features] of images [n_tasks, n, channels, height, width].
+def embed(sets: list[Params], images: torch.Tensor) -> list[torch.Tensor]:
+    """Embeddings [n_tasks, n, n_features] of images [n_tasks, n, channels, height, width], by each
+    of several parameters, which share what depends on the images alone.
 
-    params: as for `adapt`. Each task is normalised by its own statistics.
+    sets: each as `params` for `adapt`. Each task is normalised by its own statistics.
     """
-
-    return _predict(params, images)[0]
+    if network := cpu.network_of(sets[0], images):
+        return list(_predict_in_c(network, sets, images)[0].unbind(1))
+    return [_embed(params, images) for params in sets]
 
 
 def logits(params: Params, images: torch.Tensor) -> torch.Tensor:
-    """Logits [n_tasks, n, n_way]; arguments as for `embed`."""
-    return _predict(params, images)[1]
-
-
-def _predict(params: Params, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings and logits."""
+    """Logits [n_tasks, n, n_way] of images as for `embed`, by parameters as for `adapt`."""
     if network := cpu.network_of(params, images):
+        return _predict_in_c(network, [params], images)[1][:, 0]
+    return head(params, _embed(params, images))
 
-        def in_c(params: Params, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return cpu.predict(network, cpu.pack(network, _only(params)), images[0])
 
-        features, logits = zip(*_each_task_of(in_c, params, images), strict=True)
-        return torch.stack(features), torch.stack(logits)
+def _predict_in_c(
+    network: cpu.Network, sets: list[Params], images: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings [n_tasks, n_sets, n, n_features] and logits [n_tasks, n_sets, n, n_way]."""
+    vectors = torch.stack([_vectors(network, params, len(images)) for params in sets], 1)
+
+    def in_c(vectors: torch.Tensor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return cpu.predict(network, vectors[0], images[0])
+
+    features, logits = zip(*_each_task(in_c, vectors, images), strict=True)
+    return torch.stack(features), torch.stack(logits)
+
+
+def _vectors(network: cpu.Network, params: Params, n_tasks: int) -> torch.Tensor:
+    """Parameters, shared or a set a task, as `cpu.pack` gives them: [n_tasks, size]."""
+    params = _with_task_dimension(params)
+    tasks = range(len(params["norm1.bias"]))
+    packed = [cpu.pack(network, {n: value[task] for n, value in params.items()}) for task in tasks]
+    return torch.stack(packed).expand(n_tasks, -1)
+
+
+def _embed(params: Params, images: torch.Tensor) -> torch.Tensor:
+    """By torch's operations."""
 
     def of_tasks(params: Params, images: torch.Tensor) -> torch.Tensor:
         of_each = [value.expand(len(images), *value.shape[1:]) for value in params.values()]
@@ -165,8 +183,7 @@ def _predict(params: Params, images: torch.Tensor) -> tuple[torch.Tensor, torch.
             ]
         )
 
-    features = torch.cat(_each_task_of(of_tasks, params, images))
-    return features, head(params, features)
+    return torch.cat(_each_task_of(of_tasks, params, images))
 
 
 def head(params: Params, features: torch.Tensor) -> torch.Tensor:

@@ -96,8 +96,9 @@ def episode_answers(run: Run, images: ImageSet, index: int, eval_seed: int = 0) 
         for e in (task, other)
     )
     table = pd.DataFrame({"label": task.query_labels.numpy()})
-    for condition, params in zip(CONDITIONS, (run.params, on, off), strict=True):
-        table[condition] = prototype_answers(*embed_tasks(engine, params, task), n_way)[0].numpy()
+    embedded = embed_tasks(engine, [run.params, on, off], task)
+    for condition, of in zip(CONDITIONS, embedded, strict=True):
+        table[condition] = prototype_answers(*of, n_way)[0].numpy()
     classes = draw_classes(images.class_sizes, eval_seed, "test", index, n_way)
     return Answers(
         task.support[0].unflatten(0, (n_way, -1)).numpy(),
@@ -146,7 +147,7 @@ def adaptation_steps(
     for step in range(n_steps + 1):
         if step:
             params = engine.adapt(params, run.alpha, task.support, task.support_labels, 1)
-        both = embed_tasks(engine, params, task)
+        (both,) = embed_tasks(engine, [params], task)
         row, answered = _judge(engine, params, both, task, run.parameters["n_way"])
         rows.append({"step": step, **row})
         answers.append(answered)

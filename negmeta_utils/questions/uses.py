@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -45,18 +46,20 @@ def evaluate_steps(
         run: Run, engine: Engine, params: Params, alpha: Params, indices: range
     ) -> list[pd.DataFrame]:
         task, other = draw_pairs(images, run.parameters, eval_seed, indices)
-        adapted, taken, before, tables = params, 0, {}, []
-        for n_steps in sorted({0, *steps}):
-            adapted = engine.adapt(
-                adapted, alpha, task.support, task.support_labels, n_steps - taken
+        numbers, adapted = sorted({0, *steps}), [params]
+        for taken, n_steps in pairwise(numbers):
+            more = n_steps - taken
+            adapted.append(
+                engine.adapt(adapted[-1], alpha, task.support, task.support_labels, more)
             )
-            taken = n_steps
-            after = _judge_pair(engine, run, adapted, task, other)
-            before = before or after
-            if n_steps in steps:
-                rows = _steps_rows(n_steps, indices, before, after)
-                tables.append(rows.assign(inner_steps=run.parameters["inner_steps"]))
-        return tables
+        judged = _judge_pairs(engine, run, adapted, task, other)
+        return [
+            _steps_rows(n_steps, indices, judged[0], after).assign(
+                inner_steps=run.parameters["inner_steps"]
+            )
+            for n_steps, after in zip(numbers, judged, strict=True)
+            if n_steps in steps
+        ]
 
     table = _of_every_run(trained, images, n_episodes, of_batch, report)
     table.insert(2, "inner_steps", table.pop("inner_steps"))
@@ -113,15 +116,21 @@ def rates_over_steps(trained: list[Run]) -> pd.DataFrame:
     return pd.concat(learned).groupby("inner_steps").apply(table_1).reset_index("inner_steps")
 
 
-def _judge_pair(engine: Engine, run: Run, adapted: Params, task: Episodes, other: Episodes) -> dict:
-    n_way, labels = run.parameters["n_way"], task.query_labels
-    same, elsewhere = embed_tasks(engine, adapted, task), embed_tasks(engine, adapted, other)
-    accuracies = {
-        "same": prototype_accuracy(*same, n_way, labels),
-        "other": prototype_accuracy(*elsewhere, n_way, labels),
-        "ordinary": own_accuracy(engine, run.parameters["method"], adapted, same, n_way, labels),
-    }
-    return {name: value.cpu().numpy() for name, value in accuracies.items()}
+def _judge_pairs(
+    engine: Engine, run: Run, sets: list[Params], task: Episodes, other: Episodes
+) -> list[dict]:
+    """Accuracies of each of several parameters."""
+    n_way, method, labels = run.parameters["n_way"], run.parameters["method"], task.query_labels
+    embedded = embed_tasks(engine, sets, task), embed_tasks(engine, sets, other)
+    judged = []
+    for params, same, elsewhere in zip(sets, *embedded, strict=True):
+        accuracies = {
+            "same": prototype_accuracy(*same, n_way, labels),
+            "other": prototype_accuracy(*elsewhere, n_way, labels),
+            "ordinary": own_accuracy(engine, method, params, same, n_way, labels),
+        }
+        judged.append({name: value.cpu().numpy() for name, value in accuracies.items()})
+    return judged
 
 
 def _steps_rows(n_steps: int, indices: range, before: dict, after: dict) -> pd.DataFrame:
@@ -169,21 +178,21 @@ def evaluate_uses(
                 {"use": use, "episode": episode, "accuracy": accuracy.cpu().numpy()}
             )
 
-        def judged(adapted: Params) -> torch.Tensor:
-            return prototype_accuracy(*embed_tasks(engine, adapted, task), n_way, labels)
-
-        tables = [rows("no adaptation", judged(params))]
-        adapted = params
+        uses, adapted = {"no adaptation": params}, params
         for number in range(max(n_others)):
             drawn = _another(images, settings, eval_seed, indices, number)
             adapted = engine.adapt(adapted, alpha, drawn.support, drawn.support_labels, n_steps)
             if number + 1 in n_others:
                 plural = "s" if number else ""
-                tables.append(rows(f"{number + 1} other task{plural}", judged(adapted)))
+                uses[f"{number + 1} other task{plural}"] = adapted
         adapted = engine.adapt(params, alpha, task.support, task.support_labels, n_steps)
-        embedded = embed_tasks(engine, adapted, task)
-        own = own_accuracy(engine, settings["method"], adapted, embedded, n_way, labels)
-        tables.append(rows("the task itself", prototype_accuracy(*embedded, n_way, labels)))
+        uses["the task itself"] = adapted
+        embedded = embed_tasks(engine, list(uses.values()), task)
+        tables = [
+            rows(use, prototype_accuracy(*of, n_way, labels))
+            for use, of in zip(uses, embedded, strict=True)
+        ]
+        own = own_accuracy(engine, settings["method"], adapted, embedded[-1], n_way, labels)
         tables.append(rows("the task itself, own head", own))
         return tables
 

@@ -81,7 +81,7 @@ def results(seed):
             found += gradient.alpha.values()
         adapted = adjoint.adapt(params, alpha, tasks.support, labels, 1)
         logits = adjoint.logits(adapted, tasks.query)
-        found += [adjoint.embed(adapted, tasks.query), logits]
+        found += [*adjoint.embed([adapted, params], tasks.query), logits]
         found += adjoint.loss_and_accuracy(logits, labels)
         optimizer = Adam([{"params": list(params.values())}], 0.001)
         for _ in range(3):
@@ -289,8 +289,7 @@ def test_adapts_and_embeds_as_the_reference_does(image_size, calls):
     shape = {"channels": 3, "n_tasks": 3, "n_filters": 32}
     params, alpha, episodes = random_setting("meta-sgd", image_size, **shape)
     adapted = adjoint.adapt(params, alpha, episodes.support, episodes.support_labels, 3)
-    embeddings = adjoint.embed(adapted, episodes.query)
-    shared = adjoint.embed(params, episodes.query)
+    embeddings, shared = adjoint.embed([adapted, params], episodes.query)
     for task, support in enumerate(episodes.support):
         expected = adaptation.adapt(params, alpha, support, episodes.support_labels, 3)
         for name, value in expected.items():
@@ -306,7 +305,7 @@ def test_features_of_large_planes_in_float32_are_near_those_in_float64():
     params, query = work.params(), work.episodes(work.images(), 0).query
     doubles = {name: value.double() for name, value in params.items()}
     exact = model.embed(doubles, query[0].double())
-    for found in (adjoint.embed(params, query)[0], model.embed(params, query[0])):
+    for found in (adjoint.embed([params], query)[0][0], model.embed(params, query[0])):
         assert (found - exact).norm() / exact.norm() < 2e-6
 
 
@@ -363,7 +362,7 @@ for size, channels in ((19, 3), (30, 1)):
     adjoint.meta_gradient(params, alpha, episodes, 1)
     adjoint.prototype_gradient(params, episodes)
     adjoint.adapt(params, alpha, episodes.support, episodes.support_labels, 1)
-    adjoint.embed(params, episodes.query)
+    adjoint.embed([params], episodes.query)
 assert library.library(64) is not None
 """
     result = subprocess.run(

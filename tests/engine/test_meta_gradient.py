@@ -115,7 +115,7 @@ def test_adapts_many_tasks_at_once():
     params, alpha, episodes = random_setting("meta-sgd", 28, channels=3, n_shot=2, n_tasks=3)
     adapted = adjoint.adapt(params, alpha, episodes.support, episodes.support_labels, 3)
     logits = adjoint.logits(adapted, episodes.query)
-    embeddings = adjoint.embed(adapted, episodes.query)
+    (embeddings,) = adjoint.embed([adapted], episodes.query)
     for task, support in enumerate(episodes.support):
         expected = adaptation.adapt(params, alpha, support, episodes.support_labels, 3)
         for name, value in expected.items():
@@ -136,7 +136,7 @@ def test_adapting_goes_on_from_parameters_of_each_tasks_own():
 
 def test_embeds_many_tasks_with_shared_parameters():
     params, alpha, episodes = random_setting("maml", 16, n_tasks=3)
-    embeddings = adjoint.embed(params, episodes.query)
+    (embeddings,) = adjoint.embed([params], episodes.query)
     assert adjoint.adapt(params, alpha, episodes.support, episodes.support_labels, 0)[
         "conv1.weight"
     ].shape == (3, *params["conv1.weight"].shape)

@@ -82,7 +82,7 @@ def test_other_tasks_are_adapted_to_one_after_another(run, images):
             params = adjoint.adapt(params, run.alpha, other.support, other.support_labels, steps)
         task = draw_episodes(images, 2, "test", range(episode, episode + 1), *shape)
         expected = prototype_accuracy(
-            adjoint.embed(params, task.support), adjoint.embed(params, task.query), shape[0],
+            *(adjoint.embed([params], x)[0] for x in (task.support, task.query)), shape[0],
             task.query_labels,
         )  # fmt: skip
         rows = table[(table["episode"] == episode) & (table["use"] == "2 other tasks")]

@@ -85,7 +85,7 @@ typedef struct {
     const real *params, *rates, *images;
     const int64_t *labels;
     long n, n_steps;
-    real *out, *logits;
+    real *out;
 } Adaptation;
 
 static void take_steps(Memory *memory, void *arguments) {
@@ -109,23 +109,37 @@ static void take_steps(Memory *memory, void *arguments) {
 /* out = the parameters after n_steps inner steps. */
 int adapt(const Network *network, const real *params, const real *rates, const real *images,
           const int64_t *labels, long n, long n_steps, real *out) {
-    Adaptation a = {network, params, rates, images, labels, n, n_steps, out, NULL};
+    Adaptation a = {network, params, rates, images, labels, n, n_steps, out};
     return attempt(take_steps, &a);
 }
 
+typedef struct {
+    const Network *network;
+    const real *params, *images;
+    long n_sets, n;
+    real *features, *logits;
+} Prediction;
+
 static void predict_all(Memory *memory, void *arguments) {
-    const Adaptation *a = arguments;
+    const Prediction *a = arguments;
     Images images;
     prepare(memory, a->network, a->images, a->n, &images);
-    const real *features = embed(memory, a->network, a->params, &images);
-    memcpy(a->out, features, a->n * features_of(a->network) * sizeof(real));
-    answers_of(a->network, a->params, features, a->n, a->logits);
+    for (long set = 0; set < a->n_sets; set++) {
+        const real *params = a->params + set * size_of(a->network);
+        long size = a->n * features_of(a->network);
+        Mark before = mark(memory);
+        const real *features = embed(memory, a->network, params, &images);
+        memcpy(a->features + set * size, features, size * sizeof(real));
+        answers_of(a->network, params, features, a->n, a->logits + set * a->n * a->network->n_way);
+        release(memory, before);
+    }
 }
 
-/* features [n][height][width][filters], the last block's output, and logits [n][n_way]. */
-int predict(const Network *network, const real *params, const real *images, long n, real *features,
-            real *logits) {
-    Adaptation a = {network, params, NULL, images, NULL, n, 0, features, logits};
+/* By each of n_sets parameters: features [n][height][width][filters], the last block's output, and
+ * logits [n][n_way]. */
+int predict(const Network *network, const real *params, long n_sets, const real *images, long n,
+            real *features, real *logits) {
+    Prediction a = {network, params, images, n_sets, n, features, logits};
     return attempt(predict_all, &a);
 }
 
