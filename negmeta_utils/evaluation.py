@@ -151,7 +151,6 @@ def evaluate_features(
     images: ImageSet,
     n_episodes: int,
     eval_seed: int = 0,
-    batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
     first: int = 0,
     disjoint: bool = False,
@@ -160,22 +159,21 @@ def evaluate_features(
     """One row an episode of one trained model: the features table of notebook 3, of episodes
     `first` to `n_episodes` - 1.
 
-    batch: episodes at once; None is as many as suit the device. disjoint: A and B share no class.
-    engine: "reference" adapts and embeds by plain autograd; so do the others, but for Conv4 on a
-    CPU, which is by the adjoint's passes.
+    disjoint: A and B share no class. engine: "reference" adapts and embeds by plain autograd; so do
+    the others, but for Conv4 on a CPU, which is by the adjoint's passes.
     Episode i is a pair of tasks drawn from `images` under `eval_seed`: A, which the model adapts
     to, and B, another. Pairs are the same for every run, so methods and seeds compare in pairs.
     Columns: method, seed, network (as `runs.Run`'s), episode; same_before and same_after, prototype
     accuracy on A before and after adapting to A (the paper's pre-adaptation and on-task);
     other_before and other_after, the same on B (off-task is other_after); ordinary, the adapted
-    model's own accuracy on A;
-    shared_classes, how many classes A and B have in common, which the paper leaves to chance.
+    model's own accuracy on A; shared_classes, how many classes A and B have in common, which the
+    paper leaves to chance.
     Raises ValueError where `first` to `n_episodes` - 1 are no episode, and where there are too few
     classes for `disjoint` pairs.
     """
     own = as_learned(run, engine)
     table = evaluate_adaptations(
-        run, images, own, n_episodes, eval_seed, batch, report, first, disjoint, engine
+        run, images, own, n_episodes, eval_seed, report, first, disjoint, engine
     )
     return table.drop(columns="variant")
 
@@ -208,7 +206,6 @@ def evaluate_adaptations(
     adaptations: dict[str, Adaptation],
     n_episodes: int,
     eval_seed: int = 0,
-    batch: int | None = None,
     report: Callable[[str], None] = lambda text: None,
     first: int = 0,
     disjoint: bool = False,
@@ -232,7 +229,7 @@ def evaluate_adaptations(
             functions, params, adaptations, images, settings, eval_seed, indices, disjoint
         )
 
-    return tables_of(run, images, n_episodes, of_batch, report, batch, first)
+    return tables_of(run, images, n_episodes, of_batch, report, first)
 
 
 def tables_of(
@@ -241,11 +238,10 @@ def tables_of(
     n_episodes: int,
     of_batch: Callable[[range], list[pd.DataFrame]],
     report: Callable[[str], None],
-    batch: int | None = None,
     first: int = 0,
 ) -> pd.DataFrame:
     """The tables that `of_batch` gives of the episodes' numbers, one below the other, with the
-    run's method, seed and network in front. batch, report and first as for `evaluate_features`.
+    run's method, seed and network in front. report and first as for `evaluate_features`.
     Raises ValueError where there is no episode between `first` and `n_episodes`."""
     check_value("n_episodes", n_episodes, int, first + 1)
     settings = run.parameters
@@ -253,7 +249,7 @@ def tables_of(
     name += "" if run.network == END else f", {run.network}"
     parts, episodes = [], range(first, n_episodes)
     at_once = episodes_at_once(images, settings["n_way"], settings["n_query"])
-    batches = in_batches(of_batch, network_of(run), images, episodes, at_once, batch)
+    batches = in_batches(of_batch, network_of(run), images, episodes, at_once)
     for indices, tables in batches:
         parts += tables
         report(f"{name}: {indices.stop} of {n_episodes} episodes")

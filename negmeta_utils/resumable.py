@@ -116,16 +116,8 @@ def evaluate_resumably(
     try:
         while done < n_episodes:
             until = min(done + batch, n_episodes)
-            more = evaluate_adaptations(
-                run,
-                images,
-                adaptations,
-                until,
-                eval_seed,
-                first=done,
-                disjoint=disjoint,
-                engine=engine,
-            )
+            settings = {"first": done, "disjoint": disjoint, "engine": engine}
+            more = evaluate_adaptations(run, images, adaptations, until, eval_seed, **settings)
             table, done = pd.concat([table, more] if done else [more], ignore_index=True), until
             report(f"{run.name}: {done} of {n_episodes} episodes")
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:

@@ -36,18 +36,16 @@ def in_batches(
     images: ImageSet,
     episodes: range,
     at_once: int,
-    batch: int | None = None,
 ) -> Iterator[tuple[range, Result]]:
     """Episodes' numbers, and `function` of them, in their order.
 
     at_once: episodes in work at a time. On a CPU Conv4's are divided among threads, each of which
     does all that there is to do for its own; a module of somebody else's may not stand that.
-    batch: episodes of one call; None is as many as keep all threads busy.
     """
     alone = network is not CONV4 or images.images.is_cuda
     threads = 1 if alone else torch.get_num_threads()
     rounds = math.ceil(len(episodes) / at_once)
-    batch = batch or math.ceil(len(episodes) / (rounds * threads))
+    batch = math.ceil(len(episodes) / (rounds * threads))
     parts = [episodes[start : start + batch] for start in range(0, len(episodes), batch)]
     if threads == 1:
         yield from zip(parts, map(function, parts), strict=True)

@@ -35,7 +35,7 @@ def features(run, images):
 @pytest.mark.slow
 def test_variants_hold_the_rates_as_learned_and_the_same_features_before(run, images, features):
     changed = by_rates(run, interventions(run.alpha))
-    table = evaluate_adaptations(run, images, changed, N, eval_seed=2, batch=4)
+    table = evaluate_adaptations(run, images, changed, N, eval_seed=2)
     own = table[table["variant"] == AS_LEARNED].drop(columns="variant").reset_index(drop=True)
     pd.testing.assert_frame_equal(own, features)
     assert table["variant"].nunique() == 10
