@@ -2,6 +2,11 @@
 #include "common.h"
 
 #define TOGETHER (32 / LANES) /* vectors of filters, so that sums do not wait for one another */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define WIDE 4 /* vectors of filters at the four places of a window, in 32 registers */
+#else
+#define WIDE 2 /* in 16 registers */
+#endif
 
 /* Images of x in the middle of zeros, [n][height + 2][width + 2][channels]. */
 real *padded(Memory *memory, const real *x, Planes p, long channels) {
@@ -17,49 +22,44 @@ real *padded(Memory *memory, const real *x, Planes p, long channels) {
     return out;
 }
 
-/* acc = W*x at the four places of a window, for 2 vectors of filters. */
-INLINE void window_products(vec acc[4][2], const real *window, const real *w, long padded_width,
-                            int channels, long filters) {
-    for (int tap = 0; tap < 9; tap++)
-        UNROLL for (int c = 0; c < channels; c++) {
-            const real *weight = w + (tap * channels + c) * filters;
-            const real *x = window + (tap / 3 * padded_width + tap % 3) * channels + c;
-            vec w0 = LOAD(weight), w1 = LOAD(weight + LANES);
+/* acc = W*x at the four places of a window, for so many vectors of filters. */
+INLINE void window_products(vec acc[4][WIDE], const real *window, const real *w, long padded_width,
+                            int channels, int vectors, long filters) {
+    long row = padded_width * channels;
+    for (int i = 0; i < 3; i++, window += row)
+        UNROLL for (int at = 0; at < 3 * channels; at++, w += filters) /* a row of a patch */
             UNROLL for (int q = 0; q < 4; q++) {
-                vec value = splat(x[(q / 2 * padded_width + q % 2) * channels]);
-                acc[q][0] = fmadd(value, w0, acc[q][0]);
-                acc[q][1] = fmadd(value, w1, acc[q][1]);
+                vec value = splat(window[q / 2 * row + q % 2 * channels + at]);
+                UNROLL for (int k = 0; k < vectors; k++)
+                    acc[q][k] = fmadd(value, LOAD(w + k * LANES), acc[q][k]);
             }
-        }
 }
 
 INLINE void pooled_windows(const real *px, const real *w, int8_t *place, const Scale *scale,
-                           real *out, Planes p, int channels, long filters) {
+                           real *out, Planes p, int channels, int vectors, long filters) {
     for (long i = 0; i < p.n; i++)
         for (long y = 0; y < p.height / 2; y++)
             for (long x = 0; x < p.width / 2; x++, out += filters) {
                 const real *window =
                     px + ((i * (p.height + 2) + 2 * y) * (p.width + 2) + 2 * x) * channels;
-                for (long f = 0; f < filters; f += 2 * LANES) {
-                    vec acc[4][2] = {0};
-                    window_products(acc, window, w + f, p.width + 2, channels, filters);
-                    UNROLL for (int half = 0; half < 2; half++) {
-                        vec best = acc[0][half];
+                for (long f = 0; f < filters; f += vectors * LANES) {
+                    vec acc[4][WIDE] = {0};
+                    window_products(acc, window, w + f, p.width + 2, channels, vectors, filters);
+                    UNROLL for (int k = 0; k < vectors; k++) {
+                        long at = f + k * LANES;
+                        vec best = acc[0][k];
                         ivec where = {0};
                         UNROLL for (int q = 1; q < 4; q++) {
-                            ivec better = acc[q][half] > best;
-                            best = SELECT(better, acc[q][half], best);
+                            ivec better = acc[q][k] > best;
+                            best = SELECT(better, acc[q][k], best);
                             where = (better & q) | (~better & where);
                         }
-                        if (scale) {
-                            STORE(out + f + half * LANES, activated(scale, best, f + half * LANES));
-                            continue;
-                        }
-                        STORE(out + f + half * LANES, best);
-                        *(bvec *)(place + f + half * LANES) = __builtin_convertvector(where, bvec);
+                        STORE(out + at, scale ? activated(scale, best, at) : best);
+                        if (place)
+                            *(bvec *)(place + at) = __builtin_convertvector(where, bvec);
                     }
                 }
-                place = scale ? NULL : place + filters;
+                place = place ? place + filters : NULL;
             }
 }
 
@@ -67,14 +67,15 @@ INLINE void pooled_windows(const real *px, const real *w, int8_t *place, const S
  * activation that it makes, and no place. */
 void pooled_convolve(const real *padded_x, const real *w, int8_t *place, const Scale *scale,
                      real *out, Planes p, long channels, long filters) {
-    if (channels == 1 && scale)
-        pooled_windows(padded_x, w, NULL, scale, out, p, 1, filters);
+    int wide = filters % (WIDE * LANES) == 0;
+    if (channels == 1 && wide)
+        pooled_windows(padded_x, w, place, scale, out, p, 1, WIDE, filters);
     else if (channels == 1)
-        pooled_windows(padded_x, w, place, NULL, out, p, 1, filters);
-    else if (scale)
-        pooled_windows(padded_x, w, NULL, scale, out, p, 3, filters);
+        pooled_windows(padded_x, w, place, scale, out, p, 1, 2, filters);
+    else if (wide)
+        pooled_windows(padded_x, w, place, scale, out, p, 3, WIDE, filters);
     else
-        pooled_windows(padded_x, w, place, NULL, out, p, 3, filters);
+        pooled_windows(padded_x, w, place, scale, out, p, 3, 2, filters);
 }
 
 /* four [width / 2][9][channels][4]: what each tap reads at the four places of each window of a row.
