@@ -119,7 +119,7 @@ def test_the_verdicts_that_the_fourth_one_changed_are_those_named():
     """By the first rules, of three verdicts, what is *no such effect* was *undecided*."""
     claims = pd.read_csv(FIGURES / "paper-28" / "claims.csv").set_index("claim")
     changed = [f"({name})" for name in claims.index[claims["networks"] == "no such effect"]]
-    assert f"by the first rules, {' and '.join(changed)} were *undecided*" in README
+    assert f"by the first rules their {' and '.join(changed)} were *undecided*" in README
     assert f"{' and '.join(changed)}, from *undecided* to" in STATISTICS
 
 
@@ -183,12 +183,15 @@ def test_what_is_said_of_eight_seeds():
     assert (p.loc[["d", "e", "f"], "p methods"] < level).all()
     assert set(p.loc[["d", "e", "f"], "Holm methods"].round(3)) == {0.032}
     assert (p.loc[["a", "b"], "Holm methods"] < level).all()
-    assert "(a) and (b) remain definite and (d), (e) and (f), at 3.2 %, do not" in README
+    assert "(a) and (b) remain definite and (d), (e) and (f), with p = 3.2 %, do not" in README
     assert list(claims.loc[["e", "f"], "methods"]) == ["no such effect"] * 2  # so no second look
-    t_tests = pd.read_csv(FIGURES / "decide" / "statistics" / "t_tests.csv").set_index("reading")
     readings = ["paper: two-sample, off-task - on-task", "two-sample, off-task alone"]
-    worded, fits = t_tests.loc[readings, "p_value"]
-    assert f"for the sixteen, {worded:.2f} and {fits:.2f}." in README
+    (two, two_fits), (sixteen, fits) = (
+        pd.read_csv(FIGURES / study / "t_tests.csv").set_index("reading").loc[readings, "p_value"]
+        for study in ("paper-28", "decide/statistics")
+    )
+    assert f"p is {two:.2f} for the two networks on the right and {sixteen:.2f} for" in README
+    assert f"nearest to the paper's, {two_fits:.4f} and {fits:.2f}." in README
     rates = pd.read_parquet(FIGURES / "decide" / "alpha" / "rates.parquet")
     means = rates[rates["group"] == "weights+bias"].pivot_table("mean", "update", "layer")
     body = means.drop(columns="logits")
@@ -318,7 +321,7 @@ def test_the_changes_and_p_values_of_the_longest_run():
     as_worded = f"(p = {p['paper: two-sample, off-task - on-task']:.2f})"
     assert f"about its test {as_worded}" in RESULTS and f"says no {as_worded}" in STATISTICS
     alone = [p[f"{test}, off-task alone"] for test in ("two-sample", "paired")]
-    assert f"whose spread fits best, p is {alone[0]:.2g};" in README
+    assert f"whose spread is nearest to the paper's, {alone[0]:.2g} and" in README
     said = f"gives p = {alone[0]:.2g} (two-sample) and {alone[1]:.2g} (paired)"
     assert said in STATISTICS
 
