@@ -31,9 +31,9 @@ def write_study(path, steps):
 
 
 def small_notebook(folder, code):
-    """A notebook with the parameters out_dir, number and device, and one cell of `code`."""
+    """A notebook with the parameters out_dir, number, device and runs, and one cell of `code`."""
     folder.mkdir(exist_ok=True)
-    parameters = "out_dir: str = ''\nnumber: int = 0\ndevice: str = 'cpu'"
+    parameters = "out_dir: str = ''\nnumber: int = 0\ndevice: str = 'cpu'\nruns: list = []"
     cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
     cells[0].metadata["tags"] = ["parameters"]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

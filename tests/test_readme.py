@@ -110,16 +110,11 @@ def check_training(command, clone, data):
     check_as_written(f"{command} -p n_updates 4 -p n_filters 32 -p test_episodes 6", clone, data)
 
 
-def check_study_on_data(command, clone, data):
-    result = run(f"{command} {TINY}", clone, NEGMETA_DATA=str(data))
-    assert result.returncode == 0, result.stderr
-
-
 def check_planned(command, clone, data):
-    """Too long to run: read, override and plan it, which refuses what cannot be."""
+    """Too long to run: read, override and plan it, which refuses what cannot be. (`make study`
+    runs one.)"""
     words = shlex.split(command)
     overrides = [word for flag, word in zip(words, words[1:], strict=False) if flag == "--set"]
-    assert overrides
     path = study_file.find_study(words[2])
     steps = study_file.read_study(path, dict(cli.parse_override(text) for text in overrides))
     assert planning.plan(steps, clone / "runs" / words[2])
@@ -216,7 +211,7 @@ RUN = {
     ".venv/bin/negmeta verify": check_verify,
     ".venv/bin/negmeta study demo": check_planned,
     ".venv/bin/negmeta report demo": check_report,
-    ".venv/bin/negmeta study mini-imagenet": check_study_on_data,
+    ".venv/bin/negmeta study mini-imagenet": check_planned,
     ".venv/bin/negmeta study paper": check_planned,
     ".venv/bin/negmeta study recipes": check_together,
 }

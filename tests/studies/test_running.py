@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 import small_studies
 import torch
-import yaml
 
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.storage import atomic, files
-from negmeta_utils.studies import cli, planning, scheduling, study_file, values
+from negmeta_utils.studies import cli, planning, scheduling, study_file
 from negmeta_utils.training import train
 
 
@@ -36,8 +35,8 @@ def ended(printed):
 
 
 def without_times(content):
-    """A JSON file's content, without what says when, where and by whom."""
-    times = {"started", "ended", "seconds", "host", "worker", "key", "out_dir", "runs"}
+    """A JSON file's content, without what says when, where, by whom and on how many threads."""
+    times = {"started", "ended", "seconds", "host", "worker", "threads", "key", "out_dir", "runs"}
     if isinstance(content, dict):
         kept = {k: without_times(v) for k, v in content.items() if k not in times}
         return {k: v for k, v in kept.items() if not k.startswith("seconds")}
@@ -113,27 +112,34 @@ def test_a_second_time_does_nothing_and_another_value_what_reads_it(small, in_a_
     assert [line.split(": ")[1][:4] for line in redone] == ["alre"] * 3 + ["done"] * 2
 
 
-def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(
-    small, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(values, "check_values", lambda steps: None)  # it would refuse the method
-    steps = yaml.safe_load(small.read_text())["steps"]
-    steps["train"]["grid"] = {"method": ["nonsense", "meta-sgd"], "seed": [0]}
+def test_a_failed_notebook_is_named_and_the_independent_ones_go_on(tmp_path, capsys, monkeypatch):
+    code = "if number:\n    raise ValueError('number=1: not one of 0')"
+    small_studies.small_notebook(tmp_path / "notebooks", code)
+    monkeypatch.setattr(study_file, "NOTEBOOKS", tmp_path / "notebooks")
+    steps = {
+        name: {"notebook": "small", "parameters": {"runs": runs}}
+        for name, runs in (
+            ("alone", {"from": "n", "number": 0}),
+            ("all", {"from": "n"}),
+            ("last", {"from": "all"}),
+        )
+    }
+    steps["n"] = {"notebook": "small", "grid": {"number": [1, 0]}}
     path = small_studies.write_study(tmp_path / "failing.yml", steps)
     out = tmp_path / "out"
     assert cli.main(["study", str(path), "--out", str(out)]) == 1
     captured = capsys.readouterr()
     told = dict(line.split("] ")[1].split(": ", 1) for line in ended(captured.out))
-    assert told["train-nonsense-0"] == "FAILED"
-    assert told["train-meta-sgd-0"].startswith("done in")
-    assert told["alpha"].startswith("done in")
-    assert told["features"] == "not run, since train-nonsense-0 failed"
-    assert told["statistics"] == "not run, since features failed"
-    assert "train-nonsense-0 failed: ValueError: method='nonsense': not one of" in captured.err
-    copy = out / "train-nonsense-0" / "01_train.ipynb"
+    assert told["n-1"] == "FAILED"
+    assert told["n-0"].startswith("done in")
+    assert told["alone"].startswith("done in")
+    assert told["all"] == "not run, since n-1 failed"
+    assert told["last"] == "not run, since all failed"
+    assert "n-1 failed: ValueError: number=1: not one of 0" in captured.err
+    copy = out / "n-1" / "small.ipynb"
     assert str(copy) in captured.err
     assert copy.is_file()
-    assert not (out / "train-nonsense-0" / "job.json").exists()
+    assert not (out / "n-1" / "job.json").exists()
 
 
 def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path, tiny_data):
