@@ -4,7 +4,6 @@ of `engine/`): the meta-gradient of the method's objective, and loss and accurac
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -28,10 +27,22 @@ def gradient(
     settings, engine = METHODS[config.method], engine_of(network, config.engine)
     if settings.prototypes:
         return engine.prototype_gradient(params, episodes)._replace(alpha={})
-    alpha, pull_back = torch.func.vjp(partial(constrained, config.method), free)
+    alpha = constrained(config.method, free)
     steps = config.inner_steps, settings.first_order
     found = engine.meta_gradient(params, alpha, episodes, *steps)
-    return found._replace(alpha=pull_back(found.alpha)[0] if settings.learns_alpha else {})
+    by_free = _pulled_back(config.method, free, found.alpha) if settings.learns_alpha else {}
+    return found._replace(alpha=by_free)
+
+
+def _pulled_back(method: str, free: Params, gradient: Params) -> Params:
+    """The gradient by the unconstrained rates `free` from that by the rates. (As `torch.func.vjp`,
+    which imports torch's compiler, a second's work.)"""
+    with torch.enable_grad():
+        leaves = {name: value.detach().requires_grad_() for name, value in free.items()}
+        alpha = constrained(method, leaves)
+    outputs, inputs = list(alpha.values()), list(leaves.values())
+    found = torch.autograd.grad(outputs, inputs, [gradient[name] for name in alpha])
+    return dict(zip(free, found, strict=True))
 
 
 def trusted(

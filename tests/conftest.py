@@ -22,6 +22,12 @@ TINY_CLASSES = {"train": 8, "val": 6, "test": 6}
 TINY_IMAGES = 8
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One more than cores: a fifth of the time tests wait, for time limits and other processes."""
+    return os.cpu_count() + 1
+
+
 def pytest_collection_modifyitems(items):
     """The files that take longest first, for workers that are told to keep this order."""
     items.sort(key=lambda item: item.path.stem not in LONG)

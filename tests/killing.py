@@ -12,9 +12,9 @@ import torch
 from negmeta_utils import runs
 from negmeta_utils.training import train
 
-# One server that has imported torch, and what its optimisers import, forks what is killed.
+# One server that has imported torch forks the processes that are killed.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["negmeta_utils.training", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["negmeta_utils.training"])
 RESULTS = ("model.safetensors", "history.parquet", "rates.parquet", "accuracy.parquet")
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -317,3 +318,17 @@ def test_every_rate_is_kept_some_twenty_times(tiny_config, tmp_path):
     end = kept[kept["update"] == 50].groupby("name", observed=True)["rate"]
     for name, values in end:
         assert values.tolist() == pytest.approx(run.alpha[name].flatten().tolist(), abs=6e-5)
+
+
+@pytest.mark.slow
+def test_torchs_compiler_which_takes_a_second_is_not_imported(tiny_config, tmp_path):
+    """By a training that begins, and by one that goes on."""
+    longer = replace(tiny_config, method="meta-sgd-positive", lr_schedule="plateau")
+    code = (
+        "import sys; from negmeta_utils.config import TrainConfig; "
+        "from negmeta_utils.training import train; "
+        f"train({replace(longer, n_updates=4)!r}, {str(tmp_path)!r}); "
+        f"train({longer!r}, {str(tmp_path)!r}); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

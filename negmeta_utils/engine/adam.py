@@ -1,5 +1,7 @@
 """Adam for parameters on a CPU, whose digits do not depend on the processor."""
 
+from inspect import unwrap
+
 import torch
 
 from negmeta_utils.engine import cpu
@@ -7,6 +9,11 @@ from negmeta_utils.engine import cpu
 
 class Adam(torch.optim.Adam):
     """`torch.optim.Adam` of parameters and a rate alone, its steps in C where that can be."""
+
+    # As they are without a decorator that imports torch's compiler, which takes over a second.
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
 
     @torch.no_grad()
     def step(self) -> None:
