@@ -110,11 +110,12 @@ def is_at_its_end(found: dict | None, n_updates: int) -> bool:
     )
 
 
-def begin(directory: Path, manifest: dict, found: dict | None) -> dict:
-    """Write the manifest of a run that begins, or goes on: maybe by another commit or machine, or
-    for longer than it was meant to."""
+def begin(directory: Path, manifest: dict, found: dict | None, state: State) -> dict:
+    """Write the manifest of a run that begins, or goes on from `state`: maybe by another commit or
+    machine, or for longer than it was meant to."""
     if found is not None:
         continued = {key: manifest[key] for key in ("started", "environment")}
+        continued |= {"update": state.update, "seconds": state.seconds}
         length = {LENGTH: manifest["parameters"][LENGTH]}
         manifest = {
             **{key: value for key, value in found.items() if key not in ("results", "files")},

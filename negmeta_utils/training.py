@@ -72,7 +72,7 @@ def train(
             tasks = partial(_next_episodes, config, state, splits["train"])
             config, note = objective.trusted(config, network, state.params, state.alpha, tasks)
             manifest["environment"]["engine"] = note
-            manifest = begin(directory, manifest, found)
+            manifest = begin(directory, manifest, found, state)
             if manifest["environment"]["vectors"] not in library.VECTORS:
                 report("no AVX2 and FMA here: the last digits, and with them the network, differ")
             with atomic.signals_noted() as signals:

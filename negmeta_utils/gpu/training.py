@@ -80,7 +80,7 @@ def _train(
         return None
     group = _group(configs, states, splits["train"], device)
     said = fault(configs, states, group, splits["train"])
-    manifests = _begin(directories, begun, device, said)
+    manifests = _begin(directories, begun, states, device, said)
     if said:
         return said
     validation = channels_last(splits["val"], device)
@@ -146,7 +146,7 @@ def _resumed(configs, directories, splits, device) -> tuple[list[State], list[tu
     return states, begun
 
 
-def _begin(directories, begun, device: str, said: str | None) -> list[dict]:
+def _begin(directories, begun, states: list[State], device: str, said: str | None) -> list[dict]:
     """The manifests, as written. begun: of `_resumed`; said: why the kernels cannot be used, if
     they cannot."""
     engine = {
@@ -157,9 +157,9 @@ def _begin(directories, begun, device: str, said: str | None) -> list[dict]:
     if said:
         engine = {"engine": f"not trained together on {device}: {said}", "kernels": "none"}
     manifests = []
-    for directory, (manifest, found) in zip(directories, begun, strict=True):
+    for directory, (manifest, found), state in zip(directories, begun, states, strict=True):
         manifest["environment"] |= engine
-        manifests.append(begin(directory, manifest, found))
+        manifests.append(begin(directory, manifest, found, state))
     return manifests
 
 

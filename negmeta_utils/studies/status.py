@@ -82,12 +82,19 @@ def _training(folder: Path, running: float) -> tuple[str, float | None]:
     path = folder / "checkpoint.safetensors"
     if not path.is_file():
         return "", None
-    n_updates = atomic.read_json(folder / "manifest.json")["parameters"]["n_updates"]
+    manifest = atomic.read_json(folder / "manifest.json")
+    n_updates = manifest["parameters"]["n_updates"]
     from negmeta_utils.storage.files import read_tensors  # torch takes seconds
 
     _, saved = read_tensors(path)
     since = min(running, time.time() - path.stat().st_mtime)
-    left = (n_updates - saved["update"]) * saved["seconds"] / saved["update"] - since
+    # By its pace since it went on, maybe on another machine; until a checkpoint there, by all.
+    whole = {"update": 0, "seconds": 0.0}
+    begun = whole | manifest.get("continued", [whole])[-1]
+    if begun["update"] == saved["update"]:
+        begun = whole
+    seconds, updates = (saved[key] - begun[key] for key in ("seconds", "update"))
+    left = (n_updates - saved["update"]) * seconds / updates - since
     return f", meta-update {saved['update']} of {n_updates}", max(0.0, left)
 
 
