@@ -27,22 +27,17 @@ def gradient(
     settings, engine = METHODS[config.method], engine_of(network, config.engine)
     if settings.prototypes:
         return engine.prototype_gradient(params, episodes)._replace(alpha={})
-    alpha = constrained(config.method, free)
-    steps = config.inner_steps, settings.first_order
-    found = engine.meta_gradient(params, alpha, episodes, *steps)
-    by_free = _pulled_back(config.method, free, found.alpha) if settings.learns_alpha else {}
-    return found._replace(alpha=by_free)
-
-
-def _pulled_back(method: str, free: Params, gradient: Params) -> Params:
-    """The gradient by the unconstrained rates `free` from that by the rates. (As `torch.func.vjp`,
-    which imports torch's compiler, a second's work.)"""
-    with torch.enable_grad():
+    with torch.enable_grad():  # not by torch.func.vjp, which imports torch's compiler for a second
         leaves = {name: value.detach().requires_grad_() for name, value in free.items()}
-        alpha = constrained(method, leaves)
-    outputs, inputs = list(alpha.values()), list(leaves.values())
-    found = torch.autograd.grad(outputs, inputs, [gradient[name] for name in alpha])
-    return dict(zip(free, found, strict=True))
+        alpha = constrained(config.method, leaves)
+    rates = {name: value.detach() for name, value in alpha.items()}
+    steps = config.inner_steps, settings.first_order
+    found = engine.meta_gradient(params, rates, episodes, *steps)
+    if not settings.learns_alpha:
+        return found._replace(alpha={})
+    by_rates = [found.alpha[name] for name in free]
+    by_free = torch.autograd.grad(list(alpha.values()), list(leaves.values()), by_rates)
+    return found._replace(alpha=dict(zip(free, by_free, strict=True)))
 
 
 def trusted(

@@ -109,12 +109,11 @@ def adapt(
     if network := cpu.network_of(params, support):
         rates = cpu.pack(network, alpha)
 
-        def in_c(params: Params, support: torch.Tensor) -> torch.Tensor:
-            vector = cpu.pack(network, _only(params))
-            return cpu.adapt(network, vector, rates, support[0], support_labels, n_steps)
+        def in_c(vectors: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
+            return cpu.adapt(network, vectors[0], rates, support[0], support_labels, n_steps)
 
-        vectors = torch.stack(_each_task_of(in_c, params, support))
-        return cpu.unpack(network, vectors, params)
+        vectors = _vectors(network, params, len(support))
+        return cpu.unpack(network, torch.stack(_each_task(in_c, vectors, support)), params)
     alpha = _with_task_dimension(alpha)
 
     def of_tasks(params: Params, support: torch.Tensor) -> Params:
@@ -192,11 +191,6 @@ def head(params: Params, features: torch.Tensor) -> torch.Tensor:
     # In float64, in which no two BLAS libraries differ by enough to show in the result.
     weight, bias = params["logits.weight"].double(), params["logits.bias"].double()
     return (features.double() @ weight.mT + bias[..., None, :]).to(features.dtype)
-
-
-def _only(params: Params) -> Params:
-    """Of parameters [1, ...], those of the one task."""
-    return {name: value[0] for name, value in params.items()}
 
 
 def _embed_task(params: Params, images: torch.Tensor) -> torch.Tensor:

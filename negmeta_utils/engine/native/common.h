@@ -80,6 +80,9 @@ INLINE vec fmadd(vec a, vec b, vec c) {
 #endif
 }
 
+/* value where test > 0 or is not a number, else 0. */
+INLINE vec where_positive(vec test, vec value) { return (vec)(~(test <= 0) & (ivec)value); }
+
 /* What makes an activation of a convolution's z where no gradient follows: sign, of gamma; mean and r
  * of z; each [filters]. */
 typedef struct {
@@ -90,7 +93,7 @@ typedef struct {
 INLINE vec activated(const Scale *s, vec largest, long f) {
     vec n = (LOAD(s->sign + f) * largest - LOAD(s->mean + f)) * LOAD(s->r + f);
     vec value = fmadd(LOAD(s->gamma + f), n, LOAD(s->beta + f));
-    return (vec)(~(value <= 0) & (ivec)value); /* NaN stays NaN */
+    return where_positive(value, value);
 }
 
 INLINE ivec places(const int8_t *place) {

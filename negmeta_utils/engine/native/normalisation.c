@@ -138,7 +138,7 @@ void activate(const real *gate, const real *beta, const real *gamma, const real 
                 value = fmadd(LOAD(gamma2 + f), LOAD(n2 + at + f), value);
                 test = LOAD(gate + at + f);
             }
-            STORE(out + at + f, (vec)(~(test <= 0) & (ivec)value)); /* NaN stays NaN */
+            STORE(out + at + f, where_positive(test, value));
         }
 }
 
@@ -153,7 +153,7 @@ void gate(const real *gate, real *u, const real *n, const real *u2, const real *
     for (long first = 0; first < size; first += PART) {
         long at = first * filters, count = part_of(first, size);
         for (long i = at; i < at + count * filters; i += LANES)
-            STORE(u + i, (vec)(~(LOAD(gate + i) <= 0) & (ivec)LOAD(u + i)));
+            STORE(u + i, where_positive(LOAD(gate + i), LOAD(u + i)));
         add_sums(u + at, n + at, count, filters, total, product);
         if (u2)
             add_sums(u2 + at, n2 + at, count, filters, unused, product);
