@@ -12,7 +12,7 @@ from negmeta_utils.evidence.intervals import estimate, over_seeds
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, distance_to_paper
 from negmeta_utils.evidence.looks import levels
 from negmeta_utils.evidence.power import seeds_needed, seeds_to_decide
-from negmeta_utils.evidence.quantities import MAML, META_SGD, effect_sizes, grids
+from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD, effect_sizes, grids
 from negmeta_utils.evidence.quantities import changes as relative
 from negmeta_utils.evidence.rules import PARTS
 from negmeta_utils.evidence.words import signed as with_sign
@@ -20,15 +20,18 @@ from negmeta_utils.evidence.words import with_interval
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.interventions import AS_LEARNED
 from negmeta_utils.questions.mechanism import FLIPPED, WHOLE, compared, minus_learned
-from negmeta_utils.runs import PRETRAINED, load_run
+from negmeta_utils.runs import load_run
 from negmeta_utils.storage.atomic import read_json
 from negmeta_utils.storage.paths import ROOT
 
 FIGURES = ROOT / "figures"
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "docs" / "results.md").read_text()
+AS_WORDED = "paper: two-sample, off-task - on-task"  # the paper's t-test
 STATISTICS = (ROOT / "docs" / "statistics.md").read_text()
-NETWORKS = [load_run(f"mini-imagenet-{method}-0") for method in ("maml", "meta-sgd")]
+LONGEST = FIGURES / "paper-28" / "networks"  # of 60,000 meta-updates
+NETWORKS = [load_run(str(LONGEST / f"{method}-0")) for method in ("maml", "meta-sgd")]
+LARGE = [load_run(f"mini-imagenet-{method}-0") for method in ("maml", "meta-sgd")]
 
 
 def signed(value):
@@ -119,7 +122,6 @@ def test_the_verdicts_that_the_fourth_one_changed_are_those_named():
     """By the first rules, of three verdicts, what is *no such effect* was *undecided*."""
     claims = pd.read_csv(FIGURES / "paper-28" / "claims.csv").set_index("claim")
     changed = [f"({name})" for name in claims.index[claims["networks"] == "no such effect"]]
-    assert f"by the first rules their {' and '.join(changed)} were *undecided*" in README
     assert f"{' and '.join(changed)}, from *undecided* to" in STATISTICS
 
 
@@ -185,13 +187,13 @@ def test_what_is_said_of_eight_seeds():
     assert (p.loc[["a", "b"], "Holm methods"] < level).all()
     assert "(a) and (b) remain definite and (d), (e) and (f), with p = 3.2 %, do not" in README
     assert list(claims.loc[["e", "f"], "methods"]) == ["no such effect"] * 2  # so no second look
-    readings = ["paper: two-sample, off-task - on-task", "two-sample, off-task alone"]
+    readings = [AS_WORDED, "two-sample, off-task alone"]
     (two, two_fits), (sixteen, fits) = (
         pd.read_csv(FIGURES / study / "t_tests.csv").set_index("reading").loc[readings, "p_value"]
-        for study in ("paper-28", "decide/statistics")
+        for study in ("paper-84/statistics", "decide/statistics")
     )
     assert f"p is {two:.2f} for the two networks on the right and {sixteen:.2f} for" in README
-    assert f"nearest to the paper's, {two_fits:.4f} and {fits:.2f}." in README
+    assert f"nearest to the paper's, {two_fits:.2g}, with the opposite sign, and {fits:.2g}." in README
     rates = pd.read_parquet(FIGURES / "decide" / "alpha" / "rates.parquet")
     means = rates[rates["group"] == "weights+bias"].pivot_table("mean", "update", "layer")
     body = means.drop(columns="logits")
@@ -236,24 +238,42 @@ def test_how_far_meta_sgd_is_ahead_on_the_way():
     assert f"from 8,000 on by {ahead.loc[8_000:].mean():.1f} on average" in RESULTS
 
 
-def test_what_is_said_of_the_papers_size():
-    folder = FIGURES / "paper-84"
-    each = [read_json(folder / f"unfinished/{m}/manifest.json") for m in ("maml", "meta-sgd")]
-    reached = [f"{100 * manifest['results']['test_accuracy']:.1f}" for manifest in each]
-    assert f"They reach {reached[0]} % (MAML) and {reached[1]} % (Meta-SGD)" in README
-    page = (folder / "README.md").read_text()
-    for text in (RESULTS, page):
-        assert f"they reach {' and '.join(reached)} %" in text
-    rates = pd.read_parquet(folder / "alpha" / "rates.parquet")
-    rates = rates[rates["group"] == "weights+bias"]
-    means = rates.pivot(index="update", columns="layer", values="mean")
-    last = means.loc[20_000]
-    told = ", ".join(f"{layer} {with_sign(value, 4)}" for layer, value in last.items())
-    assert told in RESULTS
-    spread = rates[rates["update"] == 20_000].set_index("layer")["std"]
-    moved = ((last - means.loc[16_000]) / spread).drop("logits")
-    said = f"by {-moved.max():.2f} to {-moved.min():.2f}"
-    assert f"{said} of their standard deviation" in RESULTS and f"({said}, downwards)" in page
+def test_what_is_said_of_rates_at_the_papers_size():
+    rates = LARGE[1].rates()
+    weights = rates[rates["group"] == "weights+bias"]
+    means = weights.pivot(index="update", columns="layer", values="mean")
+    last, body = means.loc[60_000], means.drop(columns="logits")
+    first, second, third, fourth, logits = (with_sign(value, 4) for value in last)
+    said = f"{third} and {fourth}, where the first two end at {first} and {second}"
+    assert f"{said}; the linear layer's is positive, {logits}." in README
+    assert f"conv3 {third} and conv4 {fourth}" in RESULTS
+    for layer, end in (("conv1", first), ("conv2", second)):
+        below = body.index[body[layer] < 0]
+        assert f"({end}) was negative from {below[0]:,} to {below[-1]:,} meta-updates" in RESULTS
+    assert list(last[:4] < 0) == [False, False, True, True]
+    assert (body < 0).any().all() and not (body < 0).all(axis=1).any()
+    *some, lowest = (with_sign(value, 4) for value in body.min())
+    assert f"At their lowest the four are {', '.join(some)} and {lowest} " in RESULTS
+    ends = weights[weights["update"] == 60_000]
+    *some, share = (f"{100 * value:.0f}" for value in ends["share_negative"][:4])
+    assert f"{', '.join(some)} and {share} % of the convolutions' rates are negative" in RESULTS
+    wider = ends["std"].to_numpy() / PAPER_TABLE_1["paper std"]
+    assert f"spread {wider.min():.1f} to {wider.max():.1f} times as far" in RESULTS
+    apart = distance_to_paper(rates)
+    apart = apart[apart["group"] == "weights+bias"].set_index("update")["distance"]
+    said = f"{apart[60_000]:.2f}, and was smallest, {apart.min():.2f}, after {apart.idxmin():,}"
+    assert said in RESULTS
+
+
+def test_the_jolt_in_the_training_at_the_papers_size():
+    maml, meta_sgd = (100 * run.history().set_index("update")["train_accuracy"] for run in LARGE)
+    before, after, later = (
+        meta_sgd.loc[slice(*part)].mean()
+        for part in ((29_900, 30_080), (30_081, 30_100), (30_300, 30_500))
+    )
+    said = f"fell from {before:.0f} to {after:.0f} % within 20 meta-updates after 30,080"
+    assert said in RESULTS and later > before - 3
+    assert abs(maml.loc[30_081:30_100].mean() - maml.loc[29_900:30_080].mean()) < 4
 
 
 def test_the_signs_of_the_longest_run_come_when_it_is_said():
@@ -282,11 +302,9 @@ def test_how_far_the_rates_of_the_longest_run_are_from_the_papers():
     table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").dropna(subset=["paper mean"])
     spread = table["std"] / table["paper std"]
     assert (round(spread.min()), round(spread.max())) == (3, 11)
-    assert "three to eleven times as far as the paper's" in README
     assert "three to eleven times as far as in its table 1" in RESULTS
     logits = table.set_index("layer").loc["logits"]
     assert round(logits["mean"] / logits["paper mean"]) == 10
-    assert "the linear layer's is positive, and ten times the paper's" in README
     assert f"to {logits['mean']:+.3f}, ten times the paper's" in RESULTS
 
 
@@ -294,7 +312,6 @@ def test_the_accuracies_of_the_longest_run():
     training = [run.history()["train_accuracy"].tail(1000).mean() for run in NETWORKS]
     texts = " and ".join(f"{100 * accuracy:.0f}" for accuracy in training)
     assert f"rises to {texts} % (the last 1,000 meta-updates)" in RESULTS
-    assert f"accuracy on training tasks rises to {100 * training[1]:.0f} %" in answer("01")
     test = [100 * run.final_accuracy() for run in NETWORKS]
     half = [1.96 * values.std() / len(values) ** 0.5 for values in test]
     ends = [f"{v.mean():.1f} ± {h:.1f} %" for v, h in zip(test, half, strict=True)]
@@ -307,7 +324,7 @@ def test_the_accuracies_of_the_longest_run():
 
 def test_the_changes_and_p_values_of_the_longest_run():
     changes = pd.read_csv(FIGURES / "paper-28" / "changes.csv").set_index("method")
-    folder = PRETRAINED / "mini-imagenet-meta-sgd-0"
+    folder = LONGEST / "meta-sgd-0"
     exact = relative(pd.read_parquet(folder / "features.parquet"))["off_task_relative"].item()
     assert f"points, {exact:.2f} % of what they were" in RESULTS
     gained = changes["pre_adaptation"] - changes["ordinary"]
@@ -318,22 +335,20 @@ def test_the_changes_and_p_values_of_the_longest_run():
     assert "measured on the same images (p < 0.0001)" in RESULTS
     other_images = p["two-sample, off-task change, paper"]
     assert f"for the evaluation before adaptation (p = {other_images:.2f})" in RESULTS
-    as_worded = f"(p = {p['paper: two-sample, off-task - on-task']:.2f})"
+    as_worded = f"(p = {p[AS_WORDED]:.2f})"
     assert f"about its test {as_worded}" in RESULTS and f"says no {as_worded}" in STATISTICS
     alone = [p[f"{test}, off-task alone"] for test in ("two-sample", "paired")]
-    assert f"whose spread is nearest to the paper's, {alone[0]:.2g} and" in README
     said = f"gives p = {alone[0]:.2g} (two-sample) and {alone[1]:.2g} (paired)"
     assert said in STATISTICS
 
 
 def test_the_pairs_of_tasks_without_a_common_class():
-    folders = [PRETRAINED / f"mini-imagenet-{method}-0" for method in ("maml", "meta-sgd")]
+    folders = [LONGEST / f"{method}-0" for method in ("maml", "meta-sgd")]
     table = pd.concat([pd.read_parquet(folder / "features.parquet") for folder in folders])
     apart = table[table["shared_classes"] == 0]
     assert round(apart["episode"].nunique() / table["episode"].nunique(), 1) == 0.2
     assert "four of five pairs of tasks share a class" in RESULTS
     assert f"share none ({apart['episode'].nunique():,} pairs)" in RESULTS
-    assert f"on the {apart['episode'].nunique():,} pairs that share no class, looked at" in README
     found = effect_sizes(apart)
     found = found[(found["over"] == "episodes") & (found["quantity"] == "off-task change")]
     texts = {
@@ -342,7 +357,6 @@ def test_the_pairs_of_tasks_without_a_common_class():
     }
     assert f"makes MAML's features worse, {texts['maml']}, as in the paper" in RESULTS
     assert f"by as much as elsewhere, {texts['meta-sgd']}." in RESULTS
-    assert f"they do get worse, {texts['maml']}: claim (e)" in README
 
 
 def test_how_wide_the_recipes_end():
@@ -458,15 +472,14 @@ def test_how_nearly_maml_off_task_is_not_smaller_than_half_of_the_papers_effect(
 
 
 def test_what_the_networks_at_84_reach():
-    runs = [load_run(str(FIGURES / "paper-84" / "unfinished" / m)) for m in (MAML, META_SGD)]
-    maml, meta_sgd = (100 * run.final_accuracy().astype(float) for run in runs)
+    maml, meta_sgd = (100 * run.final_accuracy().astype(float) for run in LARGE)
     apart = estimate(meta_sgd - maml).interval()
     assert f"{maml.mean():.1f} and {meta_sgd.mean():.1f} %, Meta-SGD {apart.mean:.1f} " in RESULTS
-    assert f"[{apart.low:.1f}, {apart.high:.1f}] points more on the same tasks" in RESULTS
-    last = [100 * run.history()["val_accuracy"].dropna().tail(5).mean() for run in runs]
-    assert f"over the last five, {last[0]:.1f} and {last[1]:.1f} %" in RESULTS
-    assert f"and {last[0]:.1f} and {last[1]:.1f} % on validation classes" in README
-    assert f"{maml.mean():.1f} % (MAML) and {meta_sgd.mean():.1f} % (Meta-SGD) on test" in README
+    low = with_sign(apart.low, 1).removeprefix("+")
+    assert f"[{low}, {apart.high:.1f}] points more on the same tasks" in RESULTS
+    last = [100 * run.history()["val_accuracy"].dropna().tail(5).mean() for run in LARGE]
+    assert f"over the last five checks, {last[0]:.1f} and {last[1]:.1f} %" in RESULTS
+    assert f"{maml.mean():.1f} % (MAML) and {meta_sgd.mean():.1f} % (Meta-SGD) on 600" in README
 
 
 def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
@@ -477,30 +490,37 @@ def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
     assert said in (ROOT / "notebooks" / "05_mechanism.ipynb").read_text()
 
 
-def test_what_adaptation_does_to_features_at_84():
-    folder = FIGURES / "paper-84"
-    effects = pd.read_csv(folder / "statistics" / "effects.csv")
+def of_episodes(folder: str) -> dict[tuple, str]:
+    """Every effect over episodes, by method and quantity, as prose has it."""
+    effects = pd.read_csv(FIGURES / folder / "effects.csv")
     effects = effects[effects["over"] == "episodes"].set_index(["method", "quantity"])
-    columns = ["points", "low", "high"]
-    told = {key: with_interval(*row) for key, row in effects[columns].T.items()}
+    form = "{:+.2f} [{:+.2f}, {:+.2f}]"
+    rows = effects[["points", "low", "high"]].T.items()
+    return {key: form.format(*row).replace("-", "−") for key, row in rows}
+
+
+def test_what_adaptation_does_to_features_at_84():
+    told, before = of_episodes("paper-84/statistics"), of_episodes("paper-84/at-20000/statistics")
     notebook = (ROOT / "notebooks" / "03_feature_adaptation.ipynb").read_text()
     for quantity in ("off-task change", "on-task change"):
         for method in (MAML, META_SGD):
             assert all(told[method, quantity] in page for page in (README, RESULTS, notebook))
-    for key in ((f"{META_SGD} - {MAML}", "off-task change"), (MAML, "without head")):
-        assert told[key] in RESULTS
-    assert f"by {told[f'{META_SGD} - {MAML}', 'pre-adaptation']} points, where" in RESULTS
-    features = pd.read_parquet(folder / "features" / "features.parquet")
+            assert before[method, quantity] in RESULTS
+    for method in (MAML, META_SGD):
+        assert all(told[method, "without head"] in page for page in (README, RESULTS))
+    assert f"difference off-task, {told[DIFFERENCE, 'off-task change']}, has" in RESULTS
+    assert f"by {told[DIFFERENCE, 'pre-adaptation']} points (Meta-SGD minus MAML)" in RESULTS
+    p = pd.read_csv(FIGURES / "paper-84" / "statistics" / "t_tests.csv").set_index("reading")
+    said = [p.p_value[of] for of in ("two-sample, off-task alone", AS_WORDED)]
+    told = f"gives p = {said[0]:.5f} here (the paper: 0.00044); as it is worded, p = {said[1]:.2f}."
+    assert told in RESULTS
+    features = pd.read_parquet(FIGURES / "paper-84" / "features" / "features.parquet")
     apart = features.groupby("method")["ordinary"].mean()
     assert f"adapted model is better, by {100 * (apart[META_SGD] - apart[MAML]):.2f}." in RESULTS
     alone = (features.loc[features["method"] == MAML, "shared_classes"] == 0).sum()
     assert len(features) == 20_000 and f"({alone:,} of them share no class)" in RESULTS
-    verdicts = of_claims("paper-84/statistics")
-    assert (
-        list(verdicts["networks"])
-        == ["contradicted", "undecided", "contradicted"] + ["no such effect"] * 3
-    )
-    assert verdicts["note"][4] == "networks: no such effect for meta-sgd; networks: not by Holm"
+    verdicts = list(of_claims("paper-84/statistics")["networks"])
+    assert verdicts == ["contradicted"] * 3 + ["no such effect"] + ["contradicted"] * 2
 
 
 def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():

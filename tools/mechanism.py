@@ -1,7 +1,7 @@
 """For maintainers: the interventions of notebook 5 on one network, with their table and figure.
 Stopped and run again, it goes on where it left off.
 
-    python tools/mechanism.py mini-imagenet-meta-sgd-0 figures/paper-28/mechanism
+    python tools/mechanism.py figures/paper-28/networks/meta-sgd-0 figures/paper-28/mechanism
 """
 
 import argparse

@@ -17,8 +17,13 @@ from negmeta_utils.storage.atomic import read_json, write_json
 from negmeta_utils.storage.files import read_table, write_table
 
 RUNS, FIGURES = Path("runs"), Path("figures")
-STUDIES = ("demo", "mini-imagenet", "paper-28")
-SHIPPED = {"demo": "glyphs", "paper-28": "mini-imagenet"}  # study: data set its networks name
+STUDIES = ("demo", "mini-imagenet")
+# Of a study, what its run of a method is called, and where the network goes.
+SHIPPED = {
+    "demo": ("train-{}-0", str(PRETRAINED / "glyphs-{}-0")),
+    "paper-28": ("{}-0", str(FIGURES / "paper-28" / "networks" / "{}-0")),
+    "paper-84": ("{}-0", str(PRETRAINED / "mini-imagenet-{}-0")),
+}
 JOBS = {
     "backbones": ("alpha_conv4", "alpha_resnet12", "backbones"),
     "decide": (
@@ -45,22 +50,22 @@ def copy(job: Path, to: Path, suffixes: tuple[str, ...] = KEPT) -> None:
 
 
 def publish_study(study: str) -> None:
-    tables = study != "paper-28"  # its tables come with its networks
     for job in ("alpha", "features", "statistics"):
-        copy(RUNS / study / job, FIGURES / study, KEPT if tables else KEPT[:-1])
+        copy(RUNS / study / job, FIGURES / study)
     for run in sorted((RUNS / study).glob("train-*")):
         shutil.copy(run / "manifest.json", FIGURES / study / f"{run.name}.json")
         shutil.copy(run / "figure5.png", FIGURES / study / f"figure5-{run.name}.png")
 
 
-def ship(study: str, dataset: str) -> None:
-    """Seed 0 of each method with all that its run found out, and what 40,000 episodes did."""
+def ship(study: str) -> None:
+    """Seed 0 of each method with all that its run found out, and of a long one its features."""
     for method in ("maml", "meta-sgd"):
-        run, to = RUNS / study / f"train-{method}-0", PRETRAINED / f"{dataset}-{method}-0"
+        run, to = (Path(name.format(method)) for name in SHIPPED[study])
+        run = RUNS / study / run
         to.mkdir(parents=True, exist_ok=True)
         for file in (run / "model.safetensors", *run.glob("*.parquet")):
             shutil.copy(file, to)
-        if study == "paper-28":
+        if study != "demo":
             table = read_table(RUNS / study / "features" / "features.parquet")
             own = table[(table["method"] == method) & (table["seed"] == 0)]
             write_table(to / "features.parquet", own)
@@ -72,18 +77,18 @@ def ship(study: str, dataset: str) -> None:
 
 
 def picture_of_rates() -> None:
-    """The figure that notebook 0 opens on, from the shipped network of the longest training."""
+    """The figure that notebook 0 opens on, of the paper's size and length."""
     run, layer = load_run("mini-imagenet-meta-sgd-0"), "conv3"
     set_style()
     figure = rates_picture(run.rates(), layer_rates(run, layer), layer, -1)
-    save_png(figure, FIGURES / "paper-28", f"rates_of_{layer}")
+    save_png(figure, FIGURES / "paper-84", f"rates_of_{layer}")
 
 
 def pictures_of_training() -> None:
     """Figure 5 of the networks in `figures/`: of both at 84×84, and of all that decide."""
     set_style()
     for method in ("maml", "meta-sgd"):
-        run = load_run(str(FIGURES / "paper-84" / "unfinished" / method))
+        run = load_run(f"mini-imagenet-{method}-0")
         figure = training_curves(run.history(), 1 / run.parameters["n_way"], method)
         save_png(figure, FIGURES / "paper-84", f"figure5-{method}")
     trained = [load_run(str(path)) for path in sorted((FIGURES / "decide" / "networks").iterdir())]
@@ -102,8 +107,9 @@ if __name__ == "__main__":
     for study in STUDIES:
         if (RUNS / study / "statistics" / "job.json").is_file():
             publish_study(study)
-            if study in SHIPPED:
-                ship(study, SHIPPED[study])
+    for study in SHIPPED:
+        if (RUNS / study / "features" / "job.json").is_file():
+            ship(study)
     for study, jobs in JOBS.items():
         for job in jobs:
             copy(RUNS / study / job, FIGURES / study / job)

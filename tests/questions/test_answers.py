@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from answers import FIGURES, answer, questions
@@ -24,11 +25,12 @@ from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED
 from negmeta_utils.questions.mechanism import compared
 from negmeta_utils.questions.uses import changes_over_steps
-from negmeta_utils.runs import PRETRAINED, load_run
+from negmeta_utils.runs import load_run
 from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 KINDS = ("normalised", "float64")  # of images and of precision
+LONGEST = FIGURES / "paper-28" / "networks"  # at 28×28, of 60,000 meta-updates
 TRIPLE = re.compile(r"([+−][\d.]+) \[([+−][\d.]+), ([+−][\d.]+)\]")
 
 
@@ -38,8 +40,7 @@ def numbers(texts: Iterable[str]) -> list[float]:
 
 
 def of_longest_run() -> pd.DataFrame:
-    shipped = [PRETRAINED / f"mini-imagenet-{method}-0" for method in ("maml", "meta-sgd")]
-    return pd.concat([pd.read_parquet(folder / "features.parquet") for folder in shipped])
+    return pd.concat(map(pd.read_parquet, sorted(LONGEST.glob("*/features.parquet"))))
 
 
 def of_features() -> Iterator[pd.DataFrame]:
@@ -61,8 +62,8 @@ def of_pairs_apart() -> pd.DataFrame:
 
 
 def of_single_networks() -> Iterator[pd.DataFrame]:
-    """Of both at 84×84, and of the chosen recipe's at 60,000."""
-    for folder in ("paper-84", "recipes"):
+    """Of both at 84×84, at the end and after a third, and of the chosen recipe's at 60,000."""
+    for folder in ("paper-84", "paper-84/at-20000", "recipes"):
         yield effect_sizes(pd.read_parquet(FIGURES / folder / "features" / "features.parquet"))
 
 
@@ -129,7 +130,7 @@ def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> No
 @pytest.mark.parametrize(
     ("number", "tables", "least"),
     [
-        ("03", lambda: [*of_features(), *of_single_networks(), of_verdicts()], 10),
+        ("03", lambda: [*of_features(), *of_single_networks(), of_verdicts()], 8),
         ("05", of_mechanism, 24),
         ("06", of_datasets, 16),
         ("07", of_steps, 1),
@@ -192,24 +193,38 @@ def test_the_verdicts_on_the_methods_that_notebook_4_opens_on():
     assert verdicts["d"] == verdicts["e"] == verdicts["f"]
 
 
-def test_the_verdicts_that_notebook_4_opens_on_are_those_of_the_longest_run():
-    for row in pd.read_csv(FIGURES / "paper-28" / "claims.csv").itertuples():
+def test_the_verdicts_that_notebook_4_opens_on_are_those_at_the_papers_size():
+    for row in pd.read_csv(FIGURES / "paper-84" / "statistics" / "claims.csv").itertuples():
         cells = [f"({row.claim}) {row.statement}", f"**{row.networks}**"]
         cells += [in_print(row.measured), in_print(row.paper)]
         assert f"| {' | '.join(cells)} |" in answer("04")
         assert row.methods == "undecided"
 
 
-def test_notebook_2_opens_on_the_last_rates_of_the_longest_run():
-    table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").set_index(["group", "layer"])
+def test_notebook_2_opens_on_the_last_rates_at_the_papers_size():
+    table = pd.read_csv(FIGURES / "paper-84" / "alpha" / "table1.csv").set_index(["group", "layer"])
     own = table.loc["weights+bias"]
     for layer in ("conv1", "conv2", "conv3", "conv4"):
         assert f"{layer} ({own.loc[layer, 'mean']:+.3f})".replace("-", "−") in answer("02")
-    assert f"{own.loc['logits', 'mean']:+.3f}" in answer("02")
-    shares = [f"{100 * share:.0f}" for share in own["share_negative"]]
-    assert f"({shares[1]}, {shares[2]} and {shares[3]} %), of conv1 {shares[0]} %" in answer("02")
+    assert f"{own.loc['logits', 'mean']:+.3f} (the paper's: +0.043)" in answer("02")
+    *first, last = (f"{100 * share:.0f}" for share in own["share_negative"].iloc[:4])
+    assert f"{', '.join(first)} and {last} % are negative" in answer("02")
     spread = own["std"] / own["paper std"]
-    assert (round(spread.min()), round(spread.max())) == (3, 11)
+    said = f"spread {spread.min():.1f} to {spread.max():.1f} times as far as the paper's"
+    assert said in answer("02")
+    rates = load_run("mini-imagenet-meta-sgd-0").rates()
+    rates = rates[rates["group"] == "weights+bias"]
+    means, spreads = (
+        rates.pivot(index="update", columns="layer", values=v) for v in ("mean", "std")
+    )
+    negative = means.drop(columns="logits") < 0
+    assert not negative.all(axis=1).any() and "Never were all four negative" in answer("02")
+    ways = [f"from {own.index[own][0]:,} " for _, own in negative.items()]
+    ends = [f"to {own.index[own][-1]:,}" for _, own in negative.items()]
+    for layer, after in ((0, " meta-updates"), (1, ".")):
+        assert f"{ways[layer]}{ends[layer]}{after}" in answer("02")
+    apart = (np.log(spreads / list(own["paper std"])) ** 2).mean(axis=1)
+    assert f"after {apart.idxmin():,} meta-updates, where they are nearest" in answer("02")
 
 
 @pytest.mark.parametrize("number", [f"{number:02}" for number in range(11)])
@@ -221,7 +236,7 @@ def percent(text: str) -> float:
     return float(text.removesuffix(" %"))
 
 
-def test_notebook_0_opens_on_its_own_table_and_on_the_longest_run():
+def test_notebook_0_opens_on_its_own_table_and_on_the_papers_size():
     (path,) = NOTEBOOKS.glob("00_*.ipynb")
     pages = [
         output.data["text/html"]
@@ -242,24 +257,34 @@ def test_notebook_0_opens_on_its_own_table_and_on_the_longest_run():
     assert said in answer("00")
     changes = f"by {signed(min(change), 1)} to {signed(max(change), 1)} points"
     assert changes in answer("00")
-    table1 = pd.read_csv(FIGURES / "paper-28" / "table1.csv").set_index(["group", "layer"])
+    table1 = pd.read_csv(FIGURES / "paper-84" / "alpha" / "table1.csv")
+    table1 = table1.set_index(["group", "layer"])
     conv3 = table1.loc[("weights+bias", "conv3")]
     assert f"{100 * conv3['share_negative']:.0f} % of the third convolution's" in answer("00")
     assert f"a mean of {signed(conv3['mean'], 4)}" in answer("00")
 
 
-def test_notebook_1_opens_on_the_accuracies_of_the_longest_run():
-    runs = [load_run(f"mini-imagenet-{method}-0") for method in ("maml", "meta-sgd")]
-    validated = [run.history().dropna(subset=["val_accuracy"]) for run in runs]
-    best = [rows.loc[rows["val_accuracy"].idxmax()] for rows in validated]
-    numbers = [
-        *(f"{100 * row['val_accuracy']:.1f} % (" for row in best),
-        *(f"after {row['update']:,.0f}" for row in best),
-        " and ".join(f"{100 * rows['val_accuracy'].iloc[-1]:.1f}" for rows in validated) + " %",
-        " and ".join(f"{100 * run.final_accuracy().mean():.1f}" for run in runs) + " % on 600",
-    ]
-    for number in numbers:
-        assert number in answer("01")
+def test_notebook_1_opens_on_the_accuracies_at_both_sizes():
+    large = [load_run(f"mini-imagenet-{method}-0") for method in ("maml", "meta-sgd")]
+    small = [load_run(str(path)) for path in sorted(LONGEST.iterdir())]
+    curves = [run.history().dropna(subset=["val_accuracy"]) for run in [*large, *small]]
+    best = [rows.loc[rows["val_accuracy"].idxmax()] for rows in curves]
+    accuracies = [f"{100 * row['val_accuracy']:.1f}" for row in best]
+    updates = [f"{row['update']:,.0f}" for row in best]
+    late = [f"{100 * rows['val_accuracy'].tail(5).mean():.1f}" for rows in curves[:2]]
+    ends = " and ".join(f"{100 * rows['val_accuracy'].iloc[-1]:.1f}" for rows in curves[2:])
+    test = " and ".join(f"{100 * run.final_accuracy().mean():.1f}" for run in large)
+    histories = [run.history()["train_accuracy"] for run in large]
+    trained = [f"{100 * accuracy.tail(1000).mean():.0f}" for accuracy in histories]
+    for said in (
+        f"{late[0]} % (MAML) and {late[1]} % (Meta-SGD), after a best single check of",
+        f"of {accuracies[0]} and {accuracies[1]} % at {updates[0]} and {updates[1]} meta-updates",
+        f"reach {test} % on 600",
+        f"to {trained[0]} and {trained[1]} %.",
+        f"after {updates[2]} and {updates[3]} meta-updates ({accuracies[2]} and {accuracies[3]} %)",
+        f"falls to {ends} %",
+    ):
+        assert said in answer("01"), said
 
 
 def percents(shares: Iterable[float]) -> str:
