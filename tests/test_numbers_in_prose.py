@@ -193,7 +193,8 @@ def test_what_is_said_of_eight_seeds():
         for study in ("paper-84/statistics", "decide/statistics")
     )
     assert f"p is {two:.2f} for the two networks on the right and {sixteen:.2f} for" in README
-    assert f"nearest to the paper's, {two_fits:.2g}, with the opposite sign, and {fits:.2g}." in README
+    said = f"nearest to the paper's, {two_fits:.2g}, with the opposite sign, and {fits:.2g}."
+    assert said in README
     rates = pd.read_parquet(FIGURES / "decide" / "alpha" / "rates.parquet")
     means = rates[rates["group"] == "weights+bias"].pivot_table("mean", "update", "layer")
     body = means.drop(columns="logits")
