@@ -491,9 +491,9 @@ def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
     assert said in (ROOT / "notebooks" / "05_mechanism.ipynb").read_text()
 
 
-def of_episodes(folder: str) -> dict[tuple, str]:
-    """Every effect over episodes, by method and quantity, as prose has it."""
-    effects = pd.read_csv(FIGURES / folder / "effects.csv")
+def of_episodes(effects: pd.DataFrame) -> dict[tuple, str]:
+    """Every effect over episodes, by method and quantity, as verdicts have it: "−0.00" where an
+    interval begins just below zero."""
     effects = effects[effects["over"] == "episodes"].set_index(["method", "quantity"])
     form = "{:+.2f} [{:+.2f}, {:+.2f}]"
     rows = effects[["points", "low", "high"]].T.items()
@@ -501,7 +501,10 @@ def of_episodes(folder: str) -> dict[tuple, str]:
 
 
 def test_what_adaptation_does_to_features_at_84():
-    told, before = of_episodes("paper-84/statistics"), of_episodes("paper-84/at-20000/statistics")
+    told, before = (
+        of_episodes(pd.read_csv(FIGURES / "paper-84" / job / "effects.csv"))
+        for job in ("statistics", "at-20000/statistics")
+    )
     notebook = (ROOT / "notebooks" / "03_feature_adaptation.ipynb").read_text()
     for quantity in ("off-task change", "on-task change"):
         for method in (MAML, META_SGD):
@@ -522,6 +525,23 @@ def test_what_adaptation_does_to_features_at_84():
     assert len(features) == 20_000 and f"({alone:,} of them share no class)" in RESULTS
     verdicts = list(of_claims("paper-84/statistics")["networks"])
     assert verdicts == ["contradicted"] * 3 + ["no such effect"] + ["contradicted"] * 2
+
+
+def test_what_adaptation_does_at_the_best_validation_at_84():
+    folder = FIGURES / "paper-84" / "best"
+    features = pd.read_parquet(folder / "features" / "features.parquet")
+    assert set(features["episode"]) == set(range(2500))
+    told = of_episodes(effect_sizes(features))
+    off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
+    assert f"by {off} and {on} (2,500 pairs)" in README
+    assert (
+        set(effects["n"]) == {2500} and f"off-task by {off} points and on-task by {on}" in RESULTS
+    )
+    off, on = (told[MAML, f"{where}-task change"] for where in ("off", "on"))
+    assert f"hardly change, {off} and {on}. So it is" in RESULTS
+    best = [load_run(str(folder / "networks" / f"{m}-0@best")).update for m in (META_SGD, MAML)]
+    assert f"after {best[0]:,} meta-updates Meta-SGD's" in RESULTS
+    assert f"MAML's after {best[1]:,} hardly" in RESULTS
 
 
 def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():

@@ -62,8 +62,9 @@ def of_pairs_apart() -> pd.DataFrame:
 
 
 def of_single_networks() -> Iterator[pd.DataFrame]:
-    """Of both at 84×84, at the end and after a third, and of the chosen recipe's at 60,000."""
-    for folder in ("paper-84", "paper-84/at-20000", "recipes"):
+    """Of both at 84×84, at the end, best validation and a third, and of the chosen recipe's at
+    60,000."""
+    for folder in ("paper-84", "paper-84/best", "paper-84/at-20000", "recipes"):
         yield effect_sizes(pd.read_parquet(FIGURES / folder / "features" / "features.parquet"))
 
 
