@@ -7,6 +7,7 @@ from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 FIGURES = ROOT / "figures"
+LONGEST = FIGURES / "paper-28" / "networks"  # at 28×28, of 60,000 meta-updates
 
 
 def answer(number: str) -> str:

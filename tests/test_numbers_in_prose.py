@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 import pytest
-from answers import answer
+from answers import FIGURES, LONGEST, answer
 
 from negmeta_utils.evidence.contrasts import against_base
 from negmeta_utils.evidence.intervals import estimate, over_seeds
@@ -24,12 +24,10 @@ from negmeta_utils.runs import load_run
 from negmeta_utils.storage.atomic import read_json
 from negmeta_utils.storage.paths import ROOT
 
-FIGURES = ROOT / "figures"
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "docs" / "results.md").read_text()
 AS_WORDED = "paper: two-sample, off-task - on-task"  # the paper's t-test
 STATISTICS = (ROOT / "docs" / "statistics.md").read_text()
-LONGEST = FIGURES / "paper-28" / "networks"  # of 60,000 meta-updates
 NETWORKS = [load_run(str(LONGEST / f"{method}-0")) for method in ("maml", "meta-sgd")]
 LARGE = [load_run(f"mini-imagenet-{method}-0") for method in ("maml", "meta-sgd")]
 
@@ -264,6 +262,16 @@ def test_what_is_said_of_rates_at_the_papers_size():
     apart = apart[apart["group"] == "weights+bias"].set_index("update")["distance"]
     said = f"{apart[60_000]:.2f}, and was smallest, {apart.min():.2f}, after {apart.idxmin():,}"
     assert said in RESULTS
+
+
+def test_the_plan_says_how_far_means_still_moved_after_a_third():
+    rates = pd.read_parquet(FIGURES / "paper-84" / "at-20000" / "alpha" / "rates.parquet")
+    rates = rates[rates["group"] == "weights+bias"]
+    means = rates.pivot(index="update", columns="layer", values="mean")
+    spread = rates[rates["update"] == 20_000].set_index("layer")["std"]
+    moved = ((means.loc[20_000] - means.loc[16_000]) / spread).drop("logits")
+    plan = (ROOT / "notebooks" / "studies" / "paper.yml").read_text()
+    assert f"({-moved.max():.2f} to {-moved.min():.2f})" in plan
 
 
 def test_the_jolt_in_the_training_at_the_papers_size():
@@ -514,6 +522,7 @@ def test_what_adaptation_does_to_features_at_84():
         assert all(told[method, "without head"] in page for page in (README, RESULTS))
     assert f"difference off-task, {told[DIFFERENCE, 'off-task change']}, has" in RESULTS
     assert f"by {told[DIFFERENCE, 'pre-adaptation']} points (Meta-SGD minus MAML)" in RESULTS
+    assert f"the better ones, by {told[DIFFERENCE, 'pre-adaptation'][1:5]} points;" in README
     p = pd.read_csv(FIGURES / "paper-84" / "statistics" / "t_tests.csv").set_index("reading")
     said = [p.p_value[of] for of in ("two-sample, off-task alone", AS_WORDED)]
     told = f"gives p = {said[0]:.5f} here (the paper: 0.00044); as it is worded, p = {said[1]:.2f}."

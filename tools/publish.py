@@ -17,12 +17,11 @@ from negmeta_utils.storage.atomic import read_json, write_json
 from negmeta_utils.storage.files import read_table, write_table
 
 RUNS, FIGURES = Path("runs"), Path("figures")
-STUDIES = ("demo", "mini-imagenet")
-# Of a study, what its run of a method is called, and where the network goes.
-SHIPPED = {
-    "demo": ("train-{}-0", str(PRETRAINED / "glyphs-{}-0")),
-    "paper-28": ("{}-0", str(FIGURES / "paper-28" / "networks" / "{}-0")),
-    "paper-84": ("{}-0", str(PRETRAINED / "mini-imagenet-{}-0")),
+STUDIES = ("demo", "mini-imagenet", "paper-28")
+SHIPPED = {  # of a study, what its run of a method is called, and the folder of the network
+    "demo": ("train-{}-0", PRETRAINED, "glyphs-{}-0"),
+    "paper-28": ("{}-0", FIGURES / "paper-28" / "networks", "{}-0"),
+    "paper-84": ("{}-0", PRETRAINED, "mini-imagenet-{}-0"),
 }
 JOBS = {
     "backbones": ("alpha_conv4", "alpha_resnet12", "backbones"),
@@ -50,8 +49,9 @@ def copy(job: Path, to: Path, suffixes: tuple[str, ...] = KEPT) -> None:
 
 
 def publish_study(study: str) -> None:
+    tables = study != "paper-28"  # its tables come with its networks
     for job in ("alpha", "features", "statistics"):
-        copy(RUNS / study / job, FIGURES / study)
+        copy(RUNS / study / job, FIGURES / study, KEPT if tables else KEPT[:-1])
     for run in sorted((RUNS / study).glob("train-*")):
         shutil.copy(run / "manifest.json", FIGURES / study / f"{run.name}.json")
         shutil.copy(run / "figure5.png", FIGURES / study / f"figure5-{run.name}.png")
@@ -59,9 +59,9 @@ def publish_study(study: str) -> None:
 
 def ship(study: str) -> None:
     """Seed 0 of each method with all that its run found out, and of a long one its features."""
+    name, folder, shipped = SHIPPED[study]
     for method in ("maml", "meta-sgd"):
-        run, to = (Path(name.format(method)) for name in SHIPPED[study])
-        run = RUNS / study / run
+        run, to = RUNS / study / name.format(method), folder / shipped.format(method)
         to.mkdir(parents=True, exist_ok=True)
         for file in (run / "model.safetensors", *run.glob("*.parquet")):
             shutil.copy(file, to)

@@ -4,10 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
-from answers import FIGURES, answer, questions
+from answers import FIGURES, LONGEST, answer, questions
 from bs4 import BeautifulSoup
 from scipy.stats import t
 
@@ -16,6 +15,7 @@ from negmeta_utils.evidence.contrasts import (
     against_base,
     contrasts,
 )
+from negmeta_utils.evidence.learned_rates import distance_to_paper
 from negmeta_utils.evidence.quantities import META_SGD, effect_sizes, grids
 from negmeta_utils.evidence.words import signed
 from negmeta_utils.explore.measures import layer_rates
@@ -30,7 +30,6 @@ from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 KINDS = ("normalised", "float64")  # of images and of precision
-LONGEST = FIGURES / "paper-28" / "networks"  # at 28×28, of 60,000 meta-updates
 TRIPLE = re.compile(r"([+−][\d.]+) \[([+−][\d.]+), ([+−][\d.]+)\]")
 
 
@@ -131,7 +130,7 @@ def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> No
 @pytest.mark.parametrize(
     ("number", "tables", "least"),
     [
-        ("03", lambda: [*of_features(), *of_single_networks(), of_verdicts()], 8),
+        ("03", lambda: [*of_features(), *of_single_networks(), of_verdicts()], 10),
         ("05", of_mechanism, 24),
         ("06", of_datasets, 16),
         ("07", of_steps, 1),
@@ -200,6 +199,9 @@ def test_the_verdicts_that_notebook_4_opens_on_are_those_at_the_papers_size():
         cells += [in_print(row.measured), in_print(row.paper)]
         assert f"| {' | '.join(cells)} |" in answer("04")
         assert row.methods == "undecided"
+    small = pd.read_csv(FIGURES / "paper-28" / "claims.csv")["networks"].value_counts()
+    assert dict(small) == {"reproduced": 2, "contradicted": 2, "no such effect": 2}
+    assert "two claims hold, two are contradicted, and of two there is no such" in answer("04")
 
 
 def test_notebook_2_opens_on_the_last_rates_at_the_papers_size():
@@ -214,18 +216,18 @@ def test_notebook_2_opens_on_the_last_rates_at_the_papers_size():
     said = f"spread {spread.min():.1f} to {spread.max():.1f} times as far as the paper's"
     assert said in answer("02")
     rates = load_run("mini-imagenet-meta-sgd-0").rates()
-    rates = rates[rates["group"] == "weights+bias"]
-    means, spreads = (
-        rates.pivot(index="update", columns="layer", values=v) for v in ("mean", "std")
-    )
+    weights = rates[rates["group"] == "weights+bias"]
+    means = weights.pivot(index="update", columns="layer", values="mean")
     negative = means.drop(columns="logits") < 0
     assert not negative.all(axis=1).any() and "Never were all four negative" in answer("02")
     ways = [f"from {own.index[own][0]:,} " for _, own in negative.items()]
     ends = [f"to {own.index[own][-1]:,}" for _, own in negative.items()]
     for layer, after in ((0, " meta-updates"), (1, ".")):
         assert f"{ways[layer]}{ends[layer]}{after}" in answer("02")
-    apart = (np.log(spreads / list(own["paper std"])) ** 2).mean(axis=1)
+    apart = distance_to_paper(rates)
+    apart = apart[apart["group"] == "weights+bias"].set_index("update")["distance"]
     assert f"after {apart.idxmin():,} meta-updates, where they are nearest" in answer("02")
+    assert "spread three to eleven times as far as the paper's" in answer("02")
 
 
 @pytest.mark.parametrize("number", [f"{number:02}" for number in range(11)])
