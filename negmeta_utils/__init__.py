@@ -13,8 +13,8 @@ To begin:
 Everything else is imported from its module. Begin reading with `model` (the network), `episodes`
 (the tasks) and `adaptation` (the inner loop, and the meta-gradient through it). Then `training`
 (the outer loop, and the last files of a run), `checkpoints` (how a run is written until then),
-`runs` (how it is read), and `evaluation` (on-task and off-task). `objective` chooses between
-`adaptation` and `engine`. Every other subject has one folder:
+`runs` (how it is read), `evaluation` (on-task and off-task) and `judging` (by prototypes).
+`objective` chooses between `adaptation` and `engine`. Every other subject has one folder:
 
     networks   other networks than the paper's, and your own
     imports    weights of other libraries
@@ -50,7 +50,8 @@ if TYPE_CHECKING:  # for editors, which do not run what is below
     from negmeta_utils.networks.modules import network
     from negmeta_utils.notebook import begin
     from negmeta_utils.questions.interventions import interventions
-    from negmeta_utils.runs import list_pretrained, load_pretrained, load_run, load_runs
+    from negmeta_utils.runs import load_run, load_runs
+    from negmeta_utils.shipped import list_pretrained, load_pretrained
     from negmeta_utils.training import train
 
 __version__ = "0.1.0"
@@ -68,9 +69,9 @@ _PUBLIC = {
     "evaluate": ("evaluation", "evaluate"),
     "evaluate_features": ("evaluation", "evaluate_features"),
     "interventions": ("questions.interventions", "interventions"),
-    "list_pretrained": ("runs", "list_pretrained"),
+    "list_pretrained": ("shipped", "list_pretrained"),
     "load_data": ("data.datasets", "load"),
-    "load_pretrained": ("runs", "load_pretrained"),
+    "load_pretrained": ("shipped", "load_pretrained"),
     "load_run": ("runs", "load_run"),
     "load_runs": ("runs", "load_runs"),
     "meta_gradient": ("engine.meta_gradient", "meta_gradient"),

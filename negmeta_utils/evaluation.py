@@ -1,19 +1,13 @@
 """What adaptation does to features: prototype evaluation before adaptation, on-task and off-task
-(paper, section 4 and figure 7).
-
-The linear layer is left out. A class's centroid is the mean embedding of its support images, and a
-query image belongs to the class whose centroid is most similar by cosine.
-"""
+(paper, section 4 and figure 7). `judging` has the prototypes."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
-from negmeta_utils.adaptation import METHODS, prototype_logits, prototypes
+from negmeta_utils.adaptation import METHODS
 from negmeta_utils.data.splits import load_split
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.engine.threads import in_batches
@@ -26,6 +20,7 @@ from negmeta_utils.episodes import (
     shared_classes,
 )
 from negmeta_utils.evidence.quantities import ACCURACIES
+from negmeta_utils.judging import Embedded, embed_tasks, own_accuracy, prototype_accuracy
 from negmeta_utils.networks.network import Network, Params, check_params, check_pass
 from negmeta_utils.parameters import check_value
 from negmeta_utils.runs import END, Run, network_of
@@ -74,29 +69,6 @@ def _check_imported(run: Run, images: ImageSet) -> None:
         check_pass(network_of(run), run.params, images.images[:2].float() / 255, 1)
     except ValueError as error:
         raise ValueError(f"{run.directory}: {error}; import it with another dataset") from error
-
-
-def prototype_answers(support: torch.Tensor, query: torch.Tensor, n_way: int) -> torch.Tensor:
-    """The class whose centroid is nearest by cosine to each query embedding (paper, eq. 5).
-
-    support: [n_tasks, n_way * n_shot, n_features], classes in order; query: [n_tasks, n_queries,
-    n_features]. Returns int64 [n_tasks, n_queries].
-    """
-    # In float64, so that which centroid is the nearest does not depend on the order of a sum.
-    centroids = F.normalize(prototypes(support.double(), n_way), dim=-1)
-    similarity = F.normalize(query.double(), dim=-1) @ centroids.mT
-    return similarity.argmax(-1)
-
-
-def prototype_accuracy(
-    support: torch.Tensor, query: torch.Tensor, n_way: int, query_labels: torch.Tensor
-) -> torch.Tensor:
-    """Share of query embeddings nearest by cosine to their own class's centroid.
-
-    Arguments as for `prototype_answers`; query_labels: int64 [n_queries]. Returns [n_tasks],
-    values in 0..1.
-    """
-    return (prototype_answers(support, query, n_way) == query_labels).float().mean(-1)
 
 
 def evaluate(
@@ -262,49 +234,6 @@ def tables_of(
 
 def to_device(tensors: Params, device: torch.device) -> Params:
     return {name: value.to(device) for name, value in tensors.items()}
-
-
-class Embedded(NamedTuple):
-    """Embeddings of a batch of tasks, each [n_tasks, n, n_features]."""
-
-    support: torch.Tensor
-    query: torch.Tensor
-
-
-def embed_tasks(engine: Engine, sets: list[Params], episodes: Episodes) -> list[Embedded]:
-    """Embeddings of a batch of tasks by each of several parameters. sets: each shared by all tasks
-    or, with a leading dimension n_tasks, one for each. Raises FloatingPointError where an embedding
-    is not finite: accuracy would look like chance."""
-    support, query = engine.embed(sets, episodes.support), engine.embed(sets, episodes.query)
-    for of in (*support, *query):
-        _refuse_not_finite(of, "the features")
-    return [Embedded(*of) for of in zip(support, query, strict=True)]
-
-
-def _refuse_not_finite(values: torch.Tensor, what: str) -> None:
-    if not values.isfinite().all():
-        raise FloatingPointError(
-            f"evaluation: {what} of a network, or of one adapted to a task, are not finite; look "
-            "at its inner rates, and train it with a lower outer_lr or inner_lr"
-        )
-
-
-def own_accuracy(
-    engine: Engine,
-    method: str,
-    adapted: Params,
-    embedded: Embedded,
-    n_way: int,
-    query_labels: torch.Tensor,
-) -> torch.Tensor:
-    """Accuracy [n_tasks] of adapted models by their own rule: the linear layer's, or for a
-    prototypical network the nearest centroid's."""
-    if METHODS[method].prototypes:
-        logits = prototype_logits(embedded.support, embedded.query, n_way)
-    else:
-        logits = engine.head(adapted, embedded.query)
-    _refuse_not_finite(logits, "the answers")
-    return (logits.argmax(-1) == query_labels).float().mean(-1)
 
 
 def _evaluate_batch(

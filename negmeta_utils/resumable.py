@@ -21,7 +21,8 @@ from negmeta_utils.evaluation import (
     shared_test_images,
 )
 from negmeta_utils.parameters import check_value
-from negmeta_utils.runs import Run, shipped_features
+from negmeta_utils.runs import Run
+from negmeta_utils.shipped import shipped_features
 from negmeta_utils.storage import files
 
 SECONDS_BETWEEN_WRITES = 10

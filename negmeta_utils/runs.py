@@ -41,8 +41,6 @@ SHIPPED_TABLES = ("figures/demo", "figures/recipes")  # of a study, by the name 
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
 KEPT, END = "kept", "end"  # networks of a run besides the last, and that one
-EVAL_SEED = 0  # of the pairs of tasks in the shipped tables
-LISTED = ("method", "dataset", "seed", "n_updates", "n_filters", "image_size")
 COLUMNS = {  # that the tables of notebooks 2 and 3 must have
     "features.parquet": (
         "method", "seed", "episode", "same_before", "same_after", "other_before", "other_after",
@@ -292,40 +290,3 @@ def _model_file(directory: Path, network: str) -> Path:
 def shipped_runs() -> list[str]:
     """Names of the runs that come with the package."""
     return sorted(p.name for p in PRETRAINED.iterdir()) if PRETRAINED.is_dir() else []
-
-
-def load_pretrained(method: str, dataset: str, seed: int = 0) -> Run:
-    """The shipped run of that method, data set and training seed. Raises ValueError where there
-    is none."""
-    name = f"{dataset}-{method}-{seed}"
-    if name not in shipped_runs():
-        raise ValueError(f"{name}: no such shipped run; there are {', '.join(shipped_runs())}")
-    return load_run(name)
-
-
-def list_pretrained() -> pd.DataFrame:
-    """One row a shipped run: name, method, dataset, seed, n_updates, n_filters, image_size (in
-    pixels), test_accuracy (0..1) and size_mb (of all its files). Notebooks take the names."""
-    records = []
-    for name in shipped_runs():
-        run = load_run(name)
-        size = sum(file.stat().st_size for file in run.directory.rglob("*.*"))
-        records.append(
-            {
-                "name": name,
-                **{key: run.parameters[key] for key in LISTED},
-                "test_accuracy": run.manifest["results"]["test_accuracy"],
-                "size_mb": size / 1e6,
-            }
-        )
-    return pd.DataFrame(records)
-
-
-def shipped_features(run: Run, eval_seed: int) -> pd.DataFrame | None:
-    """The table of `evaluation.evaluate_features` that comes with a shipped run; None where there
-    is none, or it is of other pairs of tasks."""
-    path = run.file_named("features.parquet")
-    known = run.directory.parent == PRETRAINED and run.network == END
-    if not known or eval_seed != EVAL_SEED or not path.is_file():
-        return None
-    return read_table(path)

@@ -21,7 +21,8 @@ from negmeta_utils.questions.interventions import (
     adaptations,
 )
 from negmeta_utils.resumable import evaluate_resumably, forget
-from negmeta_utils.runs import EVAL_SEED, load_run
+from negmeta_utils.runs import load_run
+from negmeta_utils.shipped import EVAL_SEED
 from negmeta_utils.storage.atomic import make_folder
 from negmeta_utils.storage.files import read_table, write_table
 

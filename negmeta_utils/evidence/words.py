@@ -6,19 +6,17 @@ SMALL = 1e-4  # p-values below it are said to be below it
 NONE = "–"  # where there is no number
 
 
-def fixed(value: float, precision: int = 2, sign: str = "") -> str:
-    """`value` with `precision` decimals and a proper minus; "–" for NaN. sign: "+" for a plus
-    before what is not negative."""
-    if np.isnan(value):
-        return NONE
-    text = f"{value:{sign}.{precision}f}"
-    rounded_away = text.startswith("-") and not text.strip("-0.")
-    return (text.replace("-", sign) if rounded_away else text).replace("-", "−")
+def fixed(value: float, precision: int = 2) -> str:
+    """`value` with `precision` decimals and a proper minus, which what rounds to nothing lacks;
+    "–" for NaN."""
+    return NONE if np.isnan(value) else f"{value:z.{precision}f}".replace("-", "−")
 
 
 def signed(value: float, precision: int = 2) -> str:
-    """`value` with its sign: "+0.04", "−0.12"."""
-    return fixed(value, precision, "+")
+    """`value` with its sign: "+0.04", "−0.12"; "−0.00" where it is below zero by less, which is
+    what an interval's bound is read for; "+0.00" where it is a zero, but for float32's rounding."""
+    value = 0.0 if abs(value) < 1e-6 else value
+    return NONE if np.isnan(value) else f"{value:+.{precision}f}".replace("-", "−")
 
 
 def with_interval(mean: float, low: float, high: float) -> str:

@@ -10,16 +10,11 @@ import torch
 
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.episodes import Episodes, ImageSet, draw_episodes, draw_pairs
-from negmeta_utils.evaluation import (
-    embed_tasks,
-    own_accuracy,
-    prototype_accuracy,
-    tables_of,
-    to_device,
-)
+from negmeta_utils.evaluation import tables_of, to_device
 from negmeta_utils.evidence.contrasts import change_grids, contrasts
 from negmeta_utils.evidence.learned_rates import table_1
 from negmeta_utils.evidence.quantities import CHANGES
+from negmeta_utils.judging import embed_tasks, own_accuracy, prototype_accuracy
 from negmeta_utils.networks.network import Params
 from negmeta_utils.parameters import check_numbers
 from negmeta_utils.runs import Run, network_of

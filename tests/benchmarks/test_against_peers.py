@@ -49,17 +49,18 @@ def test_engines_do_the_same_updates(engine, method, monkeypatch):
 def test_evaluations_run(name, monkeypatch):
     """Ours and the peer's count the same accuracies: of both tasks, before and after."""
     pytest.importorskip("higher")
-    from negmeta_utils import evaluation
+    from negmeta_utils import evaluation, judging
 
     seen = {"adjoint": [], "higher": []}
-    plain = evaluation.prototype_accuracy
+    plain = judging.prototype_accuracy
 
     def record(*arguments):
         result = plain(*arguments)
         seen[current] += result.tolist()
         return result
 
-    monkeypatch.setattr(evaluation, "prototype_accuracy", record)
+    monkeypatch.setattr(evaluation, "prototype_accuracy", record)  # ours
+    monkeypatch.setattr(judging, "prototype_accuracy", record)  # the peer's
     for current in seen:
         EVALUATIONS[current](Work("maml", 16, **TINY))(3)
     assert len(seen[name]) == 12

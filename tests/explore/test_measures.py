@@ -13,7 +13,7 @@ from matplotlib.patches import StepPatch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
-from negmeta_utils import runs
+from negmeta_utils import shipped
 from negmeta_utils.adaptation import adapt
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.evaluation import evaluate_features
@@ -221,11 +221,11 @@ def test_a_picture_follows_its_control_and_is_drawn_once(monkeypatch):
 
 
 def test_shipped_runs_are_listed_and_load_by_what_the_list_says():
-    table = runs.list_pretrained()
+    table = shipped.list_pretrained()
     assert {"glyphs-maml-0", "glyphs-meta-sgd-0"} <= set(table["name"])
     assert (table["size_mb"] < table["n_filters"].map({32: 0.55, 64: 5})).all()
     for row in table.itertuples():
-        run = runs.load_pretrained(row.method, row.dataset, seed=row.seed)
+        run = shipped.load_pretrained(row.method, row.dataset, seed=row.seed)
         assert run.directory == load_run(row.name).directory
         assert run.final_accuracy().mean() == pytest.approx(row.test_accuracy, abs=1e-6)
         rates = measures.layer_rates(run, "logits").filters[-1]
@@ -235,7 +235,7 @@ def test_shipped_runs_are_listed_and_load_by_what_the_list_says():
 
 def test_a_run_that_is_not_shipped_is_refused():
     with pytest.raises(ValueError, match="glyphs-boil-7: no such shipped run; there are glyphs-"):
-        runs.load_pretrained("boil", "glyphs", seed=7)
+        shipped.load_pretrained("boil", "glyphs", seed=7)
 
 
 def test_principal_components_are_those_of_scikit_learn():
