@@ -16,6 +16,13 @@ def run(command, folder, **environment):
     )  # fmt: skip
 
 
+def make_says(target, clone):
+    """The commands of a target of the Makefile, a line each."""
+    shown = run(f"make -n --no-print-directory {target}", clone, MAKEFLAGS="", MAKELEVEL="0")
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
+
+
 def copy_clone(folder):
     """Copy what git tracks and what it does not ignore; `.venv` is this environment."""
     for name in run("git ls-files -co --exclude-standard", paths.ROOT).stdout.splitlines():

@@ -1,32 +1,43 @@
-"""The project's own notebooks as a small study: in a row, again, side by side, failing, killed."""
+"""`make study` and its notebooks, cut down: side by side, in a row, again, failing, killed."""
 
 import contextlib
 import io
+import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import small_studies
 import torch
+from clones import copy_clone, make_says, run
 
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.storage import atomic, files
-from negmeta_utils.studies import cli, planning, scheduling, study_file
+from negmeta_utils.studies import cli, study_file
 from negmeta_utils.training import train
 
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory, tiny_data):
-    return small_studies.tiny_demo(tmp_path_factory.mktemp("small") / "small.yml", tiny_data)
+STUDY = ["study", "demo", *shlex.split(small_studies.TINY_DEMO)]
+JOBS = ["train-maml-0", "train-meta-sgd-0", "alpha", "features", "statistics"]
 
 
 @pytest.fixture(scope="module")
-def in_a_row(small):
+def in_a_row(tmp_path_factory):
     """That study's results, and what it printed."""
-    printed = io.StringIO()
+    out, printed = tmp_path_factory.mktemp("in-a-row"), io.StringIO()
     with contextlib.redirect_stdout(printed):
-        assert cli.main(["study", str(small), "--out", str(small.parent / "out")]) == 0
-    return small.parent / "out", printed.getvalue()
+        assert cli.main([*STUDY, "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A fresh clone after `make study`, but for `verify`, and what that printed."""
+    clone = copy_clone(tmp_path_factory.mktemp("clone"))
+    study, report, _ = make_says("study", clone).splitlines()
+    result = run(f"{study} {small_studies.TINY_DEMO} && {report}", clone)
+    assert result.returncode == 0, result.stderr
+    return clone, result.stdout
 
 
 def ended(printed):
@@ -35,10 +46,12 @@ def ended(printed):
 
 
 def without_times(content):
-    """A JSON file's content, without what says when, where, by whom and on how many threads."""
-    times = {"started", "ended", "seconds", "host", "worker", "threads", "key", "out_dir", "runs"}
+    """A JSON file's content, without what says when, where, by whom, of which commit (a copied
+    clone has none) and on how many threads."""
+    times = {"started", "ended", "host", "worker", "threads", "git_commit", "key"}
+    folders = {"out_dir", "runs", "features", "rates"}
     if isinstance(content, dict):
-        kept = {k: without_times(v) for k, v in content.items() if k not in times}
+        kept = {k: without_times(v) for k, v in content.items() if k not in times | folders}
         return {k: v for k, v in kept.items() if not k.startswith("seconds")}
     return content
 
@@ -61,10 +74,8 @@ def same(a: Path, b: Path) -> bool:
 
 def test_a_study_runs_end_to_end(in_a_row):
     out, printed = in_a_row
-    assert [line.split(":")[0] for line in ended(printed)] == [
-        "[1/5] train-maml-0", "[2/5] train-meta-sgd-0", "[3/5] alpha", "[4/5] features",
-        "[5/5] statistics",
-    ]  # fmt: skip
+    said = [line.split(":")[0] for line in ended(printed)]
+    assert said == [f"[{number}/5] {job}" for number, job in enumerate(JOBS, 1)]
     assert ended(printed)[0].endswith(f" s; {out / 'train-maml-0' / 'figure5.png'}")
     assert "(f) the difference in (e) is significant: " in printed
     assert printed.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
@@ -78,36 +89,38 @@ def test_a_study_runs_end_to_end(in_a_row):
         assert (out / file).is_file(), file
 
 
-def test_side_by_side_gives_the_files_of_in_a_row(small, in_a_row, tmp_path):
-    steps = study_file.read_study(small, {})
-    steps = {name: steps[name] for name in ("train", "alpha")}
-    outcome = scheduling.run_study(planning.plan(steps, tmp_path), tmp_path, workers=2)
-    assert len(outcome.done) == 3, outcome.errors
+def test_make_study_ends_with_a_report(made):
+    clone, printed = made
+    assert "Look at the executed notebooks and figures in" in printed
+    assert (clone / "runs" / "demo" / "statistics" / "claims.csv").is_file()
+    written = re.search(r"The report is (\S+)\n$", printed)
+    assert Path(written[1]).samefile(clone / "runs" / "demo" / "report.html")
+
+
+def test_side_by_side_gives_the_files_of_in_a_row(made, in_a_row):
+    """`make study` has two workers."""
+    outs = in_a_row[0], made[0] / "runs" / "demo"
     found = [
-        {
-            p.relative_to(out)
-            for name in outcome.done
-            for p in (out / name).rglob("*")
-            if p.is_file()
-        }
-        for out in (in_a_row[0], tmp_path)
+        {p.relative_to(out) for name in JOBS for p in (out / name).rglob("*") if p.is_file()}
+        for out in outs
     ]
     assert found[0] == found[1]
     assert len(found[0]) > 25
-    assert not [f for f in found[0] if not same(in_a_row[0] / f, tmp_path / f)]
+    assert not [file for file in found[0] if not same(outs[0] / file, outs[1] / file)]
     # The comparison itself: another method's rates are others.
-    rates = in_a_row[0] / "train-maml-0" / "rates.parquet"
-    assert not same(rates, tmp_path / "train-meta-sgd-0" / "rates.parquet")
+    rates = [outs[0] / f"train-{method}-0" / "rates.parquet" for method in ("maml", "meta-sgd")]
+    assert not same(*rates)
 
 
-def test_a_second_time_does_nothing_and_another_value_what_reads_it(small, in_a_row, capsys):
-    arguments = ["study", str(small), "--out", str(in_a_row[0])]
+def test_a_second_time_does_nothing_and_another_value_what_reads_it(in_a_row, capsys):
+    arguments = [*STUDY, "--out", str(in_a_row[0])]
     assert cli.main(arguments) == 0
     again = capsys.readouterr().out
     assert again.count("already complete") == 5
     assert "(f) the difference" in again
     # Another value of one step redoes that step and what reads it, and nothing else.
-    assert cli.main([*arguments, "--set", "features.n_episodes=36"]) == 0
+    changed = [word.replace("n_episodes=35", "n_episodes=36") for word in arguments]
+    assert cli.main(changed) == 0
     redone = ended(capsys.readouterr().out)
     assert [line.split(": ")[1][:4] for line in redone] == ["alre"] * 3 + ["done"] * 2
 
