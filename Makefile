@@ -39,7 +39,7 @@ study: .venv/made
 
 test: .venv/made-tests
 	@echo "Versions: $$(cat .venv/made-tests)"
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -p no:nbval -n auto --dist loadfile --no-loadscope-reorder
 
 # The core without kernels, studies and pages, and without what takes half a second a test. In one
 # process, since a second one would take ten seconds to import as much; the plugin of nbval, three.
