@@ -176,7 +176,12 @@ FIGURES = {
     "power_curves": _power_curves,
 }
 
-if __name__ == "__main__":
+
+def save_all(folder):
     style.set_style()
     for name, draw in FIGURES.items():
-        style.save(draw(), Path(sys.argv[1]), name)
+        style.save(draw(), folder, name)
+
+
+if __name__ == "__main__":
+    save_all(Path(sys.argv[1]))

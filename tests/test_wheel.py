@@ -72,18 +72,16 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
 def test_an_installed_package_runs_studies_and_lays_them_out(negmeta, tmp_path, monkeypatch):
     assert run(negmeta, "--version", cwd=tmp_path).startswith("negmeta ")
     once = dict.fromkeys(("n_updates", "val_episodes", "test_episodes"), 1)
-    steps = {
-        "train": {"notebook": "01_train", "parameters": {**once, "n_filters": 32, "device": "cpu"}},
-        "alpha": {"notebook": "02_alpha_distribution"},
-    }
+    settings = {**once, "n_filters": 32, "device": "cpu"}
+    steps = {"train": {"notebook": "01_train", "parameters": settings}}
     small_studies.write_study(tmp_path / "mine.yml", steps)
     monkeypatch.setenv("NEGMETA_CACHE", str(tmp_path / "cache"))  # to compile and decode anew
     run(negmeta, "study", "mine.yml", cwd=tmp_path)
     manifest = atomic.read_json(tmp_path / "runs" / "mine" / "train" / "manifest.json")
     assert manifest["environment"]["kernels"] == ("c" if library.compiler_version() else "torch")
     run(negmeta, "report", "mine.yml", cwd=tmp_path)
-    assert (tmp_path / "runs" / "mine" / "alpha" / "figure6.png").is_file()
-    assert "Figure 6" in (tmp_path / "runs" / "mine" / "report.html").read_text()
+    assert (tmp_path / "runs" / "mine" / "train" / "figure5.png").is_file()
+    assert "Figure 5" in (tmp_path / "runs" / "mine" / "report.html").read_text()
     run(negmeta, "notebooks", ".", cwd=tmp_path)
     for path in (paths.ROOT / "notebooks").glob("*.ipynb"):
         assert (tmp_path / "notebooks" / path.name).read_bytes() == path.read_bytes()

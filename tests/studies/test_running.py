@@ -1,7 +1,5 @@
-"""`make study` and its notebooks, cut down: side by side, in a row, again, failing, killed."""
+"""`make study`, cut down: side by side, in a row, again; and studies that fail or are killed."""
 
-import contextlib
-import io
 import re
 import shlex
 from pathlib import Path
@@ -14,20 +12,11 @@ from clones import copy_clone, make_says, run
 
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.storage import atomic, files
-from negmeta_utils.studies import cli, study_file
+from negmeta_utils.studies import cli, planning, scheduling, study_file
 from negmeta_utils.training import train
 
 STUDY = ["study", "demo", *shlex.split(small_studies.TINY_DEMO)]
 JOBS = ["train-maml-0", "train-meta-sgd-0", "alpha", "features", "statistics"]
-
-
-@pytest.fixture(scope="module")
-def in_a_row(tmp_path_factory):
-    """That study's results, and what it printed."""
-    out, printed = tmp_path_factory.mktemp("in-a-row"), io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert cli.main([*STUDY, "--out", str(out)]) == 0
-    return out, printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +38,7 @@ def without_times(content):
     """A JSON file's content, without what says when, where, by whom, of which commit (a copied
     clone has none) and on how many threads."""
     times = {"started", "ended", "host", "worker", "threads", "git_commit", "key"}
-    folders = {"out_dir", "runs", "features", "rates"}
+    folders = {"out_dir", "runs"}
     if isinstance(content, dict):
         kept = {k: without_times(v) for k, v in content.items() if k not in times | folders}
         return {k: v for k, v in kept.items() if not k.startswith("seconds")}
@@ -72,13 +61,18 @@ def same(a: Path, b: Path) -> bool:
     return a.read_bytes() == b.read_bytes()
 
 
-def test_a_study_runs_end_to_end(in_a_row):
-    out, printed = in_a_row
-    said = [line.split(":")[0] for line in ended(printed)]
-    assert said == [f"[{number}/5] {job}" for number, job in enumerate(JOBS, 1)]
-    assert ended(printed)[0].endswith(f" s; {out / 'train-maml-0' / 'figure5.png'}")
+def test_a_study_runs_end_to_end(made):
+    clone, printed = made
+    out = clone / "runs" / "demo"
+    lines = ended(printed)
+    assert [line.split("]")[0] for line in lines] == [f"[{n}/5" for n in range(1, 6)]
+    names = [line.split("] ")[1].split(":")[0] for line in lines]
+    assert sorted(names) == sorted(JOBS)
+    assert names[-1] == JOBS[-1]
+    for method in ("maml", "meta-sgd"):
+        assert f" s; {out / f'train-{method}-0' / 'figure5.png'}\n" in printed
     assert "(f) the difference in (e) is significant: " in printed
-    assert printed.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
+    assert f"Look at the executed notebooks and figures in {out}\n" in printed
     for file in (
         "train-maml-0/model.safetensors", "train-meta-sgd-0/01_train.ipynb",
         "train-maml-0/figure5.png", "alpha/figure6.png", "alpha/table1.csv",
@@ -87,21 +81,22 @@ def test_a_study_runs_end_to_end(in_a_row):
         "statistics/04_statistics.ipynb",
     ):  # fmt: skip
         assert (out / file).is_file(), file
-
-
-def test_make_study_ends_with_a_report(made):
-    clone, printed = made
-    assert "Look at the executed notebooks and figures in" in printed
-    assert (clone / "runs" / "demo" / "statistics" / "claims.csv").is_file()
     written = re.search(r"The report is (\S+)\n$", printed)
-    assert Path(written[1]).samefile(clone / "runs" / "demo" / "report.html")
+    assert Path(written[1]).samefile(out / "report.html")
 
 
-def test_side_by_side_gives_the_files_of_in_a_row(made, in_a_row):
+def test_side_by_side_gives_the_files_of_in_a_row(made, tmp_path):
     """`make study` has two workers."""
-    outs = in_a_row[0], made[0] / "runs" / "demo"
+    words = shlex.split(small_studies.TINY_DEMO)[1::2]
+    steps = study_file.read_study(
+        study_file.find_study("demo"), dict(cli.parse_override(word) for word in words)
+    )
+    first = {name: steps[name] for name in ("train", "alpha")}
+    outcome = scheduling.run_study(planning.plan(first, tmp_path), tmp_path)
+    assert outcome.done == JOBS[:3], outcome.errors
+    outs = tmp_path, made[0] / "runs" / "demo"
     found = [
-        {p.relative_to(out) for name in JOBS for p in (out / name).rglob("*") if p.is_file()}
+        {p.relative_to(out) for name in JOBS[:3] for p in (out / name).rglob("*") if p.is_file()}
         for out in outs
     ]
     assert found[0] == found[1]
@@ -112,8 +107,9 @@ def test_side_by_side_gives_the_files_of_in_a_row(made, in_a_row):
     assert not same(*rates)
 
 
-def test_a_second_time_does_nothing_and_another_value_what_reads_it(in_a_row, capsys):
-    arguments = [*STUDY, "--out", str(in_a_row[0])]
+def test_a_second_time_does_nothing_and_another_value_what_reads_it(made, capsys):
+    """Although this clone lies elsewhere."""
+    arguments = [*STUDY, "--out", str(made[0] / "runs" / "demo")]
     assert cli.main(arguments) == 0
     again = capsys.readouterr().out
     assert again.count("already complete") == 5
