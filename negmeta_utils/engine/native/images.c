@@ -56,7 +56,7 @@ INLINE void pooled_windows(const real *px, const real *w, int8_t *place, const S
                         }
                         STORE(out + at, scale ? activated(scale, best, at) : best);
                         if (place)
-                            *(bvec *)(place + at) = __builtin_convertvector(where, bvec);
+                            store_places(place + at, where);
                     }
                 }
                 place = place ? place + filters : NULL;

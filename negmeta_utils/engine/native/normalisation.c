@@ -89,7 +89,7 @@ void pool(const real *c, const real *sign, const real *r, int8_t *place, real *p
                         where = (better & q) | (~better & where);
                     }
                     STORE(pooled + f, s * best * LOAD(r + f));
-                    *(bvec *)(place + f) = __builtin_convertvector(where, bvec);
+                    store_places(place + f, where);
                 }
             }
 }
@@ -164,31 +164,39 @@ void gate(const real *gate, real *u, const real *n, const real *u2, const real *
     }
 }
 
+/* A place's vector of filters of `combine`, without u and v. */
+INLINE vec sum_at(const real *constant, const real *ka, const real *a, const real *kb,
+                  const real *b, long at, long f) {
+    vec value = fmadd(LOAD(ka + f), LOAD(a + at + f), LOAD(constant + f));
+    return b ? fmadd(LOAD(kb + f), LOAD(b + at + f), value) : value;
+}
+
 /* out = constant + ka a + kb b, plus ku u + kv v at the given places. constant and factors:
  * [filters]; b and v may be NULL; out may be a or b. */
 void combine(const real *constant, const real *ka, const real *a, const real *kb, const real *b,
             const real *ku, const real *u, const real *kv, const real *v, const int8_t *place,
             real *out, Planes p, long filters) {
-    for (long at = 0; at < p.n * p.height * p.width * filters; at += filters)
-        for (long f = 0; f < filters; f += LANES) {
-            vec value = fmadd(LOAD(ka + f), LOAD(a + at + f), LOAD(constant + f));
-            if (b)
-                value = fmadd(LOAD(kb + f), LOAD(b + at + f), value);
-            STORE(out + at + f, value);
-        }
-    for (long i = 0; i < p.n; i++)
-        for (long y = 0; y < p.height / 2; y++)
-            for (long x = 0; x < p.width / 2; x++, place += filters, u += filters) {
-                real *window = out + ((i * p.height + 2 * y) * p.width + 2 * x) * filters;
+    for (long row = 0; row < p.n * p.height; row++) {
+        long y = row % p.height, begin = row * p.width, x = 0;
+        if (y % 2 == 0 && y + 1 < p.height)
+            for (; x + 1 < p.width; x += 2, place += filters, u += filters) {
                 for (long f = 0; f < filters; f += LANES) {
                     vec value = LOAD(ku + f) * LOAD(u + f);
                     if (v)
                         value = fmadd(LOAD(kv + f), LOAD(v + f), value);
                     ivec where = places(place + f);
-                    UNROLL for (int q = 0; q < 4; q++)
-                        ADD(window + (q / 2 * p.width + q % 2) * filters + f,
-                            (vec)((where == q) & (ivec)value));
+                    UNROLL for (int q = 0; q < 4; q++) {
+                        long at = (begin + q / 2 * p.width + x + q % 2) * filters;
+                        vec sum = sum_at(constant, ka, a, kb, b, at, f);
+                        STORE(out + at + f, sum + (vec)((where == q) & (ivec)value));
+                    }
                 }
                 v = v ? v + filters : NULL;
             }
+        else if (y % 2 == 1) /* its windows are done */
+            x = p.width / 2 * 2;
+        for (; x < p.width; x++)
+            for (long f = 0, at = (begin + x) * filters; f < filters; f += LANES)
+                STORE(out + at + f, sum_at(constant, ka, a, kb, b, at, f));
+    }
 }
