@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from negmeta_utils import adaptation, evaluation, judging
+from negmeta_utils import adaptation, evaluation, prototypes
 from negmeta_utils.adaptation import MetaGradient, init_alpha
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import (
@@ -241,7 +241,7 @@ def higher_evaluation(work: Work) -> Callable[[int], None]:
 
 def _prototype_accuracy(network: nn.Module, work: Work, episodes: Episodes) -> torch.Tensor:
     support, query = (network(images[0])[1][None] for images in (episodes.support, episodes.query))
-    return judging.prototype_accuracy(support, query, work.n_way, episodes.query_labels)
+    return prototypes.prototype_accuracy(support, query, work.n_way, episodes.query_labels)
 
 
 EVALUATIONS = {"adjoint": our_evaluation, "higher": higher_evaluation}

@@ -1,5 +1,5 @@
 """What adaptation does to features: prototype evaluation before adaptation, on-task and off-task
-(paper, section 4 and figure 7). `judging` has the prototypes."""
+(paper, section 4 and figure 7). `prototypes` says how features classify."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,9 @@ from negmeta_utils.episodes import (
     shared_classes,
 )
 from negmeta_utils.evidence.quantities import ACCURACIES
-from negmeta_utils.judging import Embedded, embed_tasks, own_accuracy, prototype_accuracy
 from negmeta_utils.networks.network import Network, Params, check_params, check_pass
 from negmeta_utils.parameters import check_value
+from negmeta_utils.prototypes import Embedded, embed_tasks, own_accuracy, prototype_accuracy
 from negmeta_utils.runs import END, Run, network_of
 
 FEW_EPISODES = 60  # for a first look

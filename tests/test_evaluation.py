@@ -16,9 +16,9 @@ from negmeta_utils.adaptation import adapt
 from negmeta_utils.engine.engines import ENGINES, engine_of
 from negmeta_utils.episodes import draw_classes, draw_episodes, draw_rows
 from negmeta_utils.evaluation import evaluate_features, shared_test_images
-from negmeta_utils.judging import prototype_accuracy
 from negmeta_utils.model import embed, forward
 from negmeta_utils.networks.conv4 import CONV4
+from negmeta_utils.prototypes import prototype_accuracy
 from negmeta_utils.training import train
 
 

@@ -183,7 +183,7 @@ def test_what_is_said_of_eight_seeds():
     assert (p.loc[["d", "e", "f"], "p methods"] < level).all()
     assert set(p.loc[["d", "e", "f"], "Holm methods"].round(3)) == {0.032}
     assert (p.loc[["a", "b"], "Holm methods"] < level).all()
-    assert "(a) and (b) remain definite and (d), (e) and (f), with p = 3.2 %, do not" in README
+    assert "(a) and (b) remain definite; (d), (e) and (f) do not, whose p is then 3.2 %" in README
     assert list(claims.loc[["e", "f"], "methods"]) == ["no such effect"] * 2  # so no second look
     readings = [AS_WORDED, "two-sample, off-task alone"]
     (two, two_fits), (sixteen, fits) = (

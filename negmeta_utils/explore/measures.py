@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.engine.meta_gradient import loss_and_accuracy
 from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_pairs
-from negmeta_utils.judging import Embedded, embed_tasks, prototype_accuracy, prototype_answers
 from negmeta_utils.networks.network import WEIGHTS, Params
+from negmeta_utils.prototypes import Embedded, embed_tasks, prototype_accuracy, prototype_answers
 from negmeta_utils.runs import Run, network_of
 
 CONDITIONS = ("before", "on-task", "off-task")

@@ -14,9 +14,9 @@ from negmeta_utils.evaluation import tables_of, to_device
 from negmeta_utils.evidence.contrasts import change_grids, contrasts
 from negmeta_utils.evidence.learned_rates import table_1
 from negmeta_utils.evidence.quantities import CHANGES
-from negmeta_utils.judging import embed_tasks, own_accuracy, prototype_accuracy
 from negmeta_utils.networks.network import Params
 from negmeta_utils.parameters import check_numbers
+from negmeta_utils.prototypes import embed_tasks, own_accuracy, prototype_accuracy
 from negmeta_utils.runs import Run, network_of
 
 

@@ -49,10 +49,10 @@ def test_engines_do_the_same_updates(engine, method, monkeypatch):
 def test_evaluations_run(name, monkeypatch):
     """Ours and the peer's count the same accuracies: of both tasks, before and after."""
     pytest.importorskip("higher")
-    from negmeta_utils import evaluation, judging
+    from negmeta_utils import evaluation, prototypes
 
     seen = {"adjoint": [], "higher": []}
-    plain = judging.prototype_accuracy
+    plain = prototypes.prototype_accuracy
 
     def record(*arguments):
         result = plain(*arguments)
@@ -60,7 +60,7 @@ def test_evaluations_run(name, monkeypatch):
         return result
 
     monkeypatch.setattr(evaluation, "prototype_accuracy", record)  # ours
-    monkeypatch.setattr(judging, "prototype_accuracy", record)  # the peer's
+    monkeypatch.setattr(prototypes, "prototype_accuracy", record)  # the peer's
     for current in seen:
         EVALUATIONS[current](Work("maml", 16, **TINY))(3)
     assert len(seen[name]) == 12

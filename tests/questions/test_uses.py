@@ -11,7 +11,7 @@ from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.evaluation import by_rates, evaluate_adaptations, evaluate_features
 from negmeta_utils.evidence.learned_rates import table_1
-from negmeta_utils.judging import prototype_accuracy
+from negmeta_utils.prototypes import prototype_accuracy
 from negmeta_utils.questions.interventions import AS_LEARNED, interventions
 from negmeta_utils.questions.uses import (
     changes_over_steps,
