@@ -13,8 +13,8 @@ To begin:
 Everything else is imported from its module. Begin reading with `model` (the network), `episodes`
 (the tasks) and `adaptation` (the inner loop, and the meta-gradient through it). Then `training`
 (the outer loop, and the last files of a run), `checkpoints` (how a run is written until then),
-`runs` (how it is read), `evaluation` (on-task and off-task) and `prototypes` (how features classify).
-`objective` chooses between `adaptation` and `engine`. Every other subject has one folder:
+`runs` (how it is read), `evaluation` (on-task and off-task) and `prototypes` (how features
+classify). `objective` chooses between `adaptation` and `engine`. Every other subject has one folder:
 
     networks   other networks than the paper's, and your own
     imports    weights of other libraries
