@@ -14,7 +14,7 @@ Everything else is imported from its module. Begin reading with `model` (the net
 (the tasks) and `adaptation` (the inner loop, and the meta-gradient through it). Then `training`
 (the outer loop, and the last files of a run), `checkpoints` (how a run is written until then),
 `runs` (how it is read), `evaluation` (on-task and off-task) and `prototypes` (how features
-classify). `objective` chooses between `adaptation` and `engine`. Every other subject has one folder:
+classify). `objective` chooses between `adaptation` and `engine`. Every other subject has a folder:
 
     networks   other networks than the paper's, and your own
     imports    weights of other libraries
