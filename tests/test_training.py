@@ -17,6 +17,7 @@ import torch
 from negmeta_utils import adaptation, checkpoints, config, runs, training
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.data import datasets
+from negmeta_utils.engine import library
 from negmeta_utils.engine.adam import Adam
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.model import init_params
@@ -322,6 +323,7 @@ def test_every_rate_is_kept_some_twenty_times(tiny_config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(library.compiler_version() is None, reason="PyTorch's own Adam imports it")
 def test_torchs_compiler_which_takes_a_second_is_not_imported(tiny_config, tmp_path):
     """By a training that begins, and by one that goes on."""
     longer = replace(tiny_config, method="meta-sgd-positive", lr_schedule="plateau")
