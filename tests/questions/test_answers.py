@@ -68,7 +68,8 @@ def of_single_networks() -> Iterator[pd.DataFrame]:
 
 
 def of_mechanism() -> Iterator[pd.DataFrame]:
-    yield pd.read_csv(FIGURES / "paper-28" / "mechanism" / "equivalence.csv")
+    for study in ("paper-28", "paper-84"):
+        yield pd.read_csv(FIGURES / study / "mechanism" / "equivalence.csv")
     for study in ("decide", "questions"):
         folder = FIGURES / study / "mechanism"
         yield pd.read_csv(folder / "equivalence.csv")

@@ -186,3 +186,25 @@ def test_notebook_9_opens_on_the_rates_of_the_study():
     study = yaml.safe_load((NOTEBOOKS / "studies" / "linear-theory.yml").read_text())["steps"]
     repetitions = [step["parameters"]["n_repetitions"] for step in study.values()]
     assert repetitions == [1000, 200] and "With 1000 repetitions" in answer("09")
+
+
+@pytest.mark.slow
+def test_what_negative_rates_do_at_the_papers_size_and_length():
+    table = pd.read_parquet(FIGURES / "paper-84" / "mechanism" / "interventions.parquet")
+    grids = {
+        where: change_grids(table, "variant", f"{where}-task change") for where in ("off", "on")
+    }
+    off_task, on_task = (
+        {name: grid.to_numpy().mean() for name, grid in of.items()} for of in grids.values()
+    )
+    for page in (answer("05"), RESULTS):
+        assert signed(off_task[AS_LEARNED]) in page and signed(on_task[AS_LEARNED]) in page
+    assert 1.8 < off_task[WITHOUT_NEGATIVE] / off_task[AS_LEARNED] < 2  # "nearly twice"
+    adapted = 100 * table.groupby("variant")["ordinary"].mean()
+    said = f"{adapted['signs shuffled']:.1f} % instead of {adapted[AS_LEARNED]:.1f}"
+    assert said in answer("05") and said in RESULTS
+    shipped = pd.read_parquet(FIGURES / "paper-84" / "features" / "features.parquet")
+    own = shipped[shipped["method"] == "meta-sgd"].head(table["episode"].nunique())
+    learned = table[table["variant"] == AS_LEARNED]
+    for column in ("same_before", "same_after", "other_before", "other_after", "ordinary"):
+        assert (own[column].to_numpy() == learned[column].to_numpy()).all()
