@@ -142,12 +142,10 @@ def check_status(command, clone, data):
     assert "statistics" in result.stdout
 
 
-def check_make_scaling(command, clone, data):
-    assert make_says("scaling", clone).strip() == ".venv/bin/python -m benchmarks.scaling"
-
-
-def check_make_bench(command, clone, data):
-    assert make_says("bench", clone).strip() == ".venv/bin/python -m benchmarks.against_peers"
+def check_benchmark(command, clone, data):
+    """Too long to run; `tests/benchmarks` runs them short."""
+    said = make_says(command.removeprefix("make "), clone)
+    assert run(f"{said.strip()} --help", clone).returncode == 0
 
 
 def check_dask(command, clone, data):
@@ -180,8 +178,8 @@ RUN = {
     "make test": check_make_test,
     "make lab": check_make_lab,
     "export NEGMETA_DATA": check_export,
-    "make scaling": check_make_scaling,
-    "make bench": check_make_bench,
+    "make scaling": check_benchmark,
+    "make bench": check_benchmark,
     ".venv/bin/negmeta status": check_status,
     ".venv/bin/dask": check_dask,
     "mkdir -p": check_as_written,
