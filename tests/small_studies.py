@@ -70,12 +70,13 @@ TINY = {
     "n_updates": 4, "val_every": 2, "val_episodes": 3, "test_episodes": 6, "device": "cpu",
 }  # fmt: skip
 
-# The demo with one seed by each method: options of `negmeta study`.
-TINY_DEMO = (
-    "--set n_updates=4 --set n_filters=32 --set image_size=16 --set val_every=2 "
-    "--set val_episodes=3 --set test_episodes=6 --set features.n_episodes=35 --set n_way=2 "
-    "--set n_query=3 --set train.seed=[0] --set device=cpu"
-)
+# What the demo, with one seed by each method, takes instead of its own parameters.
+TINY_DEMO = {**TINY, "dataset": "glyphs", "features.n_episodes": 35, "train.seed": [0]}
+
+
+def options(overrides):
+    """Them as options of `negmeta study`."""
+    return [word for name, value in overrides.items() for word in ("--set", f"{name}={value}")]
 
 
 def tiny_demo(path, data_dir):

@@ -500,12 +500,10 @@ def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
 
 
 def of_episodes(effects: pd.DataFrame) -> dict[tuple, str]:
-    """Every effect over episodes, by method and quantity, as verdicts have it: "−0.00" where an
-    interval begins just below zero."""
+    """Every effect over episodes, by method and quantity."""
     effects = effects[effects["over"] == "episodes"].set_index(["method", "quantity"])
-    form = "{:+.2f} [{:+.2f}, {:+.2f}]"
     rows = effects[["points", "low", "high"]].T.items()
-    return {key: form.format(*row).replace("-", "−") for key, row in rows}
+    return {key: with_interval(*row) for key, row in rows}
 
 
 def test_what_adaptation_does_to_features_at_84():

@@ -74,7 +74,10 @@ def test_an_installed_package_runs_studies_and_lays_them_out(negmeta, tmp_path, 
     assert run(negmeta, "--version", cwd=tmp_path).startswith("negmeta ")
     once = dict.fromkeys(("n_updates", "val_episodes", "test_episodes"), 1)
     settings = {**once, "n_filters": 32, "device": "cpu"}
-    steps = {"train": {"notebook": "01_train", "parameters": settings}}
+    steps = {
+        "train": {"notebook": "01_train", "parameters": settings},
+        "alpha": {"notebook": "02_alpha_distribution"},  # of networks that the wheel has
+    }
     small_studies.write_study(tmp_path / "mine.yml", steps)
     if compiled := library.library():  # is known by the sources, which must be the same there
         code = Path(compiled._name).parent
@@ -84,8 +87,8 @@ def test_an_installed_package_runs_studies_and_lays_them_out(negmeta, tmp_path, 
     manifest = atomic.read_json(tmp_path / "runs" / "mine" / "train" / "manifest.json")
     assert manifest["environment"]["kernels"] == ("c" if library.compiler_version() else "torch")
     run(negmeta, "report", "mine.yml", cwd=tmp_path)
-    assert (tmp_path / "runs" / "mine" / "train" / "figure5.png").is_file()
-    assert "Figure 5" in (tmp_path / "runs" / "mine" / "report.html").read_text()
+    assert (tmp_path / "runs" / "mine" / "alpha" / "figure6.png").is_file()
+    assert "Figure 6" in (tmp_path / "runs" / "mine" / "report.html").read_text()
     run(negmeta, "notebooks", ".", cwd=tmp_path)
     for path in (paths.ROOT / "notebooks").glob("*.ipynb"):
         assert (tmp_path / "notebooks" / path.name).read_bytes() == path.read_bytes()

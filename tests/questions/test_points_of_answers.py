@@ -33,14 +33,19 @@ def test_notebook_3_opens_on_as_many_pairs_as_were_evaluated():
     assert "over 10,000 pairs of tasks" in answer("03")
 
 
+def mean_changes(table):
+    """Off-task and on-task, by variant."""
+    return (
+        {name: grid.to_numpy().mean() for name, grid in change_grids(table, "variant", q).items()}
+        for q in ("off-task change", "on-task change")
+    )
+
+
 @pytest.mark.slow
 def test_notebook_5_says_how_much_of_the_gain_negative_rates_carry():
     table = pd.read_parquet(FIGURES / "paper-28" / "mechanism" / "interventions.parquet")
     assert f"Over {table['episode'].nunique():,} pairs of tasks" in answer("05")
-    off_task, on_task = (
-        {name: grid.to_numpy().mean() for name, grid in change_grids(table, "variant", q).items()}
-        for q in ("off-task change", "on-task change")
-    )
+    off_task, on_task = mean_changes(table)
     shipped = pd.read_csv(FIGURES / "paper-28" / "mechanism" / "equivalence.csv")
     primary = shipped.set_index(["quantity", "rates"]).loc["off-task change", WITHOUT_NEGATIVE]
     assert off_task[WITHOUT_NEGATIVE] - off_task[AS_LEARNED] == pytest.approx(primary["points"])
@@ -191,12 +196,7 @@ def test_notebook_9_opens_on_the_rates_of_the_study():
 @pytest.mark.slow
 def test_what_negative_rates_do_at_the_papers_size_and_length():
     table = pd.read_parquet(FIGURES / "paper-84" / "mechanism" / "interventions.parquet")
-    grids = {
-        where: change_grids(table, "variant", f"{where}-task change") for where in ("off", "on")
-    }
-    off_task, on_task = (
-        {name: grid.to_numpy().mean() for name, grid in of.items()} for of in grids.values()
-    )
+    off_task, on_task = mean_changes(table)
     for page in (answer("05"), RESULTS):
         assert signed(off_task[AS_LEARNED]) in page and signed(on_task[AS_LEARNED]) in page
     assert 1.8 < off_task[WITHOUT_NEGATIVE] / off_task[AS_LEARNED] < 2  # "nearly twice"

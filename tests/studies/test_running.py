@@ -9,13 +9,13 @@ import pytest
 import small_studies
 import torch
 from clones import copy_clone, make_says, run
+from small_studies import TINY_DEMO, options
 
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import cli, planning, scheduling, study_file
 from negmeta_utils.training import train
 
-STUDY = ["study", "demo", *shlex.split(small_studies.TINY_DEMO)]
 JOBS = ["train-maml-0", "train-meta-sgd-0", "alpha", "features", "statistics"]
 
 
@@ -24,7 +24,7 @@ def made(tmp_path_factory):
     """A fresh clone after `make study`, but for `verify`, and what that printed."""
     clone = copy_clone(tmp_path_factory.mktemp("clone"))
     study, report, _ = make_says("study", clone).splitlines()
-    result = run(f"{study} {small_studies.TINY_DEMO} && {report}", clone)
+    result = run(f"{study} {shlex.join(options(TINY_DEMO))} && {report}", clone)
     assert result.returncode == 0, result.stderr
     return clone, result.stdout
 
@@ -87,10 +87,7 @@ def test_a_study_runs_end_to_end(made):
 
 def test_side_by_side_gives_the_files_of_in_a_row(made, tmp_path):
     """`make study` has two workers."""
-    words = shlex.split(small_studies.TINY_DEMO)[1::2]
-    steps = study_file.read_study(
-        study_file.find_study("demo"), dict(cli.parse_override(word) for word in words)
-    )
+    steps = study_file.read_study(study_file.find_study("demo"), TINY_DEMO)
     first = {name: steps[name] for name in ("train", "alpha")}
     outcome = scheduling.run_study(planning.plan(first, tmp_path), tmp_path)
     assert outcome.done == JOBS[:3], outcome.errors
@@ -109,14 +106,17 @@ def test_side_by_side_gives_the_files_of_in_a_row(made, tmp_path):
 
 def test_a_second_time_does_nothing_and_another_value_what_reads_it(made, capsys):
     """Although this clone lies elsewhere."""
-    arguments = [*STUDY, "--out", str(made[0] / "runs" / "demo")]
-    assert cli.main(arguments) == 0
+    out = made[0] / "runs" / "demo"
+    study = ["study", "demo", "--out", str(out)]
+    assert cli.main([*study, *options(TINY_DEMO)]) == 0
     again = capsys.readouterr().out
     assert again.count("already complete") == 5
+    said = [line.split(":")[0] for line in ended(again)]
+    assert said == [f"[{number}/5] {job}" for number, job in enumerate(JOBS, 1)]
     assert "(f) the difference" in again
+    assert again.splitlines()[-1] == f"Look at the executed notebooks and figures in {out}"
     # Another value of one step redoes that step and what reads it, and nothing else.
-    changed = [word.replace("n_episodes=35", "n_episodes=36") for word in arguments]
-    assert cli.main(changed) == 0
+    assert cli.main([*study, *options({**TINY_DEMO, "features.n_episodes": 36})]) == 0
     redone = ended(capsys.readouterr().out)
     assert [line.split(": ")[1][:4] for line in redone] == ["alre"] * 3 + ["done"] * 2
 
