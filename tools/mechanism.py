@@ -10,8 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from negmeta_utils.evaluation import shared_test_images
-from negmeta_utils.evidence.contrasts import DOWN, UNDECIDED, UP, change_grids, equivalence
+from negmeta_utils.evidence.contrasts import (
+    DOWN,
+    MARGIN,
+    UNDECIDED,
+    UP,
+    change_grids,
+    equivalence,
+)
 from negmeta_utils.evidence.intervals import over_episodes
+from negmeta_utils.evidence.quantities import CHANGES
 from negmeta_utils.plots import questions, style
 from negmeta_utils.questions.interventions import (
     AS_LEARNED,
@@ -33,12 +41,12 @@ SHOWN = (
 OVER = "95 % over episodes, of this network"
 
 
-def measure(name: str, folder: Path, n_episodes: int) -> None:
+def measure(name: str, folder: Path, n_episodes: int, disjoint: bool) -> None:
     run = load_run(name)
     images = shared_test_images([run], None)
     of = {n: way for n, way in adaptations(run, images, EVAL_SEED).items() if n in SHOWN}
     make_folder(folder)
-    table = evaluate_resumably(run, images, of, n_episodes, EVAL_SEED, folder, print)
+    table = evaluate_resumably(run, images, of, n_episodes, EVAL_SEED, folder, print, disjoint)
     write_table(folder / "interventions.parquet", table)
     forget(folder)
 
@@ -48,7 +56,7 @@ def draw(folder: Path) -> None:
     table, 95 % intervals as a figure."""
     table = read_table(folder / "interventions.parquet")
     rows, panels = {}, {}
-    for quantity in ("off-task change", "on-task change"):
+    for quantity in CHANGES:
         grids = change_grids(table, "variant", quantity)
         base = grids.pop(AS_LEARNED)
         of = {n: equivalence({n: g, "": base}, n, "").head(1) for n, g in grids.items()}
@@ -63,7 +71,7 @@ def draw(folder: Path) -> None:
     found = pd.concat(rows, names=["quantity"]).reset_index("quantity")
     found.to_csv(folder / "equivalence.csv", index=False)
     style.set_style()
-    style.save(questions.conditions(panels, interval=OVER), folder, "interventions")
+    style.save(questions.conditions(panels, OVER, MARGIN), folder, "interventions")
 
 
 if __name__ == "__main__":
@@ -73,6 +81,7 @@ if __name__ == "__main__":
     parser.add_argument("run", help="a folder of notebook 1, or a shipped name")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--episodes", type=int, default=10_000)
+    parser.add_argument("--disjoint", action="store_true", help="pairs without a common class")
     given = parser.parse_args()
-    measure(given.run, given.folder, given.episodes)
+    measure(given.run, given.folder, given.episodes, given.disjoint)
     draw(given.folder)

@@ -29,6 +29,7 @@ JOBS = {
         "alpha", "alpha-best", "features", "features-best", "features-positive", "statistics",
         "statistics-best", "mechanism",
     ),
+    "length": ("alpha", "features", "statistics", "mechanism"),
     "linear-theory": ("few-tasks", "more-tasks"),
     "paper-84": ("alpha", "features", "statistics"),
     "questions": (
