@@ -26,7 +26,7 @@ LEAST = {"seed": 0, "test_episodes": 0, "n_way": 2}  # of the others 1
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a training depends on; the defaults are the paper's settings.
+    """Everything a training depends on; the defaults are the paper's settings where it states them.
 
     Fields are the parameters of `01_train.ipynb` under the same names, explained there.
     Raises ValueError, naming the parameter, for a value that cannot be with any data.

@@ -17,6 +17,7 @@ from negmeta_utils.storage.files import read_table
 
 SHORT = Path("figures") / "decide" / "features" / "features.parquet"
 UPDATES = "20,000", "60,000"
+OVER = "95 % over episodes, of each network"
 
 
 def both_points(short: pd.DataFrame, long: pd.DataFrame) -> dict[tuple[str, str], dict]:
@@ -53,4 +54,4 @@ if __name__ == "__main__":
     found = both_points(read_table(SHORT), read_table(folder / "features" / "features.parquet"))
     measure(found).to_csv(folder / "against-20000.csv", index=False)
     style.set_style()
-    style.save(questions.over_steps(lines(found), "meta-updates"), folder, "against-20000")
+    style.save(questions.over_steps(lines(found), "meta-updates", OVER), folder, "against-20000")

@@ -31,12 +31,20 @@ from negmeta_utils.engine.threads import side_by_side
 from negmeta_utils.episodes import Episodes
 from negmeta_utils.model import BLOCKS, Params
 
+MODULES = {"logits"} | {f"{kind}{block}" for kind in ("conv", "norm") for block in BLOCKS}
+
 
 @exact_products()  # it is public; the others are called by way of `engines.engine_of`
 def meta_gradient(
     params: Params, alpha: Params, episodes: Episodes, n_steps: int, first_order: bool = False
 ) -> MetaGradient:
-    """What `adaptation.meta_gradient` returns for the same arguments (paper, eqs. 2 and 4)."""
+    """What `adaptation.meta_gradient` returns for the same arguments (paper, eqs. 2 and 4), of the
+    network of `model`, Conv4, alone. Raises ValueError for another's parameters."""
+    if {name.partition(".")[0] for name in params} != MODULES:
+        raise ValueError(
+            "meta_gradient: these are not the parameters of Conv4 (model.init_params); for another "
+            "network call adaptation.meta_gradient with its loss"
+        )
     if network := cpu.network_of(params, episodes.support):
         vectors = cpu.pack(network, params), cpu.pack(network, alpha)
 

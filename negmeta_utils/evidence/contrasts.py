@@ -117,16 +117,16 @@ def equivalence(
     return pd.DataFrame(rows, columns=columns)
 
 
-def equivalence_sentence(row: pd.Series, what: str, margin: float = MARGIN) -> str:
+def equivalence_sentence(row: pd.Series, what: str) -> str:
     """One row of `equivalence` in words."""
     if np.isnan(row.low):
         return f"{what}, over {row.over}: {signed(row.points)} points, one seed, undecided"
     text = f"{what}, over {row.n} {row.over}: {with_interval(row.points, row.low, row.high)} "
     means = {
-        UNCHANGED: f"no change of {margin} points or more ({p_said(row.p_value)})",
+        UNCHANGED: f"no change of {MARGIN} points or more ({p_said(row.p_value)})",
         UP: "better",
         DOWN: "worse",
-        UNDECIDED: f"undecided whether within ±{margin} points ({p_said(row.p_value)})",
+        UNDECIDED: f"undecided whether within ±{MARGIN} points ({p_said(row.p_value)})",
     }
     return f"{text}(90 %): {means[row.verdict]}"
 

@@ -15,7 +15,7 @@ from scipy import optimize, stats
 from negmeta_utils.evidence.rules import ERROR_RATE
 
 
-def levels(looks: Sequence[int], error_rate: float = ERROR_RATE) -> dict[int, float]:
+def levels(looks: Sequence[int]) -> dict[int, float]:
     """The two-sided level of each look, by its number of seeds.
 
     looks: numbers of seeds, increasing. Raises ValueError for others.
@@ -24,7 +24,7 @@ def levels(looks: Sequence[int], error_rate: float = ERROR_RATE) -> dict[int, fl
     if not len(seeds) or seeds[0] < 1 or (np.diff(seeds) <= 0).any():
         raise ValueError(f"looks={list(looks)}: give increasing numbers of seeds, as [8, 12]")
     shares = seeds / seeds[-1]
-    bounds = constant(shares, error_rate) / np.sqrt(shares)
+    bounds = constant(shares) / np.sqrt(shares)
     return dict(zip(looks, (2 * stats.norm.sf(bounds)).tolist(), strict=True))
 
 
@@ -45,15 +45,15 @@ def look(
     return planned[n_trained], [left] if n_left < n_trained else []
 
 
-def constant(shares: np.ndarray, error_rate: float = ERROR_RATE) -> float:
+def constant(shares: np.ndarray) -> float:
     """C for looks at these shares of the seeds, ending with 1."""
     if len(shares) == 1:
-        return float(stats.norm.isf(error_rate / 2))
+        return float(stats.norm.isf(ERROR_RATE / 2))
     correlation = np.sqrt(np.minimum.outer(shares, shares) / np.maximum.outer(shares, shares))
     of_looks = stats.multivariate_normal(cov=correlation, seed=0)
 
     def missed(c: float) -> float:
         bounds = c / np.sqrt(shares)
-        return 1 - of_looks.cdf(bounds, lower_limit=-bounds) - error_rate
+        return 1 - of_looks.cdf(bounds, lower_limit=-bounds) - ERROR_RATE
 
     return float(optimize.brentq(missed, 1, 5, xtol=1e-5))

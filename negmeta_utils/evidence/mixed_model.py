@@ -108,7 +108,7 @@ def _outcome(pools: list[_Pool]) -> str:
     return f"singular: no variance between {' or '.join(missing)}" if missing else "regular"
 
 
-def mixed_model(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def mixed_model(features: pd.DataFrame) -> pd.DataFrame:
     """`fit` of every quantity of `quantities.grids`, one row each.
 
     Columns: method, quantity, mean, low, high, p_value (two-sided, of a mean of zero), df,
@@ -124,7 +124,7 @@ def mixed_model(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
         p_value = mean.p_different(0)
         deviations = np.sqrt(components)
         rows.append(
-            (method, quantity, *mean.interval(confidence), p_value, df, *deviations, *grid.shape,
+            (method, quantity, *mean.interval(), p_value, df, *deviations, *grid.shape,
              outcome)
         )  # fmt: skip
     return pd.DataFrame(

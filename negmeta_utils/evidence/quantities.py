@@ -39,10 +39,11 @@ QUANTITIES = {
 }
 
 
-# bar of figure 7: column
+# mark of figure 7: column; the paper has no bar for the other task before adaptation
 MEASURES = {
     "pre-adaptation": "same_before",
     "on-task": "same_after",
+    "other task before": "other_before",
     "off-task": "other_after",
     "whole adapted model": "ordinary",
 }
@@ -182,7 +183,7 @@ def changes(features: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def effect_sizes(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def effect_sizes(features: pd.DataFrame) -> pd.DataFrame:
     """Every change and every difference with its intervals: two rows, over episodes and seeds,
     the latter with the rules' correction for skewness.
 
@@ -204,16 +205,16 @@ def effect_sizes(features: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
             ("episodes", grid.shape[1], over_episodes(grid)),
             ("seeds", grid.shape[0], over_seeds(grid, skewed=True)),
         ):
-            interval = of.interval(confidence)
+            interval = of.interval()
             d_z = np.divide(interval, deviation) if deviation > 0 else (np.nan,) * 3
             rows.append((method, quantity, over, n, *interval, *d_z))
     if not paired and {MAML, META_SGD} <= {method for method, _ in tables}:
-        rows += _by_welch(tables, confidence)
+        rows += _by_welch(tables)
     columns = ["method", "quantity", "over", "n", "points", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "d_z", "d_z_low", "d_z_high"])
 
 
-def _by_welch(tables: dict[tuple[str, str], pd.DataFrame], confidence: float) -> list[tuple]:
+def _by_welch(tables: dict[tuple[str, str], pd.DataFrame]) -> list[tuple]:
     """Rows of `effect_sizes` for the difference between methods whose seeds are not the same."""
     rows = []
     for quantity in QUANTITIES:
@@ -226,12 +227,12 @@ def _by_welch(tables: dict[tuple[str, str], pd.DataFrame], confidence: float) ->
                 over_unshared_seeds(meta_sgd, maml, skewed=True),
             ),
         ):
-            rows.append((DIFFERENCE, quantity, over, n, *of.interval(confidence), *[np.nan] * 3))
+            rows.append((DIFFERENCE, quantity, over, n, *of.interval(), *[np.nan] * 3))
     return rows
 
 
 def hierarchical_bootstrap(
-    features: pd.DataFrame, n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+    features: pd.DataFrame, n_resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Percentile intervals of every quantity of `grids`, resampling seeds and episodes.
 
@@ -254,29 +255,27 @@ def hierarchical_bootstrap(
         if drawn not in weights:
             even = np.full(n_seeds, 1 / n_seeds)
             weights[drawn] = rng.multinomial(n_seeds, even, size=n_resamples) / n_seeds
-        bounds = _percentiles(means[start : start + n_seeds], weights[drawn], confidence)
+        bounds = _percentiles(means[start : start + n_seeds], weights[drawn])
         start += n_seeds
         rows.append((method, quantity, grid.to_numpy().mean(), *bounds, n_seeds, n_episodes))
     columns = ["method", "quantity", "mean", "low", "high", "n_seeds", "n_episodes"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def bootstrap_interval(
-    grid: pd.DataFrame, n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> Interval:
+def bootstrap_interval(grid: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> Interval:
     """The interval of `hierarchical_bootstrap` for one grid [seeds, episodes]."""
     rng, n_seeds = np.random.default_rng(seed), len(grid)
     means = _resample_episodes(grid.to_numpy(), n_resamples, rng)
     weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_resamples) / n_seeds
-    return Interval(float(grid.to_numpy().mean()), *_percentiles(means, weights, confidence))
+    return Interval(float(grid.to_numpy().mean()), *_percentiles(means, weights))
 
 
-def _percentiles(means: np.ndarray, weights: np.ndarray, confidence: float) -> tuple[float, float]:
+def _percentiles(means: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """means: [seeds, draws] over resampled episodes; weights: [draws, seeds] of resampled seeds."""
     if len(means) < 2:
         return np.nan, np.nan
     resampled = (weights.T * means).sum(axis=0)
-    return tuple(np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    return tuple(np.quantile(resampled, [0.025, 0.975]))
 
 
 def _resample_episodes(values: np.ndarray, n_resamples: int, rng: np.random.Generator):

@@ -96,7 +96,7 @@ def _heat_map(axis: Axes, filters: np.ndarray, kept: int, layer: str, is_head: b
         ylabel=f"{'class' if is_head else 'filter'}, by mean at the end",
     )
     axis.grid(False)
-    axis.figure.colorbar(picture, ax=axis, pad=0.02)
+    axis.figure.colorbar(picture, ax=axis, pad=0.02, label="learned rate")
 
 
 def _reach(values: np.ndarray) -> float:

@@ -31,6 +31,7 @@ from negmeta_utils.plots.style import (
 ACROSS = 5  # layers side by side: as many as the paper's network has
 THEIRS = "the paper, Mini-ImageNet at 84×84"
 BEHIND = PALETTE[4]  # the paper's, where black is taken
+SMOOTHED = 40  # meta-updates whose training accuracies are averaged in figure 5
 
 
 def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[str]) -> Figure:
@@ -64,28 +65,24 @@ def episode_pictures(support: np.ndarray, query: np.ndarray, class_names: list[s
     return figure
 
 
-def training_curves(
-    history: pd.DataFrame, chance: float, method: str | None = None, window: int = 40
-) -> Figure:
-    """Figure 5: accuracy of the adapted model over training.
+def training_curves(history: pd.DataFrame, chance: float, method: str) -> Figure:
+    """Figure 5: accuracy of the adapted model over training, and the paper's at the end, if it has
+    the method.
 
-    history: update, train_accuracy, val_accuracy (NaN where not evaluated). method: of which the
-    paper's validation accuracy at the end is drawn, if it has one. Training accuracy is the mean of
-    `window` meta-updates, the paper's 40 iterations, or of a tenth of a shorter run.
+    history: update, train_accuracy, val_accuracy (NaN where not evaluated). Training accuracy is
+    the mean of the paper's 40 iterations, or of a tenth of a shorter run.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3.4))
-    window = max(1, min(window, len(history) // 10))
+    window = max(1, min(SMOOTHED, len(history) // 10))
     smooth = history["train_accuracy"].rolling(window).mean()
-    axis.plot(
-        history["update"], 100 * smooth, color=PALETTE[0], label=f"training, mean of {window}"
-    )
+    axis.plot(history["update"], 100 * smooth, color=POSITIVE, label=f"training, mean of {window}")
     validated = history.dropna(subset=["val_accuracy"])
     axis.plot(
         validated["update"],
         100 * validated["val_accuracy"],
         "o-",
         ms=3.5,
-        color=PALETTE[1],
+        color=COLOURS[method],
         label="validation",
     )
     axis.axhline(100 * chance, color="grey", ls=":", lw=1, label="chance")
@@ -111,7 +108,7 @@ def training_curves_of_several(trainings: Iterable[tuple[str, int, pd.DataFrame]
         points = networks.pivot(index="update", columns="seed", values="val_accuracy") * 100
         if points.shape[1] > 1:
             axis.plot(points, color=COLOURS[method], lw=0.7, alpha=0.6)
-        label = f"{LABELS[method]}, mean of {points.shape[1]}"
+        label = f"{LABELS[method]}, mean of {points.shape[1]} (thin: each)"
         axis.plot(points.mean(axis=1), color=COLOURS[method], lw=2.2, label=label)
     for theirs in PAPER_ACCURACIES.itertuples():
         if theirs.method in set(validated["method"]):
@@ -231,14 +228,18 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
 
     accuracies: method, measure, mean, low, high in percent. Points rather than the paper's bars:
     the differences are too small for an axis that starts at zero. Of the paper's bars only those of
-    the whole adapted model have a number in its text: crosses.
+    the whole adapted model have a number in its text: crosses. On-task and off-task each stand
+    beside the same task before adaptation.
     """
     measures = list(dict.fromkeys(accuracies["measure"]))
     methods = list(dict.fromkeys(accuracies["method"]))
-    # Room for a number beside each point: a group is as wide as its methods, and a gap.
-    width = 0.52 * len(methods) + 0.58
+    # A group is as wide as its methods, and a gap; with room for a number beside each point, unless
+    # they are so many that all would be too small to read.
+    numbers = len(methods) <= 3
+    place_width = 0.52 if numbers else 0.2
+    width = place_width * len(methods) + 0.58
     figure, axis = plt.subplots(figsize=(width * len(measures) + 1, 3.4))
-    apart = 0.52 / width
+    apart = place_width / width
     for number, method in enumerate(methods):
         rows = accuracies[accuracies["method"] == method].set_index("measure").loc[measures]
         places = np.arange(len(measures)) + apart * (number - (len(methods) - 1) / 2)
@@ -247,7 +248,7 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
             places, rows["mean"], errors, fmt="o", capsize=3, color=colour(method),
             label=label(method),
         )  # fmt: skip
-        for place, mean in zip(places, rows["mean"], strict=True):
+        for place, mean in zip(places, rows["mean"], strict=True) if numbers else ():
             axis.annotate(
                 f"{mean:.1f}", (place, mean), (6, 0), textcoords="offset points", va="center",
                 fontsize=8,
@@ -255,9 +256,10 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
         for theirs in PAPER_ACCURACIES[PAPER_ACCURACIES["method"] == method].itertuples():
             place = places[measures.index(theirs.measure)]
             axis.plot(place, theirs.mean, "x", color=colour(method), zorder=3)
-    axis.set_xticks(np.arange(len(measures)), measures)
+    axis.set_xticks(np.arange(len(measures)), [textwrap.fill(name, 15) for name in measures])
     axis.set(ylabel="accuracy (%)", xlim=(-0.5, len(measures) - 0.3))
     axis.grid(False, axis="x")
+    figure.tight_layout()
     handles = axis.get_legend_handles_labels()[0]
     if set(methods) & set(PAPER_ACCURACIES["method"]):
         handles.append(plt.Line2D([], [], marker="x", ls="", color="grey", label=THEIRS))
@@ -292,11 +294,12 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     axes[-1, 0].set_xlabel("percentage points")
     axes[0, 0].set_yticks(range(len(methods)), [label(m) for m in reversed(methods)])
     handles = {
-        "episodes": {"marker": "o", "label": "over episodes: these networks"},
-        "seeds": {"marker": "s", "ls": "--", "label": "over seeds: the methods"},
+        "episodes": {"marker": "o", "label": "95 % over episodes: these networks"},
+        "seeds": {"marker": "s", "ls": "--", "label": "95 % over seeds: the methods"},
         "paper": {"marker": "x", "ls": "", "color": PAPER, "label": THEIRS},
     }
-    shown = set(changes["over"]) | ({"paper"} if len(paper) else set())
+    crossed = paper["quantity"].isin(quantities) & paper["method"].isin(methods)
+    shown = set(changes["over"]) | ({"paper"} if crossed.any() else set())
     figure.tight_layout()
     keys = [
         plt.Line2D([], [], **{"color": "grey"} | style)

@@ -20,12 +20,14 @@ from negmeta_utils.plots.style import (
 )
 
 OWN_SCALES = "each panel on its own scale"
-VERDICT_COLOURS = {UP: COLOURS["maml"], DOWN: NEGATIVE}
+OVER_BOTH = "95 % over seeds and episodes"
+ABOVE = PALETTE[2]
+VERDICT_COLOURS = {UP: ABOVE, DOWN: NEGATIVE}
 
 
 def conditions(
     tables: dict[str, pd.DataFrame],
-    interval: str = "95 % over seeds and episodes",
+    interval: str = OVER_BOTH,
     margin: float | None = None,
 ) -> Figure:
     """A row a condition and a panel a quantity, each with its interval; coloured where that leaves
@@ -59,7 +61,7 @@ def conditions(
 
 def _legend_of_verdicts(figure: Figure, verdicts: set[str], interval: str) -> None:
     """What the colours of `conditions` mean, as far as they appear."""
-    meanings = {COLOURS["maml"]: "above zero", NEGATIVE: "below zero", POSITIVE: "contains zero"}
+    meanings = {ABOVE: "above zero", NEGATIVE: "below zero", POSITIVE: "contains zero"}
     if not interval:
         meanings = {POSITIVE: "one seed: no interval, undecided"}
     shown = {VERDICT_COLOURS.get(verdict, POSITIVE) for verdict in verdicts}
@@ -92,7 +94,11 @@ def by_layer(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
             axis.fill_between(layers, low, high, color=COLOURS[method], alpha=0.15, lw=0)
         axis.set(title=title)
     figure.tight_layout()
-    legend_below(figure, axes[0].get_legend_handles_labels()[0], title=OWN_SCALES)
+    legend_below(
+        figure,
+        axes[0].get_legend_handles_labels()[0],
+        title=f"{OWN_SCALES}; band: range over seeds",
+    )
     return figure
 
 
@@ -108,10 +114,11 @@ def _panels(number: int, size: tuple[float, float], **shared) -> tuple[Figure, l
     return figure, list(axes.flat[:number])
 
 
-def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
-    """Lines over a number (inner steps), a panel a key of `tables`.
+def over_steps(tables: dict[str, pd.DataFrame], xlabel: str, interval: str = OVER_BOTH) -> Figure:
+    """Lines over a number (inner steps, meta-updates) with their intervals as bands, a panel a key
+    of `tables`.
 
-    tables: by panel title; columns line, x, points, low, high.
+    tables: by panel title; columns line, x, points, low, high. interval: as of `conditions`.
     """
     figure, axes = _panels(len(tables), (4.1, 2.9), sharey=True)
     names = list(dict.fromkeys(name for table in tables.values() for name in table["line"]))
@@ -126,7 +133,9 @@ def over_steps(tables: dict[str, pd.DataFrame], xlabel: str) -> Figure:
     for axis in axes[::2]:
         axis.set_ylabel("percentage points")
     figure.tight_layout()
-    legend_below(figure, axes[0].get_legend_handles_labels()[0])
+    banded = any(table["low"].notna().any() for table in tables.values())
+    title = f"band, {interval}:" if banded else None
+    legend_below(figure, axes[0].get_legend_handles_labels()[0], title=title)
     return figure
 
 

@@ -58,7 +58,8 @@ def learned_rates(learned: pd.DataFrame, axis: plt.Axes | None = None) -> Figure
         for number, (_, run) in enumerate(rows.groupby("seed")):
             label = what if number == 0 else None
             axis.plot(run["update"], run["rate"], color=colour, lw=1.2, label=label)
-        axis.axhline(rows["closed_form"].iloc[0], color=PAPER, lw=1, ls="--")
+        ends = axis.axhline(rows["closed_form"].iloc[0], color=PAPER, lw=1, ls="--")
+    ends.set_label("closed form of its end")
     axis.axhline(0, color="grey", lw=1, ls=":")
     axis.set(title="the rate is learned", xlabel="update of the rate", ylabel="inner rate")
     axis.legend(frameon=False, loc="center right")

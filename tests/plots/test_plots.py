@@ -66,7 +66,7 @@ def test_figure_5_smooths_over_the_papers_40_iterations():
         {"update": range(1, 801), "train_accuracy": np.arange(800) / 800, "val_accuracy": np.nan}
     )
     history.loc[399, "val_accuracy"] = 0.3
-    (axis,) = paper.training_curves(history, chance=0.2).axes
+    (axis,) = paper.training_curves(history, 0.2, "fomaml").axes
     training, validation = axis.lines[:2]
     assert training.get_ydata()[39] == pytest.approx(100 * np.arange(40).mean() / 800)
     assert validation.get_xydata().tolist() == [[400, 30]]
@@ -90,8 +90,38 @@ def test_one_seed_has_no_interval_over_seeds_and_no_mark_for_one(features):
     figure = paper.feature_changes(changed, PAPER_CHANGES)
     assert "s" not in [line.get_marker() for line in figure.axes[0].lines]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "over episodes: these networks",
+        "95 % over episodes: these networks",
         paper.THEIRS,
+    ]
+
+
+def test_a_cross_that_is_not_drawn_has_no_place_in_the_legend(features):
+    effects = effect_sizes(features)
+    positive = effects[effects["method"] == "maml"].assign(method="meta-sgd-positive")
+    for table, quantity in ((positive, "off-task change"), (effects, "on-task change")):
+        figure = paper.feature_changes(table[table["quantity"] == quantity], PAPER_CHANGES)
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert len(texts) == 2 and paper.THEIRS not in texts
+
+
+def test_figure_7_has_numbers_only_where_they_can_be_read(features):
+    table = accuracies(features)
+    few, names = paper.feature_accuracy(table), list(style.LABELS)[:6]
+    many = paper.feature_accuracy(
+        pd.concat(table[table["method"] == "maml"].assign(method=name) for name in names)
+    )
+    assert (len(few.axes[0].texts), len(many.axes[0].texts)) == (10, 0)
+    assert many.get_size_inches()[0] < 12
+
+
+def test_bands_say_what_they_are():
+    titles = [
+        every_figure.FIGURES[name]().legends[0].get_title().get_text()
+        for name in ("over_steps", "by_layer")
+    ]
+    assert titles == [
+        "band, 95 % over seeds and episodes:",
+        f"{questions.OWN_SCALES}; band: range over seeds",
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import nbformat
 import pandas as pd
 import pytest
-from answers import FIGURES, LONGEST, answer, questions
+from answers import FIGURES, LONGEST, answer, of_claims, questions, verdict
 from bs4 import BeautifulSoup
 from scipy.stats import t
 
@@ -68,7 +68,7 @@ def of_single_networks() -> Iterator[pd.DataFrame]:
 
 
 def of_mechanism() -> Iterator[pd.DataFrame]:
-    for study in ("paper-28", "paper-84"):
+    for study in ("paper-28", "paper-84", "recipes"):
         yield pd.read_csv(FIGURES / study / "mechanism" / "equivalence.csv")
     for study in ("decide", "questions"):
         folder = FIGURES / study / "mechanism"
@@ -195,8 +195,8 @@ def test_the_verdicts_on_the_methods_that_notebook_4_opens_on():
 
 
 def test_the_verdicts_that_notebook_4_opens_on_are_those_at_the_papers_size():
-    for row in pd.read_csv(FIGURES / "paper-84" / "statistics" / "claims.csv").itertuples():
-        cells = [f"({row.claim}) {row.statement}", f"**{row.networks}**"]
+    for row in of_claims("paper-84/statistics").itertuples():
+        cells = [f"({row.claim}) {row.statement}", verdict(row, "networks")]
         cells += [in_print(row.measured), in_print(row.paper)]
         assert f"| {' | '.join(cells)} |" in answer("04")
         assert row.methods == "undecided"
