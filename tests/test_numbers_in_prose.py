@@ -541,7 +541,7 @@ def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number(
         for seed in range(8)
     ]
     assert f"after {min(best):,} to {max(best):,} meta-updates, **both get worse" in README
-    assert f"(at {min(best):,} to {max(best):,} meta-updates; 10,000 pairs" in RESULTS
+    assert f"loss, at {min(best):,} to {max(best):,} meta-updates; 10,000 pairs" in RESULTS
 
 
 def test_what_adaptation_does_to_features_at_84():

@@ -73,6 +73,14 @@ def test_there_are_shipped_runs():
     ]
 
 
+@pytest.mark.parametrize("name", runs.COLUMNS)
+def test_every_published_table_can_be_read_by_the_notebooks(name):
+    found = [*(paths.ROOT / "figures").rglob(name), *runs.PRETRAINED.rglob(name)]
+    assert len(found) > 8
+    for path in found:
+        assert len(runs.read_tables([str(path.parent)], name)), path
+
+
 def test_tables_of_several_folders_are_joined(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -9,6 +9,7 @@ from negmeta_utils import adaptation, model
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.engine import meta_gradient as adjoint
 from negmeta_utils.model import layer_and_group
+from negmeta_utils.networks.catalogue import NETWORKS
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -33,6 +34,14 @@ def test_is_the_reference_gradient_at_paper_size():
     params, alpha, episodes = random_setting("meta-sgd", 84, channels=3, n_tasks=1)
     expected = adaptation.meta_gradient(params, alpha, episodes, 2)
     assert_same(adjoint.meta_gradient(params, alpha, episodes, 2), expected, 1e-10)
+
+
+def test_parameters_of_another_network_are_refused_in_one_line():
+    params, alpha, episodes = random_setting("maml", 16)
+    others = NETWORKS["resnet12"].init(0, 1, 16, 5, 8), params | {"norm5.bias": torch.zeros(1)}
+    for other in others:
+        with pytest.raises(ValueError, match=r"not the parameters of Conv4 .* its loss$"):
+            adjoint.meta_gradient(other, alpha, episodes, 1)
 
 
 def test_scale_of_zero():
