@@ -7,12 +7,19 @@ import pandas as pd
 import pytest
 from answers import FIGURES, LONGEST, answer, of_claims, verdict
 
-from negmeta_utils.evidence.contrasts import against_base
+from negmeta_utils.evidence.contrasts import against_base, change_grids
 from negmeta_utils.evidence.intervals import estimate, over_seeds
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, distance_to_paper
 from negmeta_utils.evidence.looks import levels
 from negmeta_utils.evidence.power import seeds_needed, seeds_to_decide
-from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD, effect_sizes, grids
+from negmeta_utils.evidence.quantities import (
+    DIFFERENCE,
+    MAML,
+    META_SGD,
+    PAPER_CHANGES,
+    effect_sizes,
+    grids,
+)
 from negmeta_utils.evidence.quantities import changes as relative
 from negmeta_utils.evidence.rules import PARTS
 from negmeta_utils.evidence.words import signed as with_sign
@@ -535,6 +542,14 @@ def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number(
         f"than the whole adapted model, by {two_alone[0]} and {two_alone[1]}.",
     ):
         assert said in README, said
+    theirs = " and ".join(with_sign(points) for points in PAPER_CHANGES["points"])
+    assert f"The paper's are {theirs}, if its −0.3 and +0.2 % are shares" in README
+    variants = pd.read_parquet(FIGURES / "paper-84" / "mechanism" / "interventions.parquet")
+    means = change_grids(variants, "variant", "off-task change")
+    without, learned = (
+        with_sign(means[name].to_numpy().mean()) for name in ("negative set to zero", AS_LEARNED)
+    )
+    assert f"by {without} points for another task instead of {learned}. The difference" in README
     best = [
         load_run(str(FIGURES / "decide" / "networks" / f"{name}-{seed}@best")).update
         for name in ("maml", "meta-sgd-meta-sgd")

@@ -14,8 +14,9 @@ import torch
 import yaml
 from answers import of_claims, verdict
 from clones import copy_clone, make_says, run
-from pandas import read_csv
+from pandas import read_csv, read_parquet
 
+from negmeta_utils.evidence.contrasts import change_grids
 from negmeta_utils.model import init_params
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.storage import paths
@@ -249,6 +250,11 @@ def test_a_number_of_the_answer_is_one_of_the_claims_or_of_the_mechanism():
     (longest,) = re.findall(r"^- \*\*At 60,000 meta-updates .*$", results, re.M)
     (margin,) = re.findall(r"level of the verdict its interval ends .*?, and", results)
     (best,) = re.findall(r"^- \*\*At the best validation, too.*$", results, re.M)
+    variants = read_parquet(
+        paths.ROOT / "figures" / "paper-84" / "mechanism" / "interventions.parquet"
+    )
+    grids = change_grids(variants, "variant", "off-task change").values()
+    measured += " ".join(f"{grid.to_numpy().mean():+.2f}" for grid in grids)
     measured += (apart + without + longest + margin + best).replace("−", "-")
     numbers = re.findall(r"[+−-]\d+\.\d+", answer)
     assert len(numbers) >= 25
