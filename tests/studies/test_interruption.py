@@ -40,7 +40,7 @@ def started(body):
 
 def ends_all(process, below):
     """Within seconds, in one line."""
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     return (process.returncode, error) == (interruption.STATUS, interruption.SAID) and gone(below)
 
 
