@@ -25,7 +25,7 @@ def verdict(row, column: str) -> str:
     if part := re.search(rf"{only}([\w-]+)(;|$)", row.note):
         text += f" for {LABELS[part[1]]}"
     if column == "networks" and "the paper's own test no" in row.note:
-        text += ", the paper's own test no"
+        text += ", not by the paper's own test"
     return text + (", not by Holm" if f"{column}: not by Holm" in row.note else "")
 
 

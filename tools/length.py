@@ -22,7 +22,7 @@ OVER = "95 % over episodes, of each network"
 
 def both_points(short: pd.DataFrame, long: pd.DataFrame) -> dict[tuple[str, str], dict]:
     """Each change of each method of `long` as a grid [seeds, episodes] of points, before and after,
-    of the networks that are in both tables."""
+    of the networks of `long`, which `short` must have."""
     before, after = grids(short), grids(long)
     keys = [(m, q) for m in (MAML, META_SGD) for q in CHANGES if (m, q) in after]
     of = {key: (before[key].loc[after[key].index], after[key]) for key in keys}
@@ -31,7 +31,7 @@ def both_points(short: pd.DataFrame, long: pd.DataFrame) -> dict[tuple[str, str]
 
 def measure(points: dict[tuple[str, str], dict]) -> pd.DataFrame:
     """The columns of `contrasts.contrasts`, whose condition is the number of meta-updates."""
-    tables = {key: contrasts(grids, base=UPDATES[0]) for key, grids in points.items()}
+    tables = {key: contrasts(of, base=UPDATES[0]) for key, of in points.items()}
     return pd.concat(tables, names=["method", "quantity"]).reset_index(["method", "quantity"])
 
 

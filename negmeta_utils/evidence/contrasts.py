@@ -92,10 +92,8 @@ def _paired(grid: pd.DataFrame, base: pd.DataFrame, name: str, base_name: str) -
     return grid.loc[shared] - base.loc[shared]
 
 
-def equivalence(
-    conditions: dict[str, pd.DataFrame], name: str, base: str, margin: float = MARGIN
-) -> pd.DataFrame:
-    """Whether condition `name` differs from `base`, in pairs, by less than `margin` points.
+def equivalence(conditions: dict[str, pd.DataFrame], name: str, base: str) -> pd.DataFrame:
+    """Whether condition `name` differs from `base`, in pairs, by less than `MARGIN` points.
 
     Two one-sided tests at 5 % (Schuirmann 1987), so by a 90 % interval. Two rows, over episodes (of
     these very networks) and over seeds (of the method). Columns: over, n, points, low, high (90 %),
@@ -109,7 +107,7 @@ def equivalence(
         ("episodes", over_episodes(grid), grid.shape[1]),
         ("seeds", over_seeds(grid), grid.shape[0]),
     ):
-        p, (_, low, high) = of.p_outside(margin), of.interval(0.95)
+        p, (_, low, high) = of.p_outside(MARGIN), of.interval(0.95)
         verdict = UP if low > 0 else DOWN if high < 0 else UNDECIDED
         verdict = UNCHANGED if p <= 0.05 else verdict
         rows.append((over, n, *of.interval(0.90), p, verdict))

@@ -204,6 +204,6 @@ def _without(source: Source, square: float) -> Source:
     return source._replace(error=float(np.sqrt(np.maximum(0, source.error**2 - square))))
 
 
-def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """Mean of independent values [n] and its t interval; a single value has bounds of NaN."""
-    return estimate(values).interval(confidence)
+    return estimate(values).interval()

@@ -75,7 +75,8 @@ def training_curves(history: pd.DataFrame, chance: float, method: str) -> Figure
     figure, axis = plt.subplots(figsize=(6.4, 3.4))
     window = max(1, min(SMOOTHED, len(history) // 10))
     smooth = history["train_accuracy"].rolling(window).mean()
-    axis.plot(history["update"], 100 * smooth, color=POSITIVE, label=f"training, mean of {window}")
+    pale = {"color": COLOURS[method], "alpha": 0.4}
+    axis.plot(history["update"], 100 * smooth, **pale, label=f"training, mean of {window}")
     validated = history.dropna(subset=["val_accuracy"])
     axis.plot(
         validated["update"],
@@ -106,9 +107,10 @@ def training_curves_of_several(trainings: Iterable[tuple[str, int, pd.DataFrame]
     validated = pd.concat(named).dropna(subset=["val_accuracy"])
     for method, networks in validated.groupby("method", sort=False):
         points = networks.pivot(index="update", columns="seed", values="val_accuracy") * 100
+        label = f"{LABELS[method]}, mean of {points.shape[1]}"
         if points.shape[1] > 1:
             axis.plot(points, color=COLOURS[method], lw=0.7, alpha=0.6)
-        label = f"{LABELS[method]}, mean of {points.shape[1]} (thin: each)"
+            label += " (thin: each)"
         axis.plot(points.mean(axis=1), color=COLOURS[method], lw=2.2, label=label)
     for theirs in PAPER_ACCURACIES.itertuples():
         if theirs.method in set(validated["method"]):
@@ -235,8 +237,8 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
     methods = list(dict.fromkeys(accuracies["method"]))
     # A group is as wide as its methods, and a gap; with room for a number beside each point, unless
     # they are so many that all would be too small to read.
-    numbers = len(methods) <= 3
-    place_width = 0.52 if numbers else 0.2
+    readable = len(methods) <= 3
+    place_width = 0.52 if readable else 0.2
     width = place_width * len(methods) + 0.58
     figure, axis = plt.subplots(figsize=(width * len(measures) + 1, 3.4))
     apart = place_width / width
@@ -248,7 +250,7 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
             places, rows["mean"], errors, fmt="o", capsize=3, color=colour(method),
             label=label(method),
         )  # fmt: skip
-        for place, mean in zip(places, rows["mean"], strict=True) if numbers else ():
+        for place, mean in zip(places, rows["mean"], strict=True) if readable else ():
             axis.annotate(
                 f"{mean:.1f}", (place, mean), (6, 0), textcoords="offset points", va="center",
                 fontsize=8,

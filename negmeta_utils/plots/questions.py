@@ -21,7 +21,7 @@ from negmeta_utils.plots.style import (
 
 OWN_SCALES = "each panel on its own scale"
 OVER_BOTH = "95 % over seeds and episodes"
-ABOVE = PALETTE[2]
+ABOVE = "#00543d"  # apart from the other two for any kind of colour blindness
 VERDICT_COLOURS = {UP: ABOVE, DOWN: NEGATIVE}
 
 
@@ -55,12 +55,14 @@ def conditions(
     figure.tight_layout()
     verdicts = {verdict for table in tables.values() for verdict in table["verdict"]}
     with_interval = any(table["low"].notna().any() for table in tables.values())
-    _legend_of_verdicts(figure, verdicts, interval if with_interval else "")
+    _legend_of_verdicts(figure, verdicts, interval if with_interval else "", margin)
     return figure
 
 
-def _legend_of_verdicts(figure: Figure, verdicts: set[str], interval: str) -> None:
-    """What the colours of `conditions` mean, as far as they appear."""
+def _legend_of_verdicts(
+    figure: Figure, verdicts: set[str], interval: str, margin: float | None
+) -> None:
+    """What the colours of `conditions` mean, as far as they appear, and its dotted lines."""
     meanings = {ABOVE: "above zero", NEGATIVE: "below zero", POSITIVE: "contains zero"}
     if not interval:
         meanings = {POSITIVE: "one seed: no interval, undecided"}
@@ -70,6 +72,8 @@ def _legend_of_verdicts(figure: Figure, verdicts: set[str], interval: str) -> No
         for colour, words in meanings.items()
         if colour in shown
     ]
+    if margin:
+        keys.append(plt.Line2D([], [], color=PAPER, ls=":", lw=1, label=f"±{margin} points"))
     title = f"interval, {interval}:" if interval else None
     legend_below(figure, keys, 3, title)
 

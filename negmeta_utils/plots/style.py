@@ -105,7 +105,11 @@ def describe(figure: Figure) -> str:
         "Panels": [axis.get_title() for axis in figure.axes],
         "Across": [axis.get_xlabel() for axis in figure.axes],
         "Up": [axis.get_ylabel() for axis in figure.axes],
-        "Marked": [t.get_text() for legend in legends + figure.legends for t in legend.get_texts()],
+        "Marked": [
+            t.get_text()
+            for legend in legends + figure.legends
+            for t in (legend.get_title(), *legend.get_texts())
+        ],
     }
     sentences = []
     for what, texts in parts.items():

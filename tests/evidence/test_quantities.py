@@ -30,8 +30,8 @@ def misses(interval):
 
 def test_mean_interval_equals_scipy():
     values = np.random.default_rng(1).normal(0.4, 0.1, 25)
-    interval = mean_interval(values, 0.9)
-    oracle = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    interval = mean_interval(values)
+    oracle = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose(interval, (values.mean(), oracle.low, oracle.high))
 
 

@@ -68,6 +68,7 @@ def test_figure_5_smooths_over_the_papers_40_iterations():
     history.loc[399, "val_accuracy"] = 0.3
     (axis,) = paper.training_curves(history, 0.2, "fomaml").axes
     training, validation = axis.lines[:2]
+    assert training.get_alpha() != validation.get_alpha()  # and not their colour, the method's
     assert training.get_ydata()[39] == pytest.approx(100 * np.arange(40).mean() / 800)
     assert validation.get_xydata().tolist() == [[400, 30]]
 
@@ -175,7 +176,8 @@ def distances(colours, kind):
 def test_colours_differ_for_the_colour_blind(kind):
     between = distances(style.COLOURS.values(), kind)[np.triu_indices(len(style.COLOURS), 1)]
     assert between.min() >= 20
-    assert distances([style.NEGATIVE, style.POSITIVE], kind)[0, 1] >= 20
+    verdicts = [style.NEGATIVE, style.POSITIVE, questions.ABOVE]
+    assert distances(verdicts, kind)[np.triu_indices(3, 1)].min() >= 20
     red_and_green = distances(["tab:red", "tab:green"], "deuteranomaly")[0, 1]
     assert red_and_green < 20, "the measure sees what the colour-blind do not"
 
@@ -243,7 +245,8 @@ def test_titles_do_not_touch_however_many_layers_and_long_their_names():
 def test_colours_of_verdicts_have_a_legend():
     (legend,) = every_figure.FIGURES["conditions"]().legends
     assert legend.get_title().get_text() == "interval, 95 % over seeds and episodes:"
-    assert [text.get_text() for text in legend.get_texts()] == ["above zero", "contains zero"]
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["above zero", "contains zero", "±0.1 points"]
 
 
 def test_a_layer_without_a_measure_is_a_gap():

@@ -189,7 +189,8 @@ def test_every_interval_of_the_readme_is_in_the_tables():
 def test_the_verdicts_on_the_methods_that_notebook_4_opens_on():
     claims = pd.read_csv(FIGURES / "decide" / "statistics" / "claims.csv")
     verdicts = dict(zip(claims["claim"], claims["methods"], strict=True))
-    said = "(a) is {a} at that length, (b) {b}, (c) {c}, and of (d), (e) and (f) there is {d}"
+    said = "(a) is {a} at that length, (b) {b}, (c) {c}, and the verdict on (d), for MAML, (e)"
+    said += " and (f) is *{d}*"
     assert said.format(**verdicts) in answer("04")
     assert verdicts["d"] == verdicts["e"] == verdicts["f"]
 

@@ -39,7 +39,7 @@ def started(body):
 
 
 def ends_all(process, below):
-    """Within seconds, in one line."""
+    """In one line, and so does what it started."""
     _, error = process.communicate(timeout=600)
     return (process.returncode, error) == (interruption.STATUS, interruption.SAID) and gone(below)
 
