@@ -54,9 +54,14 @@ def conditions(
     axes[0, 0].set_yticks(range(len(names)), names)
     figure.tight_layout()
     verdicts = {verdict for table in tables.values() for verdict in table["verdict"]}
-    with_interval = any(table["low"].notna().any() for table in tables.values())
-    _legend_of_verdicts(figure, verdicts, interval if with_interval else "", margin)
+    interval = interval if _have_intervals(tables) else ""
+    _legend_of_verdicts(figure, verdicts, interval, margin)
     return figure
+
+
+def _have_intervals(tables: dict[str, pd.DataFrame]) -> bool:
+    """One seed has none."""
+    return any(table["low"].notna().any() for table in tables.values())
 
 
 def _legend_of_verdicts(
@@ -137,9 +142,8 @@ def over_steps(tables: dict[str, pd.DataFrame], xlabel: str, interval: str = OVE
     for axis in axes[::2]:
         axis.set_ylabel("percentage points")
     figure.tight_layout()
-    banded = any(table["low"].notna().any() for table in tables.values())
-    title = f"band, {interval}:" if banded else None
-    legend_below(figure, axes[0].get_legend_handles_labels()[0], title=title)
+    band = f"band, {interval}:" if _have_intervals(tables) else None
+    legend_below(figure, axes[0].get_legend_handles_labels()[0], title=band)
     return figure
 
 
