@@ -54,7 +54,7 @@ SEEDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     ),
     LEFT_OUT: lambda rng, n: rng.standard_normal(rng.binomial(n, 1 - COLLAPSE)),
 }
-SIGNS = (REPRODUCED, CONTRADICTED)
+SIGNS, WRONG_AT_MARGIN = (REPRODUCED, CONTRADICTED), (CONTRADICTED, NO_EFFECT)
 
 
 class Case(NamedTuple):
@@ -82,7 +82,7 @@ class Case(NamedTuple):
 
 CASES = {
     "(f), no effect": Case("f", (0.0,), SIGNS),
-    "(f), at the margin": Case("f", (0.116,), (CONTRADICTED, NO_EFFECT)),
+    "(f), at the margin": Case("f", (0.116,), WRONG_AT_MARGIN),
     "(e), half of it": Case("e", (-2.0, 0.0), SIGNS),
     "(f), no effect, seeds not shared": Case("f", (0.0,), SIGNS, unshared=True),
     "(f), no effect, looks at 8 and 12 seeds": Case("f", (0.0,), SIGNS, looks=(8, 12)),
@@ -90,9 +90,11 @@ CASES = {
     "any of (c) to (f), no effect, by Holm": Case("cdef", (), SIGNS, holm=True),
     "(a), no effect": Case("a", (), SIGNS),
     "(b), at a bound": Case("b", (2.0, 0.0), SIGNS),
-    "(c), at the margin": Case("c", (0.5,), (CONTRADICTED, NO_EFFECT)),
-    "(d), at the margins": Case("d", (-0.1, -0.1), (CONTRADICTED, NO_EFFECT)),
-    "(e), at the margins": Case("e", (-0.069, 0.047), (CONTRADICTED, NO_EFFECT)),
+    "(c), at the margin": Case("c", (0.5,), WRONG_AT_MARGIN),
+    "(d), at the margins": Case("d", (-0.1, -0.1), WRONG_AT_MARGIN),
+    "(e), at the margins": Case("e", (-0.069, 0.047), WRONG_AT_MARGIN),
+    "(f), at the margin, seeds not shared": Case("f", (0.116,), WRONG_AT_MARGIN, unshared=True),
+    "(c), at the margin, seeds not shared": Case("c", (0.5,), WRONG_AT_MARGIN, unshared=True),
 }
 
 
@@ -144,7 +146,7 @@ def _verdicts(
     verdicts = []
     for seeds, level in planned.items():
         of = {
-            quantity: over_unshared_seeds(*grids, skewed=True)
+            quantity: over_unshared_seeds(grids[0] + truth, grids[1], skewed=True)
             if case.unshared
             else over_seeds(grids[0].head(seeds) + truth, skewed=True)
             for (quantity, grids), truth in zip(drawn.items(), case.truths, strict=True)
