@@ -33,5 +33,12 @@ def of_claims(run: str) -> pd.DataFrame:
     return pd.read_csv(FIGURES / run / "claims.csv", keep_default_na=False)
 
 
+def of_single_mechanisms() -> list[pd.DataFrame]:
+    """Of each network whose interventions `tools/mechanism.py` made, differences from its rates as
+    learned."""
+    folders = ("paper-28", "paper-84", "recipes")
+    return [pd.read_csv(FIGURES / name / "mechanism" / "equivalence.csv") for name in folders]
+
+
 def questions(name: str) -> pd.DataFrame:
     return pd.read_parquet(FIGURES / "questions" / name)

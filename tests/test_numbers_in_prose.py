@@ -25,7 +25,12 @@ from negmeta_utils.evidence.rules import PARTS
 from negmeta_utils.evidence.words import signed as with_sign
 from negmeta_utils.evidence.words import with_interval
 from negmeta_utils.plots.tables import in_print
-from negmeta_utils.questions.interventions import AS_LEARNED
+from negmeta_utils.questions.interventions import (
+    AS_LEARNED,
+    AS_LONG,
+    ONE_CLASS,
+    WITHOUT_NEGATIVE,
+)
 from negmeta_utils.questions.mechanism import FLIPPED, WHOLE, compared, minus_learned
 from negmeta_utils.runs import load_run
 from negmeta_utils.storage.atomic import read_json
@@ -125,7 +130,7 @@ def test_what_is_said_of_the_chosen_recipe_at_60_000():
 
 def test_the_verdicts_that_the_fourth_one_changed_are_those_named():
     """By the first rules, of three verdicts, what is *no such effect* was *undecided*."""
-    claims = pd.read_csv(FIGURES / "paper-28" / "claims.csv").set_index("claim")
+    claims = of_claims("paper-28").set_index("claim")
     changed = [f"({name})" for name in claims.index[claims["networks"] == "no such effect"]]
     assert f"{' and '.join(changed)}, from *undecided* to" in STATISTICS
 
@@ -161,7 +166,7 @@ def test_the_verdicts_are_those_of_the_table(run):
 def test_the_intervals_drawn_for_the_methods_are_those_of_the_verdicts():
     effects = pd.read_csv(FIGURES / "decide" / "statistics" / "effects.csv")
     own = effects[effects["over"] == "seeds"].set_index(["method", "quantity"])
-    claims = pd.read_csv(FIGURES / "decide" / "statistics" / "claims.csv").set_index("claim")
+    claims = of_claims("decide/statistics").set_index("claim")
     quantities = {
         "b": "without head",
         "c": "pre-adaptation",
@@ -178,7 +183,7 @@ def test_the_intervals_drawn_for_the_methods_are_those_of_the_verdicts():
 
 
 def test_what_is_said_of_eight_seeds():
-    claims = pd.read_csv(FIGURES / "decide" / "statistics" / "claims.csv").set_index("claim")
+    claims = of_claims("decide/statistics").set_index("claim")
     p = pd.read_csv(FIGURES / "decide" / "statistics" / "p_values.csv").set_index("claim")
     level = levels([8, 12])[8]
     assert f"judged at {100 * level:.1f} % instead of 5 %" in README
@@ -547,7 +552,7 @@ def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number(
     variants = pd.read_parquet(FIGURES / "paper-84" / "mechanism" / "interventions.parquet")
     means = change_grids(variants, "variant", "off-task change")
     without, learned = (
-        with_sign(means[name].to_numpy().mean()) for name in ("negative set to zero", AS_LEARNED)
+        with_sign(means[name].to_numpy().mean()) for name in (WITHOUT_NEGATIVE, AS_LEARNED)
     )
     assert f"by {without} points for another task instead of {learned}. The difference" in README
     best = [
@@ -605,12 +610,8 @@ def test_what_adaptation_does_at_the_best_validation_at_84():
 def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():
     features = pd.read_parquet(FIGURES / "recipes" / "features" / "features.parquet")
     assert len(features) == 10_000 and set(features["shared_classes"]) == {0}
-    effects = effect_sizes(features)
-    effects = effects[effects["over"] == "episodes"].set_index("quantity")
-    columns = ["points", "low", "high"]
-    off, on = (
-        with_interval(*effects.loc[f"{where}-task change", columns]) for where in ("off", "on")
-    )
+    told = in_words(effect_sizes(features))
+    off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
     assert f"off-task {off} points, on-task {on}, where the eight networks" in RESULTS
     assert f"off-task by {off} points and on-task by {on}; there is" in README
     plan = (ROOT / "notebooks" / "studies" / "recipes.yml").read_text().replace("\n# ", " ")
@@ -625,11 +626,7 @@ def test_negative_rates_do_not_make_the_gain_of_the_network_of_the_chosen_recipe
     pd.testing.assert_frame_equal(learned[features.columns], features)  # of the same pairs
     table = pd.read_csv(folder / "equivalence.csv").set_index(["quantity", "rates"])
     told = {key: with_interval(row.points, row.low, row.high) for key, row in table.iterrows()}
-    without, long, one = (
-        "negative set to zero",
-        "negative set to zero, steps as long",
-        "support of one class",
-    )
+    without, long, one = WITHOUT_NEGATIVE, WITHOUT_NEGATIVE + AS_LONG, ONE_CLASS
     off, on = table.loc["off-task change"], table.loc["on-task change"]
     assert off.loc[without, "verdict"] == "unchanged"
     assert all(told["off-task change", without] in page for page in (README, RESULTS, STATISTICS))

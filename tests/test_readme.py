@@ -12,9 +12,9 @@ import urllib.request
 import pytest
 import torch
 import yaml
-from answers import of_claims, verdict
+from answers import of_claims, of_single_mechanisms, verdict
 from clones import copy_clone, make_says, run
-from pandas import read_csv, read_parquet
+from pandas import read_parquet
 
 from negmeta_utils.evidence.contrasts import change_grids
 from negmeta_utils.model import init_params
@@ -241,8 +241,7 @@ def test_a_number_of_the_answer_is_one_of_the_claims_or_of_the_mechanism():
     answer = README[README.index("## The answer") : README.index("| the paper |")]
     studies = ("decide/statistics", "decide/statistics-best", "paper-84/statistics", "paper-28")
     measured = " ".join(text for study in studies for text in of_claims(study)["measured"])
-    for study in ("paper-28", "paper-84", "recipes"):
-        contrasts = read_csv(paths.ROOT / "figures" / study / "mechanism" / "equivalence.csv")
+    for contrasts in of_single_mechanisms():
         measured += " ".join(f"{n:+.2f}" for n in contrasts[["points", "low", "high"]].stack())
     results = PAGES[paths.ROOT / "docs" / "results.md"]  # where another test compares these
     (apart,) = re.findall(r"Where they share none .*? worse, (.*?), as in the paper", results)

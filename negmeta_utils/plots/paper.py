@@ -75,8 +75,13 @@ def training_curves(history: pd.DataFrame, chance: float, method: str) -> Figure
     figure, axis = plt.subplots(figsize=(6.4, 3.4))
     window = max(1, min(SMOOTHED, len(history) // 10))
     smooth = history["train_accuracy"].rolling(window).mean()
-    pale = {"color": COLOURS[method], "alpha": 0.4}
-    axis.plot(history["update"], 100 * smooth, **pale, label=f"training, mean of {window}")
+    axis.plot(
+        history["update"],
+        100 * smooth,
+        color=COLOURS[method],
+        alpha=0.4,
+        label=f"training, mean of {window}",
+    )
     validated = history.dropna(subset=["val_accuracy"])
     axis.plot(
         validated["update"],

@@ -10,6 +10,7 @@ from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.evidence.contrasts import DOWN, UP
 from negmeta_utils.plots.style import (
+    ABOVE,
     COLOURS,
     LABELS,
     NEGATIVE,
@@ -21,7 +22,6 @@ from negmeta_utils.plots.style import (
 
 OWN_SCALES = "each panel on its own scale"
 OVER_BOTH = "95 % over seeds and episodes"
-ABOVE = "#00543d"  # apart from the other two for any kind of colour blindness
 VERDICT_COLOURS = {UP: ABOVE, DOWN: NEGATIVE}
 
 

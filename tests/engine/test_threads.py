@@ -14,7 +14,7 @@ def three_threads(set_threads):
 
 
 def test_two_run_together_in_the_order_of_the_items_with_one_of_torchs_threads_each():
-    together = threading.Barrier(2, timeout=600)
+    together = threading.Barrier(2, timeout=60)
 
     def double(item):
         together.wait()

@@ -176,7 +176,7 @@ def distances(colours, kind):
 def test_colours_differ_for_the_colour_blind(kind):
     between = distances(style.COLOURS.values(), kind)[np.triu_indices(len(style.COLOURS), 1)]
     assert between.min() >= 20
-    verdicts = [style.NEGATIVE, style.POSITIVE, questions.ABOVE]
+    verdicts = [style.NEGATIVE, style.POSITIVE, style.ABOVE]
     assert distances(verdicts, kind)[np.triu_indices(3, 1)].min() >= 20
     red_and_green = distances(["tab:red", "tab:green"], "deuteranomaly")[0, 1]
     assert red_and_green < 20, "the measure sees what the colour-blind do not"

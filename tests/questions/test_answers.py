@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator
 import nbformat
 import pandas as pd
 import pytest
-from answers import FIGURES, LONGEST, answer, of_claims, questions, verdict
+from answers import (
+    FIGURES,
+    LONGEST,
+    answer,
+    of_claims,
+    of_single_mechanisms,
+    questions,
+    verdict,
+)
 from bs4 import BeautifulSoup
 from scipy.stats import t
 
@@ -49,7 +57,7 @@ def of_features() -> Iterator[pd.DataFrame]:
 
 def of_verdicts(job: str = "statistics") -> pd.DataFrame:
     """The intervals over eight seeds by which the methods were judged."""
-    claims = pd.read_csv(FIGURES / "decide" / job / "claims.csv")
+    claims = of_claims(f"decide/{job}")
     found = TRIPLE.findall(in_print(" ".join(claims["measured"])))
     return pd.DataFrame(map(numbers, found), columns=["points", "low", "high"])
 
@@ -68,8 +76,7 @@ def of_single_networks() -> Iterator[pd.DataFrame]:
 
 
 def of_mechanism() -> Iterator[pd.DataFrame]:
-    for study in ("paper-28", "paper-84", "recipes"):
-        yield pd.read_csv(FIGURES / study / "mechanism" / "equivalence.csv")
+    yield from of_single_mechanisms()
     for study in ("decide", "questions"):
         folder = FIGURES / study / "mechanism"
         yield pd.read_csv(folder / "equivalence.csv")
@@ -171,7 +178,7 @@ def test_every_interval_of_eight_seeds_is_in_the_tables():
     tables += [*of_mechanism(), *of_single_networks()]
     check_intervals(own, tables, 30)
     jobs = ("statistics", "statistics-best")
-    end, best = (pd.read_csv(FIGURES / "decide" / job / "claims.csv")["methods"] for job in jobs)
+    end, best = (of_claims(f"decide/{job}")["methods"] for job in jobs)
     assert list(end == best) == [True, True, True, False, False, False]
     assert list(best[3:]) == ["reproduced", "undecided", "undecided"]
     p = pd.read_csv(FIGURES / "decide" / "statistics-best" / "p_values.csv").set_index("claim")
@@ -187,7 +194,7 @@ def test_every_interval_of_the_readme_is_in_the_tables():
 
 
 def test_the_verdicts_on_the_methods_that_notebook_4_opens_on():
-    claims = pd.read_csv(FIGURES / "decide" / "statistics" / "claims.csv")
+    claims = of_claims("decide/statistics")
     verdicts = dict(zip(claims["claim"], claims["methods"], strict=True))
     said = "(a) is {a} at that length, (b) {b}, (c) {c}, and the verdict on (d), for MAML, (e)"
     said += " and (f) is *{d}*"
@@ -201,7 +208,7 @@ def test_the_verdicts_that_notebook_4_opens_on_are_those_at_the_papers_size():
         cells += [in_print(row.measured), in_print(row.paper)]
         assert f"| {' | '.join(cells)} |" in answer("04")
         assert row.methods == "undecided"
-    small = pd.read_csv(FIGURES / "paper-28" / "claims.csv")["networks"].value_counts()
+    small = of_claims("paper-28")["networks"].value_counts()
     assert dict(small) == {"reproduced": 2, "contradicted": 2, "no such effect": 2}
     assert "two claims hold, two are contradicted, and of two there is no such" in answer("04")
 
