@@ -20,13 +20,18 @@ def collapsed(features: pd.DataFrame) -> pd.DataFrame:
     """
     check_features(features)
     means = 100 * features.groupby(KEYS, observed=True)["ordinary"].mean()
-    table = means.rename("accuracy").reset_index()
-    of_method = table.groupby("method", observed=True)["accuracy"]
-    table["median"] = of_method.transform("median")
+    return far_below(means.rename("accuracy").reset_index(), "method").reset_index(drop=True)
+
+
+def far_below(trainings: pd.DataFrame, siblings: str) -> pd.DataFrame:
+    """The rule itself: those rows of `trainings`, one a training with its accuracy in percent, that
+    are far below others of the same value in column `siblings`; with the column median."""
+    of_siblings = trainings.groupby(siblings, observed=True)["accuracy"]
+    table = trainings.assign(median=of_siblings.transform("median"))
     below = table["median"] - table["accuracy"]
-    deviation = NORMAL * below.abs().groupby(table["method"], observed=True).transform("median")
+    deviation = NORMAL * below.abs().groupby(table[siblings], observed=True).transform("median")
     far = (below > POINTS) & (below > ROBUST_DEVIATIONS * deviation)
-    return table[far & (of_method.transform("size") >= MIN_SIBLINGS)].reset_index(drop=True)
+    return table[far & (of_siblings.transform("size") >= MIN_SIBLINGS)]
 
 
 def without(table: pd.DataFrame, flagged: pd.DataFrame) -> pd.DataFrame:

@@ -3,15 +3,13 @@ in, tables out. A condition is an intervention on the rates, a number of inner s
 way of using a model; its values are a grid [seeds, episodes] in percentage points.
 """
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from negmeta_utils.evidence.intervals import over_episodes, over_seeds
 from negmeta_utils.evidence.power import in_words, seeds_to_decide
 from negmeta_utils.evidence.quantities import grids
-from negmeta_utils.evidence.words import p_said, signed, with_interval
+from negmeta_utils.evidence.words import in_markdown, p_said, signed, with_interval
 
 MARGIN = 0.1  # points: the largest change that counts as no change
 UP, DOWN, UNCHANGED, UNDECIDED = "up", "down", "unchanged", "undecided"
@@ -132,7 +130,7 @@ def equivalence_sentence(row: pd.Series, what: str) -> str:
 def sentence(row: pd.Series, what: str) -> str:
     """One condition in Markdown: its change, the interval and what it decides. what: plain text,
     which may hold the name of a folder."""
-    what = re.sub(r"[\\`*\[\]<>&]", r"\\\g<0>", what)
+    what = in_markdown(what)
     if np.isnan(row.low):
         return f"{what}: {signed(row.points)} points, one seed, undecided"
     text = f"{what}: {with_interval(row.points, row.low, row.high)} points, "

@@ -1,5 +1,7 @@
 """Numbers as sentences, figures and tables show them."""
 
+import re
+
 import numpy as np
 
 SMALL = 1e-4  # p-values below it are said to be below it
@@ -22,6 +24,11 @@ def signed(value: float, precision: int = 2) -> str:
 def with_interval(mean: float, low: float, high: float) -> str:
     """ "+0.04 [−0.12, +0.20]"."""
     return f"{signed(mean)} [{signed(low)}, {signed(high)}]"
+
+
+def in_markdown(plain: str) -> str:
+    """Text that Markdown shows as it is, such as the name of a folder."""
+    return re.sub(r"[\\`*\[\]<>&]", r"\\\g<0>", plain)
 
 
 def p_text(p: float) -> str:

@@ -16,6 +16,7 @@ from negmeta_utils.evidence.contrasts import (
 )
 from negmeta_utils.evidence.quantities import CHANGES, OFF_TASK, ON_TASK
 from negmeta_utils.questions.interventions import AS_LEARNED, AS_LONG, ONE_CLASS, WITHOUT_NEGATIVE
+from negmeta_utils.questions.trainings import without_collapsed
 from negmeta_utils.resumable import features_of_run
 from negmeta_utils.runs import Run, check_one_network_each, load_runs
 
@@ -27,14 +28,18 @@ REMOVED = (
 )  # fmt: skip
 
 
-def load_sides(runs: list[str], positive_runs: list[str], maml_runs: list[str]) -> list[list[Run]]:
-    """The runs of the notebook's parameters of these names. Raises ValueError for what is no list,
-    for an empty one but of positive rates, and as `runs.load_runs`."""
+def load_sides(
+    runs: list[str], positive_runs: list[str], maml_runs: list[str]
+) -> tuple[list[list[Run]], list[str]]:
+    """The runs of the notebook's parameters of these names, and what `without_collapsed` says of
+    those that it leaves out. Raises ValueError for what is no list, for an empty one but of
+    positive rates, and as `runs.load_runs`."""
     learned = load_runs(runs, several=True)
     positive = load_runs(positive_runs, True, "positive_runs") if positive_runs != [] else []
     maml = load_runs(maml_runs, True, "maml_runs")
     check_one_network_each(learned + positive + maml)
-    return [learned, positive, maml]
+    sides = [without_collapsed(side) for side in (learned, positive, maml)]
+    return [side for side, _ in sides], [said for _, each in sides for said in each]
 
 
 def compared(table: pd.DataFrame, by: str, base: str) -> dict[str, pd.DataFrame]:
