@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from negmeta_utils.episodes import Episodes
+from negmeta_utils.episodes import Episodes, counted_generator
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import Network, Params
 
@@ -90,19 +91,18 @@ def init_alpha(
     one number a name.
 
     alpha_init "constant" gives `inner_lr` everywhere; "uniform" draws every rate from
-    U[0.005, 0.1] under `seed`, as Meta-SGD's authors do, and needs a method that learns rates.
+    U[0.005, 0.1], as Meta-SGD's authors do, by random numbers of their own, not those under `seed`
+    that parameters start from; it needs a method that learns rates.
     Raises ValueError for an unknown method or alpha_init.
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r}: not one of {', '.join(METHODS)}")
     settings, kind = METHODS[method], {"dtype": torch.float32, "device": "cpu"}
     if alpha_init == "uniform" and settings.learns_alpha:
-        generator = torch.Generator().manual_seed(seed)
+        generator = counted_generator(seed, "alpha", 0)
         low, high = META_SGD_RANGE
-        return {
-            name: low + (high - low) * torch.rand(value.shape, generator=generator, **kind)
-            for name, value in params.items()
-        }
+        shares = {n: generator.random(v.shape, np.float32) for n, v in params.items()}
+        return {name: low + (high - low) * torch.from_numpy(u) for name, u in shares.items()}
     if alpha_init != "constant":
         raise ValueError(
             f"alpha_init={alpha_init!r}: use 'constant', or 'uniform' with a method that learns "

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# One independent stream of episodes for each use, so that no use can disturb another.
-STREAMS = {"train": 0, "val": 1, "test": 2, "other": 3, "final": 4, "classes": 5}
+# One independent stream of random numbers for each use, so that no use can disturb another.
+STREAMS = {"train": 0, "val": 1, "test": 2, "other": 3, "final": 4, "classes": 5, "alpha": 6}
 
 
 @dataclass(frozen=True)

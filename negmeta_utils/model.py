@@ -22,9 +22,18 @@ BATCH_NORM_EPS = 1e-5
 
 
 def init_params(
-    seed: int, channels: int, image_size: int, n_way: int, n_filters: int = 64, device: str = "cpu"
+    seed: int,
+    channels: int,
+    image_size: int,
+    n_way: int,
+    n_filters: int = 64,
+    device: str = "cpu",
+    features: int | None = None,
 ) -> Params:
-    """Fresh parameters, float32, on the CPU whatever torch's defaults are, or on `device`.
+    """Fresh parameters, float32, on the CPU whatever torch's defaults are.
+
+    device: "meta" for shapes alone. features: what the linear layer reads; None: what is left of
+    an image of that size.
 
     Weights and biases are uniform within 1/sqrt(fan_in), which is what torch's own layers start
     from; the paper does not say what it used. Batch normalisation starts at scale 1 and shift 0.
@@ -43,7 +52,7 @@ def init_params(
         params[f"conv{block}.bias"] = uniform(fan_in, n_filters)
         params[f"norm{block}.weight"] = torch.ones(n_filters, **kind)
         params[f"norm{block}.bias"] = torch.zeros(n_filters, **kind)
-    features = n_features(image_size, n_filters)
+    features = features or n_features(image_size, n_filters)
     params["logits.weight"] = uniform(features, n_way, features)
     params["logits.bias"] = uniform(features, n_way)
     return params

@@ -187,6 +187,14 @@ def test_uniform_rates_are_within_meta_sgds_range_and_seeded(params):
     assert set(np.unique([layer_and_group(n)[0] for n in first])) == set(LAYERS)
 
 
+def test_rates_do_not_start_from_the_numbers_that_parameters_start_from(params):
+    alpha = init_alpha("meta-sgd", params, alpha_init="uniform", seed=0)
+    drawn = [*params.values(), *alpha.values()]
+    orders = [tuple(v.flatten()[:12].argsort().tolist()) for v in drawn if len(v.unique()) >= 12]
+    assert len(orders) > 5
+    assert len(set(orders)) == len(orders)
+
+
 @pytest.mark.parametrize(
     ("method", "alpha_init", "message"),
     [

@@ -1,7 +1,6 @@
 """Conv4 as a `Network`, and the four blocks of other libraries, which differ from it in a detail
 each: weights trained with one of them mean nothing in another."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -71,13 +70,8 @@ def _init(
     device: str = "cpu",
 ) -> Params:
     """As `model.init_params`, with a linear layer for as many features as there are."""
-    params = model.init_params(seed, channels, 16, n_way, n_filters, device)
     features = n_filters * (1 if kind.average else kind.side(image_size) ** 2)
-    generator = torch.Generator().manual_seed(seed)
-    for name, shape in (("weight", (n_way, features)), ("bias", (n_way,))):
-        drawn = torch.rand(shape, generator=generator, dtype=torch.float32, device=device) * 2 - 1
-        params[f"logits.{name}"] = drawn / math.sqrt(features)
-    return params
+    return model.init_params(seed, channels, image_size, n_way, n_filters, device, features)
 
 
 def four_blocks(name: str, kind: Blocks) -> Network:

@@ -97,6 +97,13 @@ def test_every_network_keeps_the_rules(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_no_two_tensors_start_from_the_same_numbers(name):
+    params = NETWORKS[name].init(0, 1, SIZE.get(name, 28), 5, 8)
+    drawn = [value.flatten() for value in params.values() if len(value.unique()) >= 12]
+    assert len({tuple(value[:12].argsort().tolist()) for value in drawn}) == len(drawn) > 4
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_images_of_which_nothing_is_left_are_refused(name):
     network = NETWORKS[name]
     least = network.least_size
