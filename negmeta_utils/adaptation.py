@@ -27,8 +27,8 @@ from negmeta_utils.networks.network import Network, Params
 Loss = Callable[[Params, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 META_SGD_RANGE = (0.005, 0.1)  # Li et al. 2017, section 4.1
-# Where the bend is that keeps rates positive: at the usual rate, so that a step of the outer loop
-# moves such a rate about as far as a free one.
+# Rates that are kept positive bend away from zero below about this, the usual rate; above it a step
+# of the outer loop moves them as far as free ones.
 BEND = 0.01
 
 
@@ -118,8 +118,8 @@ def init_alpha(
 
 def constrained(method: str, free: Params) -> Params:
     """Map the unconstrained parameters of the outer loop to inner rates: the identity, or for a
-    method whose rates stay positive (free + sqrt(free^2 + BEND^2)) / 2, which is a hyperbola where
-    the softplus has an exponential: no two libraries agree on that to the last bit."""
+    method whose rates stay positive (free + sqrt(free^2 + BEND^2)) / 2: in place of softplus, since
+    square roots are the same in every library to the last bit, and exponentials are not."""
     if not METHODS[method].positive:
         return free
     return {name: above_zero(value) for name, value in free.items()}

@@ -83,13 +83,14 @@ def evaluate(
     inner_steps: int = 5,
     eval_seed: int = 0,
     method: str = "meta-sgd",
+    seed: int = 0,
 ) -> pd.DataFrame:
     """On-task and off-task accuracy of any network, one row an episode.
 
     params, alpha: by the network's names, rates broadcastable to the parameters; `alpha` of zeros
     keeps a part of the network still. images: of the classes to evaluate on. method: matters for
-    "protonet", whose own accuracy is by prototypes, and for no other.
-    Columns: as `evaluate_features`, without method and seed.
+    "protonet", whose own accuracy is by prototypes, and for no other. seed: of the training.
+    Columns: as `evaluate_features`, whose `network` is "end".
     Raises ValueError, naming the argument, for what does not fit together.
     """
     if method not in METHODS:
@@ -115,7 +116,8 @@ def evaluate(
     at_once = episodes_at_once(images, n_way, n_query)
     batches = in_batches(of_batch, network, images, range(n_episodes), at_once)
     tables = [table for _, tables in batches for table in tables]
-    return pd.concat(tables, ignore_index=True).drop(columns="variant")
+    table = pd.concat(tables, ignore_index=True).drop(columns="variant")
+    return _named(table, method, seed, END)
 
 
 def evaluate_features(
@@ -131,8 +133,8 @@ def evaluate_features(
     """One row an episode of one trained model: the features table of notebook 3, of episodes
     `first` to `n_episodes` - 1.
 
-    disjoint: A and B share no class. engine: "reference" adapts and embeds by plain autograd; so do
-    the others, but for Conv4 on a CPU, which is by the adjoint's passes.
+    disjoint: A and B share no class. engine: "auto" and "adjoint" adapt and embed by the adjoint's
+    passes where the network is Conv4 on a CPU, else by plain autograd; "reference" always does.
     Episode i is a pair of tasks drawn from `images` under `eval_seed`: A, which the model adapts
     to, and B, another. Pairs are the same for every run, so methods and seeds compare in pairs.
     Columns: method, seed, network (as `runs.Run`'s), episode; same_before and same_after, prototype
@@ -226,9 +228,14 @@ def tables_of(
         parts += tables
         report(f"{name}: {indices.stop} of {n_episodes} episodes")
     table = pd.concat(parts, ignore_index=True)
-    table.insert(0, "method", settings["method"])
-    table.insert(1, "seed", settings["seed"])
-    table.insert(2, "network", run.network)
+    return _named(table, settings["method"], settings["seed"], run.network)
+
+
+def _named(table: pd.DataFrame, method: str, seed: int, network: str) -> pd.DataFrame:
+    """With what tells a network from others in front."""
+    named = {"method": method, "seed": seed, "network": network}
+    for place, (column, value) in enumerate(named.items()):
+        table.insert(place, column, value)
     return table
 
 

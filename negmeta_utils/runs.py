@@ -37,7 +37,7 @@ from negmeta_utils.storage.paths import resolve
 
 PACKAGE = Path(__file__).resolve().parent
 PRETRAINED = PACKAGE / "pretrained"
-SHIPPED_TABLES = ("figures/demo", "figures/recipes")  # of a study, by the name that notebooks take
+SHIPPED = "figures/"  # how names of published tables begin, wherever the working directory is
 # Parameters that say where a run is computed, not what: a continuation may change them.
 PLACE = ("data_dir", "device", "checkpoint_every")
 KEPT, END = "kept", "end"  # networks of a run besides the last, and that one
@@ -154,12 +154,13 @@ def read_tables(folders: list[str], name: str) -> pd.DataFrame:
 
 
 def directory_of(name: str | Path) -> Path:
-    """The folder of the shipped run of that name, or of `SHIPPED_TABLES` where there is no such
-    folder here; else what `resolve` makes of it."""
+    """The folder of the shipped run of that name; of published tables and networks, as in
+    "figures/demo", where there is no such folder here; else what `resolve` makes of it."""
     if str(name) in shipped_runs():
         return PRETRAINED / name
-    folder = resolve(name)
-    return PACKAGE / name if str(name) in SHIPPED_TABLES and not folder.exists() else folder
+    folder, published = resolve(name), PACKAGE / name
+    known = str(name).startswith(SHIPPED) and published.is_dir()
+    return published if known and not folder.exists() else folder
 
 
 def load_runs(names: list[str], several: bool = False, parameter: str = "runs") -> list[Run]:

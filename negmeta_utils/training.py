@@ -47,8 +47,8 @@ SNAPSHOTS = 20  # of every single rate, at most, besides that before training
 def train(
     config: TrainConfig, run_dir: str | Path, report: Callable[[str], None] = lambda text: None
 ) -> runs.Run:
-    """Train to the end, from the last checkpoint in `run_dir` if there is one: also one that is
-    complete, with fewer meta-updates.
+    """Train to the end, from the last checkpoint in `run_dir` if there is one. A run that is
+    complete with fewer meta-updates is trained on.
 
     report: called with one line on progress about once a second.
     Raises ValueError for a parameter that does not go with the data and for a directory that

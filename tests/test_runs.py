@@ -32,6 +32,8 @@ def test_relative_paths_are_relative_to_the_working_directory(run, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert paths.resolve("figures/demo") == tmp_path / "figures" / "demo"
     assert runs.directory_of("figures/demo") == runs.PACKAGE / "figures" / "demo"
+    published = runs.load_run("figures/decide/networks/maml-0@best")
+    assert published.directory == runs.PACKAGE / "figures" / "decide" / "networks" / "maml-0"
     assert runs.directory_of("figures/other") == tmp_path / "figures" / "other"
     (tmp_path / "figures" / "demo").mkdir(parents=True)
     assert runs.directory_of("figures/demo") == tmp_path / "figures" / "demo"

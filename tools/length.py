@@ -1,14 +1,17 @@
 """For maintainers: does length change what adapting does to features? The networks of the study
 `length` at 60,000 meta-updates minus the same networks at 20,000, as a table and as a figure.
+Meta-SGD's at 20,000 are those of `decide`; MAML's are in `features-20000`, once they are there.
 
     python tools/length.py figures/length
 """
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
+from negmeta_utils.evidence.collapsed import collapsed, without
 from negmeta_utils.evidence.contrasts import contrasts
 from negmeta_utils.evidence.intervals import over_episodes
 from negmeta_utils.evidence.quantities import CHANGES, MAML, META_SGD, grids
@@ -22,9 +25,9 @@ OVER = "95 % over episodes, of each network"
 
 def both_points(short: pd.DataFrame, long: pd.DataFrame) -> dict[tuple[str, str], dict]:
     """Each change of each method of `long` as a grid [seeds, episodes] of points, before and after,
-    of the networks of `long`, which `short` must have."""
-    before, after = grids(short), grids(long)
-    keys = [(m, q) for m in (MAML, META_SGD) for q in CHANGES if (m, q) in after]
+    of the networks of `long`, which `short` must have; without those that collapsed."""
+    before, after = grids(short), grids(without(long, collapsed(long)))
+    keys = [key for key in product((MAML, META_SGD), CHANGES) if key in after and key in before]
     of = {key: (before[key].loc[after[key].index], after[key]) for key in keys}
     return {key: dict(zip(UPDATES, pair, strict=True)) for key, pair in of.items()}
 
@@ -51,7 +54,10 @@ def lines(points: dict[tuple[str, str], dict]) -> dict[str, pd.DataFrame]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    found = both_points(read_table(SHORT), read_table(folder / "features" / "features.parquet"))
+    short = read_table(SHORT).query("method == @META_SGD")
+    if (own := folder / "features-20000" / "features.parquet").exists():
+        short = pd.concat([short, read_table(own)], ignore_index=True)
+    found = both_points(short, read_table(folder / "features" / "features.parquet"))
     measure(found).to_csv(folder / "against-20000.csv", index=False)
     style.set_style()
     style.save(questions.over_steps(lines(found), "meta-updates", OVER), folder, "against-20000")

@@ -29,7 +29,8 @@ JOBS = {
         "alpha", "alpha-best", "features", "features-best", "features-positive", "statistics",
         "statistics-best", "mechanism",
     ),
-    "length": ("alpha", "features", "statistics", "mechanism"),
+    "length": ("alpha", "features", "features-20000", "statistics", "mechanism"),
+    "start": ("alpha", "features"),
     "linear-theory": ("few-tasks", "more-tasks"),
     "paper-84": ("alpha", "features", "statistics"),
     "questions": (

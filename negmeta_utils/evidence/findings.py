@@ -156,7 +156,8 @@ def _judge_parts(
         if n_seeds >= MIN_SEEDS and level:
             judged["methods"] = judge(methods, parts, level)
     enough = n_seeds >= MIN_SEEDS
-    shown, count = (methods, f"{n_seeds} seeds") if enough else (networks, f"{n_episodes} episodes")
+    pairs = f"{n_episodes:,} pairs of tasks"
+    shown, count = (methods, f"{n_seeds} seeds") if enough else (networks, pairs)
     texts = {  # one for each method: the two parts of (b) share an estimate
         part.method: f"{part.method} {_points(one.interval(1 - ERROR_RATE))}"
         for part, one in zip(parts, shown, strict=True)

@@ -18,10 +18,20 @@ from scipy import special, stats
 
 from negmeta_utils.evidence.intervals import over_seeds
 from negmeta_utils.evidence.mixed_model import Components, fit
-from negmeta_utils.evidence.quantities import CHANGES, grids
+from negmeta_utils.evidence.quantities import (
+    BEFORE,
+    CHANGES,
+    DIFFERENCE,
+    MAML,
+    META_SGD,
+    PAPER_CHANGES,
+    grids,
+)
 from negmeta_utils.evidence.rules import MIN_SEEDS
 
-PAPER_EFFECT = 0.2  # percent of pre-adaptation accuracy: Meta-SGD's off-task change (section 5.3)
+# Off-task changes of the paper (section 5.3) in points: Meta-SGD's, and the difference.
+_THEIRS = PAPER_CHANGES.set_index("method")["points"]
+PAPER_EFFECTS = {META_SGD: _THEIRS[META_SGD], DIFFERENCE: _THEIRS[META_SGD] - _THEIRS[MAML]}
 POWER = 0.8
 CONFIDENCE = 0.95
 MOST_SEEDS = 10_000_000  # where these do not suffice, the episodes are too few
@@ -121,7 +131,8 @@ def seeds_to_decide(grid: pd.DataFrame) -> int | float | None:
 
 
 def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:
-    """`seeds_to_decide` of the changes on and off the task, of each method and their difference.
+    """`seeds_to_decide` of the changes on and off the task, of each method and their difference,
+    and of the difference before adaptation.
 
     Columns: method, quantity, points (as measured), n_seeds and n_episodes (at hand), and
     seeds_to_decide in words.
@@ -129,7 +140,7 @@ def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:
     rows = [
         (method, quantity, over_seeds(grid).mean, *grid.shape, in_words(seeds_to_decide(grid)))
         for (method, quantity), grid in grids(features).items()
-        if quantity in CHANGES
+        if quantity in CHANGES or (method, quantity) == (DIFFERENCE, BEFORE)
     ]
     columns = ["method", "quantity", "points", "n_seeds", "n_episodes", "seeds_to_decide"]
     return pd.DataFrame(rows, columns=columns)

@@ -28,10 +28,11 @@ DIFFERENCE = "meta-sgd - maml"
 ACCURACIES = ["same_before", "same_after", "other_before", "other_after", "ordinary"]
 FEATURES = ["method", "seed", "episode", *ACCURACIES]
 
+BEFORE = "pre-adaptation"
 ON_TASK, OFF_TASK = CHANGES = "on-task change", "off-task change"
 # quantity: (column, column subtracted from it)
 QUANTITIES = {
-    "pre-adaptation": ("same_before", None),
+    BEFORE: ("same_before", None),
     "without head": ("same_before", "ordinary"),
     ON_TASK: ("same_after", "same_before"),
     OFF_TASK: ("other_after", "other_before"),

@@ -28,8 +28,8 @@ above 0 | 0.116 |
 part lies wholly on the claim's side. *Contradicted*: the interval of at least one part lies wholly
 on the other side, at confidence 1 - 5 %/k. *No such effect*: neither, and at least one part's
 effect lies between minus and plus its margin, by two one-sided tests at 5 %/k each. Otherwise
-*undecided*. So a definite verdict that is wrong has at most 5 % probability for each claim, as far
-as intervals hold what they promise (below). All parts must pass (an intersection-union test, which
+*undecided*. So the probability of a wrong definite verdict is at most 5 % for each claim, as far as
+intervals hold what they promise (below). All parts must pass (an intersection-union test, which
 needs no correction) or any may fail (a union, corrected by Bonferroni); and where an effect is at
 least as large as its margin, *no such effect* and *contradicted* both need the same bound to fall
 short of the margin, so the two share one 5 %.
@@ -61,9 +61,9 @@ without bias, signs are wrong for 6 to 7 % of tables with 5 to 12 exponential se
 lognormal ones, and *no such effect*, whose one bound lies on the side of the skewness, for up to 8
 and 13 % where the effect is just as large as the margin. The studentised bootstrap does no better
 and is erratic with few seeds; Student's t on trimmed means and the sign test miss more the more
-seeds there are, being about another number than the mean. With 3 or 4 seeds nothing keeps the
-promise and decides anything, hence 5. Differences between two methods that are skewed alike are not
-skewed, and err less than promised. `error_rates` has every case, and notebook 4 shows it.
+seeds there are, being about another number than the mean. With 3 or 4 seeds no interval both keeps
+the promise and decides anything, hence 5. Differences between two methods that are skewed alike are
+not skewed, and err less than promised. `error_rates` has every case, and notebook 4 shows it.
 
 **Collapsed trainings.** A training is collapsed if the accuracy of its adapted models, on average
 over episodes, is below the median of its method's trainings by more than 10 points and by more than

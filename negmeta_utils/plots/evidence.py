@@ -58,8 +58,8 @@ def intervals_compared(table: pd.DataFrame) -> Figure:
 def power_curves(table: pd.DataFrame, wanted: float) -> Figure:
     """Power against the number of training seeds, a line for each number of episodes.
 
-    table: method (a panel each), n_seeds, n_episodes, power, as `power.power_table` gives with a
-    column of methods. wanted: the power to reach, a dotted line.
+    table: method (a panel each), effect (points), n_seeds, n_episodes, power, as
+    `power.power_table` gives with columns of the first two. wanted: the power to reach, dotted.
     """
     methods = list(dict.fromkeys(table["method"]))
     episodes = sorted(table["n_episodes"].unique())
@@ -70,10 +70,12 @@ def power_curves(table: pd.DataFrame, wanted: float) -> Figure:
     for axis, method in zip(axes[0], methods, strict=True):
         for n_episodes, colour in zip(episodes, colours, strict=True):
             rows = table[(table["method"] == method) & (table["n_episodes"] == n_episodes)]
-            label = f"{n_episodes:,} episodes"
+            label = f"{n_episodes:,} pairs of tasks"
             axis.plot(rows["n_seeds"], rows["power"], color=colour, label=label)
         axis.axhline(wanted, color="black", ls=":", lw=1)
-        axis.set(title=LABELS[method], xlabel="training seeds of each method", ylim=(0, 1.02))
+        effect = table.loc[table["method"] == method, "effect"].iloc[0]
+        axis.set(title=f"{LABELS[method]}: {effect:.2f} points off-task", ylim=(0, 1.02))
+        axis.set_xlabel("training seeds of each method")
         axis.set_xlim(table["n_seeds"].min(), table["n_seeds"].max())
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:.0f}")

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
@@ -165,12 +165,18 @@ def rates_histogram(rates: pd.DataFrame, initial: float | None) -> Figure:
         axis.set_yticks([])
     for axis in axes[:, 0]:
         axis.set_ylabel("parameters")
-    key = [plt.Line2D([], [], color="black", label="mean")]
+    key = [
+        Patch(color=NEGATIVE, label="negative rates"),
+        Patch(color=POSITIVE, label="the others"),
+        plt.Line2D([], [], color="black", label="mean"),
+    ]
     if initial is not None:
         key.append(plt.Line2D([], [], color="black", ls=":", label="start of training"))
     if len(published):
-        theirs = f"{THEIRS}: mean, ± one standard deviation"
-        key.append(plt.Line2D([], [], color=BEHIND, ls="--", label=theirs))
+        key += [
+            plt.Line2D([], [], color=BEHIND, ls="--", label=f"mean of {THEIRS}"),
+            Patch(color=BEHIND, alpha=0.25, label="± its standard deviation"),
+        ]
     figure.tight_layout()
     legend_below(figure, key, 3)
     return figure
@@ -301,7 +307,7 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     axes[-1, 0].set_xlabel("percentage points")
     axes[0, 0].set_yticks(range(len(methods)), [label(m) for m in reversed(methods)])
     handles = {
-        "episodes": {"marker": "o", "label": "95 % over episodes: these networks"},
+        "episodes": {"marker": "o", "label": "95 % over pairs of tasks: these networks"},
         "seeds": {"marker": "s", "ls": "--", "label": "95 % over seeds: the methods"},
         "paper": {"marker": "x", "ls": "", "color": PAPER, "label": THEIRS},
     }

@@ -22,6 +22,7 @@ from negmeta_utils.plots.style import (
 
 OWN_SCALES = "each panel on its own scale"
 OVER_BOTH = "95 % over seeds and episodes"
+OF_RECIPES = "outer rate's schedule, where learned rates start, and their own outer rate:"
 VERDICT_COLOURS = {UP: ABOVE, DOWN: NEGATIVE}
 
 
@@ -78,7 +79,11 @@ def _legend_of_verdicts(
         if colour in shown
     ]
     if margin:
-        keys.append(plt.Line2D([], [], color=PAPER, ls=":", lw=1, label=f"±{margin} points"))
+        keys.append(
+            plt.Line2D(
+                [], [], color=PAPER, ls=":", lw=1, label=f"±{margin} points, for intervals of 90 %"
+            )
+        )
     title = f"interval, {interval}:" if interval else None
     legend_below(figure, keys, 3, title)
 
@@ -187,10 +192,7 @@ def recipes_along(rates: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         axis.locator_params(axis="x", nbins=3)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.tight_layout()
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.0)
-    )
+    legend_below(figure, axes[0, 0].get_legend_handles_labels()[0], title=OF_RECIPES)
     return figure
 
 
@@ -213,7 +215,7 @@ def distance_along(distance: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[0, 0].set_ylabel("distance to table 1")
     figure.tight_layout()
-    legend_below(figure, axes[0, 0].get_legend_handles_labels()[0])
+    legend_below(figure, axes[0, 0].get_legend_handles_labels()[0], title=OF_RECIPES)
     return figure
 
 

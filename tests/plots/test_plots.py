@@ -91,7 +91,7 @@ def test_one_seed_has_no_interval_over_seeds_and_no_mark_for_one(features):
     figure = paper.feature_changes(changed, PAPER_CHANGES)
     assert "s" not in [line.get_marker() for line in figure.axes[0].lines]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "95 % over episodes: these networks",
+        "95 % over pairs of tasks: these networks",
         paper.THEIRS,
     ]
 
@@ -221,7 +221,8 @@ def test_the_papers_values_stand_beside_ours(features):
 def test_other_layers_have_no_values_of_the_paper():
     rates = pd.DataFrame({"layer": ["block1"] * 9, "rate": np.linspace(-0.1, 0.1, 9)})
     figure = paper.rates_histogram(rates, initial=None)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mean"]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["negative rates", "the others", "mean"]
 
 
 def test_panels_that_are_compared_have_one_scale():
@@ -246,7 +247,8 @@ def test_colours_of_verdicts_have_a_legend():
     (legend,) = every_figure.FIGURES["conditions"]().legends
     assert legend.get_title().get_text() == "interval, 95 % over seeds and episodes:"
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["above zero", "contains zero", "±0.1 points"]
+    margin = "±0.1 points, for intervals of 90 %"
+    assert texts == ["above zero", "contains zero", margin]
 
 
 def test_a_layer_without_a_measure_is_a_gap():

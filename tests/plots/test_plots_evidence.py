@@ -44,11 +44,13 @@ def test_every_interval_is_drawn_with_its_misses():
 def test_power_curves_have_a_line_for_every_number_of_episodes():
     components = Components(0.1, 1, 50)
     rows = [("maml", i, j, power(components, 0.3, i, j)) for j in (100, 9000) for i in (3, 9, 81)]
-    figure = power_curves(
-        pd.DataFrame(rows, columns=["method", "n_seeds", "n_episodes", "power"]), 0.8
-    )
-    few, many, wanted = figure.axes[0].lines
-    assert few.get_label() == "100 episodes" and many.get_label() == "9,000 episodes"
+    table = pd.DataFrame(rows, columns=["method", "n_seeds", "n_episodes", "power"])
+    (axis,) = power_curves(table.assign(effect=0.3), 0.8).axes
+    few, many, wanted = axis.lines
+    assert axis.get_title() == "MAML: 0.30 points off-task"
+    assert [line.get_label() for line in (few, many)] == [
+        "100 pairs of tasks", "9,000 pairs of tasks",
+    ]  # fmt: skip
     assert list(many.get_ydata()) == [row[3] for row in rows[3:]]
     assert list(many.get_xdata()) == [3, 9, 81]
     assert set(wanted.get_ydata()) == {0.8}
@@ -56,5 +58,5 @@ def test_power_curves_have_a_line_for_every_number_of_episodes():
 
 def test_power_that_one_seed_leaves_unknown_is_an_empty_panel(tmp_path):
     table = pd.DataFrame({"method": "maml", "n_seeds": [3, 30], "n_episodes": 99, "power": np.nan})
-    style.save(power_curves(table, 0.8), tmp_path, "power")
+    style.save(power_curves(table.assign(effect=0.3), 0.8), tmp_path, "power")
     assert (tmp_path / "power.png").is_file()

@@ -1,6 +1,7 @@
 """Trainings that collapsed are named and left out of notebooks 5 to 8."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,9 @@ def make_run(tmp_path):
         manifest["parameters"] |= {"seed": seed, "test_episodes": int(accuracy > 0), **settings}
         del manifest["files"]  # whose digests are those of the shipped one
         write_json(to / "manifest.json", manifest)
-        table = read_table(to / "accuracy.parquet")
-        write_table(to / "accuracy.parquet", table.assign(accuracy=accuracy))
+        for name, changed in (("accuracy", {"accuracy": accuracy}), ("rates", {"seed": seed})):
+            path = to / f"{name}.parquet"
+            write_table(path, read_table(path).assign(**changed))
         return str(to)
 
     return make
@@ -70,6 +72,17 @@ def test_only_trainings_that_differ_in_the_seed_alone_are_siblings(make_run):
     ).replace("maml-4/elsewhere", load_run(elsewhere).name)
 
 
+def test_networks_kept_on_the_way_go_with_their_training(make_run):
+    good = [make_run("maml", seed, 0.7) for seed in range(3)]
+    bad = make_run("maml", 3, 0.3)
+    kept = Path(bad) / "kept"
+    kept.mkdir()
+    shutil.copy(Path(bad) / "model.safetensors", kept / "best.safetensors")
+    named = load_runs([*good, bad, f"{bad}@best"], several=True)
+    left, said = without_collapsed(named)
+    assert (names(left), len(said)) == (names(named[:3]), 1)
+
+
 def test_a_run_without_a_test_stays(make_run):
     trained = [load_run(make_run("maml", seed, 0)) for seed in range(3)]
     assert without_collapsed(trained) == (trained, [])
@@ -79,6 +92,7 @@ def test_a_run_without_a_test_stays(make_run):
 @pytest.mark.parametrize(
     "notebook, table, parameters",
     [
+        ("02_alpha_distribution", "rates", {}),
         ("05_mechanism", "interventions", {"n_geometry": 1}),
         ("06_datasets", "features", {}),
         ("07_inner_steps", "steps", {"steps": [0, 1]}),
@@ -89,11 +103,14 @@ def test_notebooks_name_it_and_average_the_others(make_run, tmp_path, notebook, 
     good = {method: [make_run(method, seed, 0.7) for seed in range(3)] for method in METHODS}
     named = {"runs": [*good["meta-sgd"], make_run("meta-sgd", 3, 0.3)]}
     key = "maml_runs" if notebook == "05_mechanism" else "runs"
-    named[key] = [*named.get(key, []), *good["maml"]]
-    parameters |= named | {"n_episodes": 2, "out_dir": str(tmp_path / "out")}
-    shown = execute(notebook, parameters)
+    if notebook != "02_alpha_distribution":
+        named[key] = [*named.get(key, []), *good["maml"]]
+        parameters["n_episodes"] = 2
+    shown = execute(notebook, parameters | named | {"out_dir": str(tmp_path / "out")})
     said = "meta-sgd-3 is left out as collapsed: 30.0 % on its test tasks"
     assert said in shown
-    assert said in (tmp_path / "out" / "summary.md").read_text()
+    if notebook != "02_alpha_distribution":
+        assert said in (tmp_path / "out" / "summary.md").read_text()
     averaged = pd.read_parquet(tmp_path / "out" / f"{table}.parquet")
-    assert set(averaged.loc[averaged["method"] == "meta-sgd", "seed"]) == {0, 1, 2}
+    of_meta_sgd = averaged["method"] == "meta-sgd" if "method" in averaged else slice(None)
+    assert set(averaged.loc[of_meta_sgd, "seed"]) == {0, 1, 2}
