@@ -54,6 +54,7 @@ SEEDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     ),
     LEFT_OUT: lambda rng, n: rng.standard_normal(rng.binomial(n, 1 - COLLAPSE)),
 }
+LOOKS = (8, 12)  # numbers of seeds
 SIGNS, WRONG_AT_MARGIN = (REPRODUCED, CONTRADICTED), (CONTRADICTED, NO_EFFECT)
 
 
@@ -85,7 +86,7 @@ CASES = {
     "(f), at the margin": Case("f", (0.116,), WRONG_AT_MARGIN),
     "(e), half of it": Case("e", (-2.0, 0.0), SIGNS),
     "(f), no effect, seeds not shared": Case("f", (0.0,), SIGNS, unshared=True),
-    "(f), no effect, looks at 8 and 12 seeds": Case("f", (0.0,), SIGNS, looks=(8, 12)),
+    "(f), no effect, looks at 8 and 12 seeds": Case("f", (0.0,), SIGNS, looks=LOOKS),
     "any of (c) to (f), no effect": Case("cdef", (), SIGNS),
     "any of (c) to (f), no effect, by Holm": Case("cdef", (), SIGNS, holm=True),
     "(a), no effect": Case("a", (), SIGNS),
@@ -95,6 +96,9 @@ CASES = {
     "(e), at the margins": Case("e", (-0.069, 0.047), WRONG_AT_MARGIN),
     "(f), at the margin, seeds not shared": Case("f", (0.116,), WRONG_AT_MARGIN, unshared=True),
     "(c), at the margin, seeds not shared": Case("c", (0.5,), WRONG_AT_MARGIN, unshared=True),
+    "(d), at the margins, looks": Case("d", (-0.1, -0.1), WRONG_AT_MARGIN, looks=LOOKS),
+    "(e), at the margins, looks": Case("e", (-0.069, 0.047), WRONG_AT_MARGIN, looks=LOOKS),
+    "(f), at the margin, looks": Case("f", (0.116,), WRONG_AT_MARGIN, looks=LOOKS),
 }
 
 
