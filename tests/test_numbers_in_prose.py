@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from answers import FIGURES, LONGEST, answer, of_claims, verdict
 
-from negmeta_utils.evidence.contrasts import against_base, change_grids
+from negmeta_utils.evidence.contrasts import against_base
 from negmeta_utils.evidence.intervals import estimate, over_seeds
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, distance_to_paper
 from negmeta_utils.evidence.looks import levels
@@ -16,7 +16,6 @@ from negmeta_utils.evidence.quantities import (
     DIFFERENCE,
     MAML,
     META_SGD,
-    PAPER_CHANGES,
     effect_sizes,
     grids,
 )
@@ -41,6 +40,7 @@ RESULTS = (ROOT / "docs" / "results.md").read_text()
 AS_WORDED = "paper: two-sample, off-task - on-task"  # the paper's t-test
 STATISTICS = (ROOT / "docs" / "statistics.md").read_text()
 NETWORKS = [load_run(str(LONGEST / f"{method}-0")) for method in ("maml", "meta-sgd")]
+SINGLE = ("paper-28", "paper-84", "recipes")  # networks whose interventions are shown
 LARGE = [load_run(f"mini-imagenet-{method}-0") for method in ("maml", "meta-sgd")]
 
 
@@ -118,8 +118,6 @@ def test_what_is_said_of_the_chosen_recipe_at_60_000():
     shares = [f"{100 * share:.0f}" for share in table["share_negative"]]
     assert f"with {', '.join(shares[:3])} and {shares[3]} % of the convolutions' rates" in RESULTS
     assert f"deviations of {', '.join(f'{std:.3f}' for std in table['std'])} (the" in RESULTS
-    first, second, third, last = (with_sign(mean, 4) for mean in table["mean"].iloc[:4])
-    assert f"#which-recipe-gives-table-1), {first}, {second}, {third} and {last}." in README
     run = load_run(str(FIGURES / "recipes" / "network"))
     curve = run.history().dropna(subset=["val_accuracy"])
     best = curve.loc[curve["val_accuracy"].idxmax()]
@@ -190,16 +188,14 @@ def test_what_is_said_of_eight_seeds():
     assert (p.loc[["d", "e", "f"], "p methods"] < level).all()
     assert set(p.loc[["d", "e", "f"], "Holm methods"].round(3)) == {0.032}
     assert (p.loc[["a", "b"], "Holm methods"] < level).all()
-    assert "(a) and (b) still stand; (d), (e) and (f) do not, whose p becomes 0.032" in README
+    said = "(a) and (b) still stand there; (d), (e) and (f) do not, whose p becomes 0.032"
+    assert said in README
     assert list(claims.loc[["e", "f"], "methods"]) == ["no such effect"] * 2  # so no second look
-    readings = [AS_WORDED, "two-sample, off-task alone"]
-    (two, two_fits), (sixteen, fits) = (
-        pd.read_csv(FIGURES / study / "t_tests.csv").set_index("reading").loc[readings, "p_value"]
+    two, sixteen = (
+        pd.read_csv(FIGURES / study / "t_tests.csv").set_index("reading").p_value[AS_WORDED]
         for study in ("paper-84/statistics", "decide/statistics")
     )
-    assert f"p is {two:.2f} for the two networks on the right and {sixteen:.2f} for" in README
-    said = f"is {two_fits:.2g} for the two, where Meta-SGD is the worse one, and {fits:.2g} for the"
-    assert said in README
+    assert f"p = {two:.2f} for the two networks on the right and {sixteen:.2f} for" in README
     rates = pd.read_parquet(FIGURES / "decide" / "alpha" / "rates.parquet")
     means = rates[rates["group"] == "weights+bias"].pivot_table("mean", "update", "layer")
     body = means.drop(columns="logits")
@@ -249,9 +245,7 @@ def test_what_is_said_of_rates_at_the_papers_size():
     weights = rates[rates["group"] == "weights+bias"]
     means = weights.pivot(index="update", columns="layer", values="mean")
     last, body = means.loc[60_000], means.drop(columns="logits")
-    first, second, third, fourth, logits = (with_sign(value, 4) for value in last)
-    said = f"{third} and {fourth}, where the first two end at {first} and {second}"
-    assert f"{said}; the linear layer's is positive, {logits}." in README
+    first, second, third, fourth, _ = (with_sign(value, 4) for value in last)
     assert f"conv3 {third} and conv4 {fourth}" in RESULTS
     for layer, end in (("conv1", first), ("conv2", second)):
         below = body.index[body[layer] < 0]
@@ -326,7 +320,7 @@ def test_the_signs_of_the_longest_run_come_when_it_is_said():
 
 
 def test_how_far_the_rates_of_the_longest_run_are_from_the_papers():
-    table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").dropna(subset=["paper mean"])
+    table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").query("group == 'weights+bias'")
     spread = table["std"] / table["paper std"]
     assert (round(spread.min()), round(spread.max())) == (3, 11)
     assert "three to eleven times as far as in its table 1" in RESULTS
@@ -465,7 +459,7 @@ def test_notebook_10_says_how_wide_the_papers_rates_and_the_longest_runs_are():
     body, logits = PAPER_TABLE_1["paper std"][:4], PAPER_TABLE_1["paper std"][4]
     assert {f"{spread:.2f}" for spread in body} == {"0.03"} and f"{logits:.2f}" == "0.07"
     assert "standard deviations of 0.03 in the convolutions and 0.07 in the linear" in answer("10")
-    table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").dropna(subset=["paper std"])
+    table = pd.read_csv(FIGURES / "paper-28" / "table1.csv").query("group == 'weights+bias'")
     widest = (table["std"] / table["paper std"]).max()
     assert round(widest) == 11 and "yields up to eleven times these" in answer("10")
     assert f"has a standard deviation of {(0.1 - 0.005) / 12**0.5:.3f}, and in" in answer("10")
@@ -506,7 +500,7 @@ def test_what_the_networks_at_84_reach():
     assert f"[{low}, {apart.high:.1f}] points more on the same tasks" in RESULTS
     last = [100 * run.history()["val_accuracy"].dropna().tail(5).mean() for run in LARGE]
     assert f"over the last five checks, {last[0]:.1f} and {last[1]:.1f} %" in RESULTS
-    assert f"{maml.mean():.1f} % (MAML) and {meta_sgd.mean():.1f} % (Meta-SGD) on 600" in README
+    assert f"({last[0]:.1f} and {last[1]:.1f} % in validation; the paper: 46 and 47 %)" in README
 
 
 def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
@@ -517,6 +511,10 @@ def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
     assert said in (ROOT / "notebooks" / "05_mechanism.ipynb").read_text()
 
 
+def read_features(run):
+    return pd.read_parquet(run.directory / "features.parquet")
+
+
 def in_words(effects: pd.DataFrame, over: str = "episodes") -> dict[tuple, str]:
     """Every effect over episodes or over seeds, by method and quantity."""
     effects = effects[effects["over"] == over].set_index(["method", "quantity"])
@@ -525,42 +523,37 @@ def in_words(effects: pd.DataFrame, over: str = "episodes") -> dict[tuple, str]:
 
 
 def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number():
-    def of(job: str, over: str) -> list[list[str]]:
-        told = in_words(pd.read_csv(FIGURES / job / "effects.csv"), over)
-        quantities = ("off-task change", "on-task change", "without head")
-        pairs = [[told[method, q] for method in (MAML, META_SGD)] for q in quantities]
-        return [*pairs, [told[DIFFERENCE, "pre-adaptation"]]]
-
-    off, on, alone, apart = of("decide/statistics", "seeds")
-    best_off, best_on, *_ = of("decide/statistics-best", "seeds")
-    two_off, two_on, two_alone, _ = of("paper-84/statistics", "episodes")
+    best = in_words(pd.read_csv(FIGURES / "decide" / "statistics-best" / "effects.csv"), "seeds")
+    off, on = (
+        [best[method, f"{where}-task change"] for method in (MAML, META_SGD)]
+        for where in ("off", "on")
+    )
+    long = in_words(effect_sizes(pd.concat(map(read_features, NETWORKS))))
+    longest = [long[method, "off-task change"] for method in (MAML, META_SGD)]
+    shown = [pd.read_csv(FIGURES / of / "mechanism" / "equivalence.csv") for of in SINGLE]
+    small, large, gaining = (
+        {
+            of.quantity: with_interval(of.points, of.low, of.high)
+            for of in table[table["rates"] == WITHOUT_NEGATIVE].itertuples()
+        }
+        for table in shown
+    )
     for said in (
-        f"another**: MAML's by {off[0]} percentage points, Meta-SGD's by {off[1]}. The paper's",
-        f"they change as little, by {best_off[0]} and {best_off[1]}, which leaves claims (e)",
-        f"hardly change either**, at the end of training: MAML's by {on[0]}, Meta-SGD's by {on[1]}",
-        f"both get worse, as in the paper**, by {best_on[0]} and {best_on[1]}: *reproduced*",
-        f"by {alone[0]} (MAML) and {alone[1]} (Meta-SGD). Whether",
-        f"better than MAML's is undecided: {apart[0]};",
-        f"worse, for another task** (the paper: better), by {two_off[1]} points",
-        f"**and for the task itself**, by {two_on[1]}. So they do at the best validation",
-        f"MAML's hardly change, {two_off[0]} and {two_on[0]}. Before adaptation",
-        f"than the whole adapted model, by {two_alone[0]} and {two_alone[1]}.",
+        f"says, by {on[0]} (MAML) and {on[1]} (Meta-SGD); off-task they change by {off[0]} and",
+        f"change by {off[0]} and {off[1]}, which leaves (e) and (f) undecided",
+        f"another recipe](docs/results.md#at-the-papers-length-on-mini-imagenet-at-2828) by "
+        f"{longest[1]}.",
+        f"MAML's beside the latter hardly changes, {longest[0]}.",
+        f"rates, {gaining['off-task change']} and {small['off-task change']} without them (90 %)",
+        f"84×84 it differs by {large['off-task change']}, and the on-task change by "
+        f"{large['on-task change']}:",
     ):
         assert said in README, said
-    theirs = " and ".join(with_sign(points) for points in PAPER_CHANGES["points"])
-    assert f"The paper's are {theirs}, if its −0.3 and +0.2 % are shares" in README
-    variants = pd.read_parquet(FIGURES / "paper-84" / "mechanism" / "interventions.parquet")
-    means = change_grids(variants, "variant", "off-task change")
-    without, learned = (
-        with_sign(means[name].to_numpy().mean()) for name in (WITHOUT_NEGATIVE, AS_LEARNED)
-    )
-    assert f"by {without} points for another task instead of {learned}. The difference" in README
     best = [
         load_run(str(FIGURES / "decide" / "networks" / f"{name}-{seed}@best")).update
         for name in ("maml", "meta-sgd-meta-sgd")
         for seed in range(8)
     ]
-    assert f"after {min(best):,} to {max(best):,} meta-updates, **both get worse" in README
     assert f"loss, at {min(best):,} to {max(best):,} meta-updates; 10,000 pairs" in RESULTS
 
 
@@ -578,11 +571,8 @@ def test_what_adaptation_does_to_features_at_84():
         assert all(told[method, "without head"] in page for page in (README, RESULTS))
     assert f"difference off-task, {told[DIFFERENCE, 'off-task change']}, has" in RESULTS
     assert f"by {told[DIFFERENCE, 'pre-adaptation']} points (Meta-SGD minus MAML)" in RESULTS
-    assert f"the better ones, by {told[DIFFERENCE, 'pre-adaptation'][1:5]} points;" in README
     p = pd.read_csv(FIGURES / "paper-84" / "statistics" / "t_tests.csv").set_index("reading")
-    said = [p.p_value[of] for of in ("two-sample, off-task alone", AS_WORDED)]
-    told = f"gives p = {said[0]:.5f} here (the paper: 0.00044); as it is worded, p = {said[1]:.2f}."
-    assert told in RESULTS
+    assert f"finds no difference here (p = {p.p_value[AS_WORDED]:.2f})." in RESULTS
     features = pd.read_parquet(FIGURES / "paper-84" / "features" / "features.parquet")
     apart = features.groupby("method")["ordinary"].mean()
     assert f"adapted model is better, by {100 * (apart[META_SGD] - apart[MAML]):.2f}." in RESULTS
@@ -598,7 +588,7 @@ def test_what_adaptation_does_at_the_best_validation_at_84():
     assert set(features["episode"]) == set(range(2500))
     told = in_words(effect_sizes(features))
     off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
-    assert f"by {off} and {on} (2,500 pairs)" in README
+    assert f"by {off} off-task and {on} on-task (2,500 pairs)" in README
     assert f"off-task by {off} points and on-task by {on}" in RESULTS
     off, on = (told[MAML, f"{where}-task change"] for where in ("off", "on"))
     assert f"hardly change, {off} and {on}. So it is" in RESULTS
@@ -613,7 +603,7 @@ def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():
     told = in_words(effect_sizes(features))
     off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
     assert f"off-task {off} points, on-task {on}, where the eight networks" in RESULTS
-    assert f"off-task by {off} points and on-task by {on}; there is" in README
+    assert f"Meta-SGD's by this recipe by {off} points, and" in README
     plan = (ROOT / "notebooks" / "studies" / "recipes.yml").read_text().replace("\n# ", " ")
     assert f"off-task {off} points, on-task {on} (95 %, over pairs)" in plan
 

@@ -224,7 +224,7 @@ def test_a_page_shows_the_table_that_was_measured(page, table):
 def test_the_readme_shows_the_claims_that_were_judged():
     rows = re.findall(r"^\| (\((\w)\) .*) \|$", README, re.M)
     shown = {claim: row.split(" | ") for row, claim in rows}
-    over = re.compile(r" over (8 seeds|10000 episodes)|; all signs in 0 of \d networks")
+    over = re.compile(r" over (8 seeds|10,000 pairs of tasks)|; all signs in 0 of \d networks")
     tables = [
         of_claims(study).itertuples() for study in ("decide/statistics", "paper-84/statistics")
     ]
@@ -238,7 +238,7 @@ def test_the_readme_shows_the_claims_that_were_judged():
 
 
 def test_a_number_of_the_answer_is_one_of_the_claims_or_of_the_mechanism():
-    answer = README[README.index("## The answer") : README.index("| the paper |")]
+    answer = README[README.index("What the table does not show") : README.index("## Two commands")]
     studies = ("decide/statistics", "decide/statistics-best", "paper-84/statistics", "paper-28")
     measured = " ".join(text for study in studies for text in of_claims(study)["measured"])
     for contrasts in of_single_mechanisms():

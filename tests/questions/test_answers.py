@@ -190,7 +190,7 @@ def test_every_interval_of_the_readme_is_in_the_tables():
     page = (ROOT / "README.md").read_text()
     tables = [*of_features(), of_pairs_apart(), *of_mechanism(), *of_single_networks()]
     tables += [of_verdicts(), of_verdicts("statistics-best")]
-    check_intervals(page[: page.index("| (a) ")], tables, 18)
+    check_intervals(page[: page.index("## Two commands")], tables, 18)
 
 
 def test_the_verdicts_on_the_methods_that_notebook_4_opens_on():
