@@ -410,7 +410,7 @@ def test_the_shares_and_numbers_of_seeds_of_the_backbones():
     assert "and 6 % of the ResNet-12's are negative" in RESULTS
     table = pd.read_csv(FIGURES / "backbones" / "backbones" / "backbones.csv")
     needed = table[table["quantity"] == "off-task change"].set_index("condition")["needed"]
-    seeds = [needed[f"glyphs, resnet12 minus conv4: {name}"] for name in ("MAML", "Meta-SGD")]
+    seeds = [needed[f"glyphs, ResNet-12 minus Conv4: {name}"] for name in ("MAML", "Meta-SGD")]
     assert f"{seeds[0]} and {seeds[1]} seeds would decide" in RESULTS
 
 

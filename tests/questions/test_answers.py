@@ -18,20 +18,22 @@ from answers import (
 from bs4 import BeautifulSoup
 from scipy.stats import t
 
+from negmeta_utils.evidence.claims import claims_markdown
 from negmeta_utils.evidence.contrasts import (
     accuracy_grids,
     against_base,
     contrasts,
+    sentence,
 )
 from negmeta_utils.evidence.learned_rates import distance_to_paper
 from negmeta_utils.evidence.quantities import META_SGD, effect_sizes, grids
 from negmeta_utils.evidence.words import signed
 from negmeta_utils.explore.measures import layer_rates
-from negmeta_utils.plots.style import LABELS
+from negmeta_utils.plots.style import LABELS, NAMES
 from negmeta_utils.plots.tables import in_print
 from negmeta_utils.questions.across_datasets import changes_by_dataset
 from negmeta_utils.questions.interventions import AS_LEARNED
-from negmeta_utils.questions.mechanism import compared
+from negmeta_utils.questions.mechanism import answers, compared, primary_contrasts
 from negmeta_utils.questions.uses import changes_over_steps
 from negmeta_utils.runs import load_run
 from negmeta_utils.storage.paths import ROOT
@@ -377,3 +379,41 @@ def test_what_normalised_images_and_float64_change_is_what_the_table_says():
         half = t.ppf(0.975, 2) * pd.concat(change.sem() for change in changes)
         assert said.format(means.max()) in page
         assert f"±{(means + half).max():.3f}" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["decide", "questions"])
+def test_the_shipped_answer_of_notebook_5_is_that_of_its_tables(study):
+    folder = FIGURES / study / "mechanism"
+    variants, trained, parts = (
+        pd.read_parquet(folder / f"{name}.parquet")
+        for name in ("interventions", "positive", "maml_parts")
+    )
+    found = answers(
+        primary_contrasts(variants),
+        compared(variants, "variant", AS_LEARNED),
+        compared(trained, "method", "meta-sgd"),
+        compared(parts, "variant", AS_LEARNED),
+    )
+    assert (folder / "summary.md").read_text().splitlines()[2:] == [f"- {line}" for line in found]
+
+
+@pytest.mark.parametrize("name", ["questions/datasets", "backbones/backbones"])
+def test_the_shipped_answer_of_notebook_6_is_that_of_its_table(name):
+    features, labels = pd.read_parquet(FIGURES / name / "features.parquet"), LABELS | NAMES
+    changes = changes_by_dataset(features.assign(**missing(features)), labels)
+    lines = (FIGURES / name / "summary.md").read_text().splitlines()[2:]
+    rows = changes["off-task change"]
+    assert lines[: len(rows)] == [
+        f"- {sentence(row, f'{row.condition}, off-task')}" for _, row in rows.iterrows()
+    ]
+
+
+def missing(features: pd.DataFrame) -> dict[str, str]:
+    return {} if "backbone" in features else {"backbone": "conv4"}
+
+
+def test_the_shipped_verdicts_in_words_are_those_of_their_tables():
+    for path in FIGURES.rglob("claims.csv"):
+        shown = (path.parent / "summary.md").read_text()
+        assert claims_markdown(pd.read_csv(path, keep_default_na=False)) == shown, path
