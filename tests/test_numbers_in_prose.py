@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from answers import FIGURES, LONGEST, answer, of_claims, verdict
 
+from negmeta_utils.evidence import claims as judged
 from negmeta_utils.evidence.contrasts import against_base
 from negmeta_utils.evidence.intervals import estimate, over_seeds
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, distance_to_paper
@@ -259,6 +260,9 @@ def test_what_is_said_of_rates_at_the_papers_size():
     assert f"{', '.join(some)} and {share} % of the convolutions' rates are negative" in RESULTS
     wider = ends["std"].to_numpy() / PAPER_TABLE_1["paper std"]
     assert f"spread {wider.min():.1f} to {wider.max():.1f} times as far" in RESULTS
+    table = pd.read_csv(FIGURES / "paper-84" / "alpha" / "table1.csv")
+    *some, head = (with_sign(mean, 4) for mean in table.loc[table["group"] == "both", "mean"])
+    assert f"the five means are {', '.join(some)} and {head}: the same signs" in RESULTS
     apart = distance_to_paper(rates)
     apart = apart[apart["group"] == "weights+bias"].set_index("update")["distance"]
     said = f"{apart[60_000]:.2f}, and was smallest, {apart.min():.2f}, after {apart.idxmin():,}"
@@ -513,6 +517,18 @@ def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
 
 def read_features(run):
     return pd.read_parquet(run.directory / "features.parquet")
+
+
+@pytest.mark.slow
+def test_the_verdicts_at_the_best_validation_over_the_pairs_that_were_looked_at_first():
+    features = pd.read_parquet(FIGURES / "decide" / "features-best" / "features.parquet")
+    rates = pd.read_parquet(FIGURES / "decide" / "alpha-best" / "rates.parquet")
+    found = judged.claims(features[features["episode"] < 2500], rates, [8, 12]).set_index("claim")
+    assert found.loc["d", "methods"] == "undecided"
+    assert found.loc["f", "methods"] == "no such effect"
+    assert "methods: not by Holm" in found.loc["f", "note"]
+    said = "(d) was undecided and (f) *no such effect*, which did not survive Holm"
+    assert f"Over the first 2,500 of these pairs, published a day earlier, {said}" in RESULTS
 
 
 def in_words(effects: pd.DataFrame, over: str = "episodes") -> dict[tuple, str]:
