@@ -619,7 +619,7 @@ def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():
     told = in_words(effect_sizes(features))
     off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
     assert f"off-task {off} points, on-task {on}, where the eight networks" in RESULTS
-    assert f"Meta-SGD's by this recipe by {off} points, and" in README
+    assert f"one by this recipe by {off} points, and one by" in README
     plan = (ROOT / "notebooks" / "studies" / "recipes.yml").read_text().replace("\n# ", " ")
     assert f"off-task {off} points, on-task {on} (95 %, over pairs)" in plan
 
@@ -658,3 +658,54 @@ def test_the_figure_of_interventions_shows_differences_and_not_flipped_signs():
         shown = panel.set_index("condition")["points"]
         expected = table["points"] - table.loc[AS_LEARNED, "points"]
         pd.testing.assert_series_equal(shown, expected[shown.index], check_names=False)
+
+
+def test_what_five_networks_of_meta_sgd_do_at_the_papers_length():
+    folder = FIGURES / "length"
+    features = pd.read_parquet(folder / "features" / "features.parquet")
+    assert set(features.groupby("seed").size()) == {10_000} and set(features["seed"]) == {
+        *range(3, 8)
+    }
+    assert set(features["shared_classes"]) == {0}
+    told = in_words(effect_sizes(features), "seeds")
+    off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
+    notebook = (ROOT / "notebooks" / "03_feature_adaptation.ipynb").read_text()
+    assert f"off-task by {off} points over five seeds" in RESULTS and f"On-task by {on}," in RESULTS
+    assert f"off-task by {off} points and on-task by {on}, over seeds" in README
+    assert f"a gain of {off} points in five networks of Meta-SGD" in README
+    assert f"gain {off} points off-task and {on} on-task" in notebook
+    each = grids(features)[META_SGD, "off-task change"].mean(axis=1)
+    assert f"in each network, from {with_sign(each.min())} to {with_sign(each.max())}" in RESULTS
+    table = pd.read_csv(folder / "against-20000.csv").query("condition == '60,000'")
+    longer = {
+        row.quantity: with_interval(row.minus_base, row.minus_low, row.minus_high)
+        for row in table.itertuples()
+    }
+    assert f"the same networks have {longer['off-task change']} points more" in RESULTS
+    assert f"they had {longer['off-task change']} points less before" in README
+    assert f"On-task they have {longer['on-task change']} more" in RESULTS
+    of = table.set_index("quantity")
+    assert of.loc["off-task change", "needed_minus"] == 10 and "ten seeds would" in RESULTS
+    networks = [load_run(str(path)) for path in (folder / "networks").iterdir()]
+    reached = [100 * run.final_accuracy().mean() for run in networks]
+    assert f"they reach {min(reached):.1f} to {max(reached):.1f} %." in RESULTS
+
+
+def test_the_rates_of_five_networks_of_meta_sgd_at_the_papers_length():
+    folder = FIGURES / "length" / "alpha"
+    table = pd.read_csv(folder / "table1.csv").set_index(["group", "layer"]).loc["weights+bias"]
+    told = [with_sign(mean, 4) for mean in table["mean"]]
+    said = ", ".join(f"{layer} {mean}" for layer, mean in zip(table.index, told, strict=True))
+    shares = [f"{100 * share:.0f}" for share in table["share_negative"]]
+    assert f"{said}, with {', '.join(shares[:3])} and {shares[3]} % of the" in RESULTS
+    assert (
+        f"negative, {told[0]}, {told[1]} and {told[2]}, and the fourth's is not, {told[3]}"
+        in README
+    )
+    notebook = (ROOT / "notebooks" / "02_alpha_distribution.ipynb").read_text()
+    assert f"(conv1 {told[0]}, conv2 {told[1]}, conv3 {told[2]}; conv4 {told[3]})" in notebook
+    rates = pd.read_parquet(folder / "rates.parquet")
+    means = rates[rates["group"] == "weights+bias"].pivot_table("mean", ["update", "seed"], "layer")
+    assert ((means.loc[60_000] < 0).to_numpy() == [True, True, True, False, False]).all()
+    assert (means.loc[20_000] > 0).all(axis=None)
+    assert judged.claims(None, rates).set_index("claim").loc["a", "methods"] == "contradicted"

@@ -247,6 +247,7 @@ def test_a_number_of_the_answer_is_one_of_the_claims_or_of_the_mechanism():
     (apart,) = re.findall(r"Where they share none .*? worse, (.*?), as in the paper", results)
     (without,) = re.findall(r"^- \*\*Without the negative rates.*$", results, re.M)  # and these
     (longest,) = re.findall(r"^- \*\*At 60,000 meta-updates .*$", results, re.M)
+    (length,) = re.findall(r"^## At the paper's length over five.*?^## ", results, re.M | re.S)
     (margin,) = re.findall(r"level of the verdict its interval ends .*?, and", results)
     (best,) = re.findall(r"^- \*\*At the best validation, too.*$", results, re.M)
     variants = read_parquet(
@@ -254,7 +255,7 @@ def test_a_number_of_the_answer_is_one_of_the_claims_or_of_the_mechanism():
     )
     grids = change_grids(variants, "variant", "off-task change").values()
     measured += " ".join(f"{grid.to_numpy().mean():+.2f}" for grid in grids)
-    measured += (apart + without + longest + margin + best).replace("−", "-")
+    measured += (apart + without + longest + margin + best + length).replace("−", "-")
     numbers = re.findall(r"[+−-]\d+\.\d+", answer)
     assert len(numbers) >= 25
     for number in numbers:

@@ -77,6 +77,18 @@ def of_single_networks() -> Iterator[pd.DataFrame]:
         yield effect_sizes(pd.read_parquet(FIGURES / folder / "features" / "features.parquet"))
 
 
+def of_length() -> Iterator[pd.DataFrame]:
+    """Of Meta-SGD's five networks of the paper's length, and of these against a third of it."""
+    yield effect_sizes(pd.read_parquet(FIGURES / "length" / "features" / "features.parquet"))
+    longer = pd.read_csv(FIGURES / "length" / "against-20000.csv")
+    minus = {"minus_base": "points", "minus_low": "low", "minus_high": "high"}
+    yield longer[list(minus)].rename(columns=minus)
+
+
+def of_answer_3() -> Iterator[pd.DataFrame]:
+    yield from (*of_features(), *of_single_networks(), of_verdicts(), *of_length())
+
+
 def of_mechanism() -> Iterator[pd.DataFrame]:
     yield from of_single_mechanisms()
     for study in ("decide", "questions"):
@@ -140,7 +152,7 @@ def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> No
 @pytest.mark.parametrize(
     ("number", "tables", "least"),
     [
-        ("03", lambda: [*of_features(), *of_single_networks(), of_verdicts()], 10),
+        ("03", of_answer_3, 10),
         ("05", of_mechanism, 24),
         ("06", of_datasets, 16),
         ("07", of_steps, 1),
@@ -164,7 +176,7 @@ def test_every_interval_of_the_open_questions_is_in_the_tables():
 def test_every_interval_of_the_longest_and_the_short_runs_is_in_the_tables():
     page = (ROOT / "docs" / "results.md").read_text()
     longest, _, after = page.partition("## On drawn characters")
-    longest = longest[longest.index("## At the paper's length") :]
+    longest = longest[longest.index("## At the paper's length, on") :]
     check_intervals(longest, (*of_features(), of_pairs_apart()), 15)
     short = after[after.index("## What the two short runs") : after.index("## Normalised images")]
     check_intervals(short, [pd.read_csv(FIGURES / "mini-imagenet" / "effects.csv")], 2)
@@ -173,12 +185,12 @@ def test_every_interval_of_the_longest_and_the_short_runs_is_in_the_tables():
 @pytest.mark.slow
 def test_every_interval_of_eight_seeds_is_in_the_tables():
     page = (ROOT / "docs" / "results.md").read_text()
-    own = page[page.index("## Eight seeds") : page.index("## At the paper's length")]
+    own = page[page.index("## Eight seeds") : page.index("## At the paper's length, on")]
     effects = pd.read_csv(FIGURES / "decide" / "statistics" / "effects.csv")
     positive = pd.read_parquet(FIGURES / "decide" / "features-positive" / "features.parquet")
     tables = [of_verdicts(), of_verdicts("statistics-best"), effects, effect_sizes(positive)]
-    tables += [*of_mechanism(), *of_single_networks()]
-    check_intervals(own, tables, 30)
+    tables += [*of_mechanism(), *of_single_networks(), *of_length()]
+    check_intervals(own, tables, 35)
     jobs = ("statistics", "statistics-best")
     end, best = (of_claims(f"decide/{job}")["methods"] for job in jobs)
     assert list(end == best) == [True, True, True, False, False, False]
@@ -191,7 +203,7 @@ def test_every_interval_of_eight_seeds_is_in_the_tables():
 def test_every_interval_of_the_readme_is_in_the_tables():
     page = (ROOT / "README.md").read_text()
     tables = [*of_features(), of_pairs_apart(), *of_mechanism(), *of_single_networks()]
-    tables += [of_verdicts(), of_verdicts("statistics-best")]
+    tables += [of_verdicts(), of_verdicts("statistics-best"), *of_length()]
     check_intervals(page[: page.index("## Two commands")], tables, 18)
 
 
