@@ -16,7 +16,6 @@ from negmeta_utils.adaptation import adapt
 from negmeta_utils.engine.engines import ENGINES, engine_of
 from negmeta_utils.episodes import draw_classes, draw_episodes, draw_rows
 from negmeta_utils.evaluation import evaluate_features, shared_test_images
-from negmeta_utils.evidence.quantities import changes
 from negmeta_utils.model import embed, forward
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.prototypes import prototype_accuracy
@@ -130,17 +129,6 @@ def test_zero_rates_change_no_feature(run, images):
     table = evaluate_features(still, images, 8)
     assert table["same_after"].equals(table["same_before"])
     assert table["other_after"].equals(table["other_before"])
-
-
-def test_the_table_of_a_network_of_ones_own_goes_where_that_of_a_run_goes(run, images):
-    settings = {name: run.parameters[name] for name in ("n_way", "n_shot", "n_query")}
-    steps = {"inner_steps": run.parameters["inner_steps"], "method": run.parameters["method"]}
-    seed = run.parameters["seed"]
-    own = evaluation.evaluate(
-        CONV4, run.params, run.alpha, images, 4, **settings, **steps, seed=seed
-    )
-    pd.testing.assert_frame_equal(own, evaluate_features(run, images, 4))
-    assert len(changes(own)) == 1
 
 
 @pytest.mark.slow

@@ -296,7 +296,7 @@ def test_fewer_than_five_seeds_say_nothing_of_methods():
     table = claims(features, rates)
     assert (table.methods == UNDECIDED).all()
     assert (table.networks == REPRODUCED).all()
-    assert "over 30 episodes" in table.measured.iloc[1]
+    assert "over 30 pairs of tasks" in table.measured.iloc[1]
 
 
 def test_networks_of_unknown_seeds_say_nothing_of_methods():
