@@ -31,7 +31,13 @@ from negmeta_utils.questions.interventions import (
     ONE_CLASS,
     WITHOUT_NEGATIVE,
 )
-from negmeta_utils.questions.mechanism import FLIPPED, WHOLE, compared, minus_learned
+from negmeta_utils.questions.mechanism import (
+    FLIPPED,
+    WHOLE,
+    compared,
+    minus_learned,
+    primary_contrasts,
+)
 from negmeta_utils.runs import load_run
 from negmeta_utils.storage.atomic import read_json
 from negmeta_utils.storage.paths import ROOT
@@ -709,3 +715,23 @@ def test_the_rates_of_five_networks_of_meta_sgd_at_the_papers_length():
     assert ((means.loc[60_000] < 0).to_numpy() == [True, True, True, False, False]).all()
     assert (means.loc[20_000] > 0).all(axis=None)
     assert judged.claims(None, rates).set_index("claim").loc["a", "methods"] == "contradicted"
+
+
+def test_what_five_networks_of_the_papers_length_do_without_their_negative_rates():
+    folder = FIGURES / "length" / "mechanism"
+    variants = pd.read_parquet(folder / "interventions.parquet")
+    assert set(variants.groupby(["seed", "variant"]).size()) == {2500}
+    primary = primary_contrasts(variants)
+    row = primary[(primary["rates"] == WITHOUT_NEGATIVE) & (primary["over"] == "seeds")].iloc[0]
+    told = with_interval(row.points, row.low, row.high)
+    assert (row.verdict, row.n) == ("unchanged", 5)
+    assert f"differs by {told} points (90 %, over seeds), within" in RESULTS
+    assert f"named beforehand (p = {row.p_value:.4f})" in RESULTS
+    assert f"which gain a little, by {told}, too" in README
+    assert f"equivalence, {told} points (90 %; p = {row.p_value:.4f})." in STATISTICS
+    assert f"by {told} (90 %, over seeds; planned), within ±0.1 (p = {row.p_value:.4f})" in answer(
+        "05"
+    )
+    on_task = against_base(compared(variants, "variant", AS_LEARNED)["on-task change"])
+    row = on_task.set_index("condition").loc[WITHOUT_NEGATIVE]
+    assert f"and {with_interval(row.points, row.low, row.high)} without them (95 %)" in README

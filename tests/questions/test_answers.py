@@ -83,6 +83,10 @@ def of_length() -> Iterator[pd.DataFrame]:
     longer = pd.read_csv(FIGURES / "length" / "against-20000.csv")
     minus = {"minus_base": "points", "minus_low": "low", "minus_high": "high"}
     yield longer[list(minus)].rename(columns=minus)
+    yield pd.read_csv(FIGURES / "length" / "mechanism" / "equivalence.csv")
+    found = pd.read_csv(FIGURES / "length" / "mechanism" / "contrasts.csv")
+    yield found
+    yield found[list(minus)].rename(columns=minus)
 
 
 def of_answer_3() -> Iterator[pd.DataFrame]:
@@ -153,7 +157,7 @@ def check_intervals(text: str, tables: Iterable[pd.DataFrame], least: int) -> No
     ("number", "tables", "least"),
     [
         ("03", of_answer_3, 10),
-        ("05", of_mechanism, 24),
+        ("05", lambda: [*of_mechanism(), *of_length()], 24),
         ("06", of_datasets, 16),
         ("07", of_steps, 1),
         ("08", of_uses, 6),
@@ -166,7 +170,7 @@ def test_every_interval_of_an_answer_is_in_the_tables(number, tables, least):
 @pytest.mark.slow
 def test_every_interval_of_the_open_questions_is_in_the_tables():
     page = (ROOT / "docs" / "results.md").read_text()
-    of = (of_features, of_mechanism, of_datasets, of_steps, of_uses, of_methods)
+    of = (of_features, of_mechanism, of_length, of_datasets, of_steps, of_uses, of_methods)
     check_intervals(
         page[page.index("## The open questions") :], (t for tables in of for t in tables()), 19
     )
