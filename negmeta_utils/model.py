@@ -10,6 +10,7 @@ one query image depends on the other query images.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,17 @@ LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
 BATCH_NORM_EPS = 1e-5
 
 
+def n_features(image_size: int, n_filters: int = 64) -> int:
+    """Length of an embedding: each block halves the image, rounding down.
+
+    Raises ValueError for images smaller than 16x16, of which nothing would be left.
+    """
+    side = image_size // 2 ** len(BLOCKS)
+    if side == 0:
+        raise ValueError(f"image_size={image_size}: four 2x2 poolings need at least 16; raise it")
+    return n_filters * side * side
+
+
 def init_params(
     seed: int,
     channels: int,
@@ -28,12 +40,12 @@ def init_params(
     n_way: int,
     n_filters: int = 64,
     device: str = "cpu",
-    features: int | None = None,
+    features: Callable[[int, int], int] = n_features,
 ) -> Params:
     """Fresh parameters, float32, on the CPU whatever torch's defaults are.
 
-    device: "meta" for shapes alone. features: what the linear layer reads; None: what is left of
-    an image of that size.
+    device: "meta" for shapes alone. features: of image_size and n_filters, the length of the
+    embeddings that the linear layer reads.
 
     Weights and biases are uniform within 1/sqrt(fan_in), which is what torch's own layers start
     from; the paper does not say what it used. Batch normalisation starts at scale 1 and shift 0.
@@ -52,21 +64,10 @@ def init_params(
         params[f"conv{block}.bias"] = uniform(fan_in, n_filters)
         params[f"norm{block}.weight"] = torch.ones(n_filters, **kind)
         params[f"norm{block}.bias"] = torch.zeros(n_filters, **kind)
-    features = features or n_features(image_size, n_filters)
-    params["logits.weight"] = uniform(features, n_way, features)
-    params["logits.bias"] = uniform(features, n_way)
+    fan_in = features(image_size, n_filters)
+    params["logits.weight"] = uniform(fan_in, n_way, fan_in)
+    params["logits.bias"] = uniform(fan_in, n_way)
     return params
-
-
-def n_features(image_size: int, n_filters: int = 64) -> int:
-    """Length of an embedding: each block halves the image, rounding down.
-
-    Raises ValueError for images smaller than 16x16, of which nothing would be left.
-    """
-    side = image_size // 2 ** len(BLOCKS)
-    if side == 0:
-        raise ValueError(f"image_size={image_size}: four 2x2 poolings need at least 16; raise it")
-    return n_filters * side * side
 
 
 def activations(params: Params, images: torch.Tensor) -> list[torch.Tensor]:

@@ -39,6 +39,10 @@ class Blocks(NamedTuple):
                 side = (side - self.pool) // (self.last_stride if block == BLOCKS[-1] else 2) + 1
         return side
 
+    def features(self, image_size: int, n_filters: int) -> int:
+        """Length of an embedding."""
+        return n_filters * (1 if self.average else self.side(image_size) ** 2)
+
 
 def _activations(kind: Blocks, params: Params, images: torch.Tensor) -> dict[str, torch.Tensor]:
     hidden, outputs = images, {}
@@ -60,26 +64,12 @@ def _activations(kind: Blocks, params: Params, images: torch.Tensor) -> dict[str
     return outputs
 
 
-def _init(
-    kind: Blocks,
-    seed: int,
-    channels: int,
-    image_size: int,
-    n_way: int,
-    n_filters: int = 64,
-    device: str = "cpu",
-) -> Params:
-    """As `model.init_params`, with a linear layer for as many features as there are."""
-    features = n_filters * (1 if kind.average else kind.side(image_size) ** 2)
-    return model.init_params(seed, channels, image_size, n_way, n_filters, device, features)
-
-
 def four_blocks(name: str, kind: Blocks) -> Network:
     """The network of these blocks. Its parameters have the names of Conv4's."""
     return Network(
         name,
         LAYERS,
-        partial(_init, kind),
+        partial(model.init_params, features=kind.features),
         partial(_activations, kind),
         model.layer_and_group,
         least_size=next(size for size in range(1, 1000) if kind.side(size) > 0),

@@ -79,11 +79,8 @@ def _legend_of_verdicts(
         if colour in shown
     ]
     if margin:
-        keys.append(
-            plt.Line2D(
-                [], [], color=PAPER, ls=":", lw=1, label=f"±{margin} points, for intervals of 90 %"
-            )
-        )
+        words = f"±{margin} points, for intervals of 90 %"
+        keys.append(plt.Line2D([], [], color=PAPER, ls=":", lw=1, label=words))
     title = f"interval, {interval}:" if interval else None
     legend_below(figure, keys, 3, title)
 
