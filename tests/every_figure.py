@@ -11,7 +11,7 @@ from negmeta_utils.evidence.interval_methods import INTERVALS
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
 from negmeta_utils.evidence.quantities import PAPER_CHANGES, accuracies, effect_sizes
 from negmeta_utils.model import LAYERS
-from negmeta_utils.plots import evidence, paper, questions, style, theory
+from negmeta_utils.plots import evidence, learned_rates, paper, questions, style, theory
 
 
 def feature_table():
@@ -43,7 +43,7 @@ def history():
 def _rates_histogram():
     rates = np.random.default_rng(0).normal(-0.01, 0.02, 5000)
     table = pd.DataFrame({"layer": np.repeat(LAYERS, 1000), "rate": rates})
-    return paper.rates_histogram(table, initial=0.01)
+    return learned_rates.rates_histogram(table, initial=0.01)
 
 
 def _rates_over_training():
@@ -55,7 +55,7 @@ def _rates_over_training():
         for update in (0, 50, 100)
         for seed in (0, 1)
     ]
-    return paper.rates_over_training(pd.DataFrame(rows))
+    return learned_rates.rates_over_training(pd.DataFrame(rows))
 
 
 def _feature_changes():

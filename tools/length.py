@@ -17,8 +17,9 @@ from negmeta_utils.evidence.intervals import over_episodes
 from negmeta_utils.evidence.quantities import CHANGES, MAML, META_SGD, grids
 from negmeta_utils.plots import questions, style
 from negmeta_utils.storage.files import read_table
+from negmeta_utils.storage.paths import ROOT
 
-SHORT = Path("figures") / "decide" / "features" / "features.parquet"
+SHORT = ROOT / "figures" / "decide" / "features" / "features.parquet"
 UPDATES = "20,000", "60,000"
 OVER = "95 % over episodes, of each network"
 
@@ -52,12 +53,17 @@ def lines(points: dict[tuple[str, str], dict]) -> dict[str, pd.DataFrame]:
     return panels
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+def read(folder: Path) -> dict[tuple[str, str], dict]:
+    """`both_points` of the published tables; `folder` has those of `length`."""
     short = read_table(SHORT).query("method == @META_SGD")
     if (own := folder / "features-20000" / "features.parquet").exists():
         short = pd.concat([short, read_table(own)], ignore_index=True)
-    found = both_points(short, read_table(folder / "features" / "features.parquet"))
+    return both_points(short, read_table(folder / "features" / "features.parquet"))
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    found = read(folder)
     measure(found).to_csv(folder / "against-20000.csv", index=False)
     style.set_style()
     style.save(questions.over_steps(lines(found), "meta-updates", OVER), folder, "against-20000")

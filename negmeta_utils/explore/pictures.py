@@ -15,7 +15,8 @@ from matplotlib.ticker import EngFormatter
 
 from negmeta_utils.evidence.words import signed
 from negmeta_utils.explore.measures import CONDITIONS, Answers, LayerRates, Steps, count_flips
-from negmeta_utils.plots.paper import bins_about_zero, class_name
+from negmeta_utils.plots.learned_rates import bins_about_zero
+from negmeta_utils.plots.paper import class_name
 from negmeta_utils.plots.style import NEGATIVE, PALETTE, POSITIVE
 
 # One colour and one mark a class: either alone would do.

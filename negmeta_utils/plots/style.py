@@ -41,6 +41,7 @@ NAMES = {
 }  # of data sets and backbones; others as they are called
 NETWORKS = {"end": "end of training", "best": "best validation"}  # others: their meta-update
 NEGATIVE, POSITIVE, PAPER = PALETTE[3], PALETTE[7], "black"
+THEIRS = "the paper, Mini-ImageNet at 84×84"
 ABOVE = "#00543d"  # zero; as far from NEGATIVE and POSITIVE as `COLOURS` are from one another
 APART = {"episodes": 0.12, "seeds": -0.12}  # of a method's two intervals, from its place
 

@@ -16,7 +16,7 @@ from negmeta_utils.evidence.quantities import changes
 from negmeta_utils.explore.measures import adaptation_steps, episode_answers, layer_rates
 from negmeta_utils.networks.catalogue import NETWORKS
 from negmeta_utils.networks.conv4 import CONV4
-from negmeta_utils.plots import paper
+from negmeta_utils.plots import learned_rates
 from negmeta_utils.questions.geometry import measure_geometry
 from negmeta_utils.questions.interventions import adaptations, interventions, parts
 from negmeta_utils.questions.uses import evaluate_uses
@@ -57,7 +57,7 @@ def test_a_resnet12_goes_all_the_way(residual, tiny_data):
 def test_figures_take_layers_as_they_come(residual):
     rates = residual.rates()
     weights = rates[rates["group"] == "weights+bias"]
-    figure = paper.rates_over_training(weights)
+    figure = learned_rates.rates_over_training(weights)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == list(RESNET12.layers)
     shown = [axis for axis in figure.axes if axis.get_visible()]

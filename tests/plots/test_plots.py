@@ -19,7 +19,7 @@ from PIL import Image
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
 from negmeta_utils.evidence.quantities import PAPER_CHANGES, accuracies, effect_sizes
 from negmeta_utils.model import LAYERS
-from negmeta_utils.plots import evidence, paper, questions, style, theory
+from negmeta_utils.plots import evidence, learned_rates, paper, questions, style, theory
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_figure_6_colours_exactly_the_negative_rates():
     rates = pd.DataFrame(
         {"layer": np.repeat(LAYERS, 1000), "rate": generator.normal(-0.01, 0.02, 5000)}
     )
-    figure = paper.rates_histogram(rates, initial=0.01)
+    figure = learned_rates.rates_histogram(rates, initial=0.01)
     for axis, layer in zip(figure.axes, LAYERS, strict=True):
         values = rates.loc[rates["layer"] == layer, "rate"]
         negative = [
@@ -92,7 +92,7 @@ def test_one_seed_has_no_interval_over_seeds_and_no_mark_for_one(features):
     assert "s" not in [line.get_marker() for line in figure.axes[0].lines]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "95 % over pairs of tasks: these networks",
-        paper.THEIRS,
+        style.THEIRS,
     ]
 
 
@@ -102,7 +102,7 @@ def test_a_cross_that_is_not_drawn_has_no_place_in_the_legend(features):
     for table, quantity in ((positive, "off-task change"), (effects, "on-task change")):
         figure = paper.feature_changes(table[table["quantity"] == quantity], PAPER_CHANGES)
         texts = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert len(texts) == 2 and paper.THEIRS not in texts
+        assert len(texts) == 2 and style.THEIRS not in texts
 
 
 def test_figure_7_has_numbers_only_where_they_can_be_read(features):
@@ -144,7 +144,7 @@ def test_files_are_the_same_bytes_from_the_same_tables(tmp_path):
 def test_every_figure_is_among_those_compared():
     drawing = {
         name
-        for module in (paper, questions, evidence, theory)
+        for module in (paper, learned_rates, questions, evidence, theory)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__
         and function.__annotations__.get("return") is Figure
@@ -220,7 +220,7 @@ def test_the_papers_values_stand_beside_ours(features):
 
 def test_other_layers_have_no_values_of_the_paper():
     rates = pd.DataFrame({"layer": ["block1"] * 9, "rate": np.linspace(-0.1, 0.1, 9)})
-    figure = paper.rates_histogram(rates, initial=None)
+    figure = learned_rates.rates_histogram(rates, initial=None)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["negative rates", "the others", "mean"]
 
@@ -236,7 +236,7 @@ def test_panels_that_are_compared_have_one_scale():
 def test_titles_do_not_touch_however_many_layers_and_long_their_names():
     names = [f"block{i}.branch{j}.convolution" for i in range(3) for j in range(4)]
     rates = pd.DataFrame({"layer": np.repeat(names, 9), "rate": [*np.linspace(-0.1, 0.1, 9)] * 12})
-    figure = paper.rates_histogram(rates, initial=0.01)
+    figure = learned_rates.rates_histogram(rates, initial=0.01)
     figure.canvas.draw()
     boxes = [axis.title.get_window_extent() for axis in figure.axes if axis.get_visible()]
     for number, box in enumerate(boxes):
