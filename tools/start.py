@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from negmeta_utils.evidence.collapsed import collapsed, without
 from negmeta_utils.evidence.contrasts import equivalence
 from negmeta_utils.evidence.intervals import estimate
 from negmeta_utils.evidence.learned_rates import last_mean_rates
@@ -21,7 +22,7 @@ DECIDE = ROOT / "figures" / "decide"
 
 def changes_apart(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
     """Features tables in; `contrasts.equivalence` of each change, with its name first."""
-    new, old = grids(new), grids(old.query("method == @META_SGD"))
+    new, old = (grids(without(of, collapsed(of))) for of in (new, old.query("method == @META_SGD")))
     rows = {
         change: equivalence(
             {"new": new[META_SGD, change], "old": old[META_SGD, change]}, "new", "old"

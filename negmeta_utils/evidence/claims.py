@@ -89,18 +89,17 @@ def lost_by_holm(found: dict[str, Finding], column: str) -> list[str]:
 
 
 def _corrected(found: dict[str, Finding], column: str) -> np.ndarray:
-    """Holm's correction of each claim's p-values, its smallest; NaN where nothing is tested."""
-    raw = np.array([getattr(finding, column)[1:4] for finding in found.values()])
+    """Holm's correction over all p-values; of each claim that on which its verdict rests
+    (`rules.Judgement.own`), NaN where nothing is tested."""
+    judged = [getattr(finding, column) for finding in found.values()]
+    raw = np.array([j[1:4] for j in judged])
     family = np.ones_like(raw, dtype=bool)
     for row, claim in enumerate(found):
         family[row, 2] = any(part.margin is not None for part in PARTS.get(claim, []))
         family[row] &= not (claim == "a" and column == "networks")  # rules.RULES on (a)
     corrected = np.full_like(raw, np.nan)
     corrected[family] = _holm(raw[family])
-    tested = ~np.isnan(corrected).all(axis=1)
-    smallest = np.full(len(raw), np.nan)
-    smallest[tested] = np.nanmin(corrected[tested], axis=1)
-    return smallest
+    return np.array([j.own(p) for j, p in zip(judged, corrected, strict=True)])
 
 
 def _holm(p: np.ndarray) -> np.ndarray:

@@ -116,7 +116,8 @@ def equivalence(conditions: dict[str, pd.DataFrame], name: str, base: str) -> pd
 def equivalence_sentence(row: pd.Series, what: str) -> str:
     """One row of `equivalence` in words."""
     if np.isnan(row.low):
-        return f"{what}, over {row.over}: {signed(row.points)} points, one seed, undecided"
+        few = "one seed" if (row.over, row.n) == ("seeds", 1) else "one episode"
+        return f"{what}, over {row.over}: {signed(row.points)} points, {few}, undecided"
     text = f"{what}, over {row.n} {row.over}: {with_interval(row.points, row.low, row.high)} "
     means = {
         UNCHANGED: f"no change of {MARGIN} points or more ({p_said(row.p_value)})",
@@ -132,7 +133,9 @@ def sentence(row: pd.Series, what: str) -> str:
     which may hold the name of a folder."""
     what = in_markdown(what)
     if np.isnan(row.low):
-        return f"{what}: {signed(row.points)} points, one seed, undecided"
+        few = "one seed" if row.seeds == 1 else "one episode"
+        said = "nothing changes" if row.verdict == UNCHANGED else f"{few}, undecided"
+        return f"{what}: {signed(row.points)} points, {said}"
     text = f"{what}: {with_interval(row.points, row.low, row.high)} points, "
     if row.verdict != UNDECIDED:
         return text + {UP: "better", DOWN: "worse", UNCHANGED: "nothing changes"}[row.verdict]

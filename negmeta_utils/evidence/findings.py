@@ -1,7 +1,7 @@
 """What the tables say of each of the paper's claims: a text, two judgements and notes, before the
 claims are corrected for being six (`claims`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -24,7 +24,7 @@ from negmeta_utils.evidence.intervals import (
 )
 from negmeta_utils.evidence.learned_rates import last_mean_rates
 from negmeta_utils.evidence.looks import levels, look
-from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD, grids
+from negmeta_utils.evidence.quantities import DIFFERENCE, MAML, META_SGD, grids, known_seeds
 from negmeta_utils.evidence.rules import (
     CONTRADICTED,
     ERROR_RATE,
@@ -61,14 +61,17 @@ class Finding(NamedTuple):
 class Estimates(NamedTuple):
     """Of one quantity: over episodes, over seeds, and how many there are of each.
 
-    n_seeds: of the method that has fewer, where two are compared; paired: whether in pairs.
+    n_seeds: of each method that it compares, one number where they are compared in pairs.
     """
 
     networks: Estimate
     methods: Estimate
-    n_seeds: int
+    n_seeds: tuple[int, ...]
     n_episodes: int
-    paired: bool = True
+
+    @property
+    def paired(self) -> bool:
+        return len(self.n_seeds) == 1
 
 
 def findings(
@@ -99,17 +102,22 @@ def findings(
 
 def _with_papers_test(found: Finding, features: pd.DataFrame) -> Finding:
     """(f) with what the paper's own test says, which is about iterations and not about seeds."""
-    p = paper_t_test(features).p_value
-    found = found._replace(measured=f"{found.measured}; the paper's test {p_said(p)}")
-    if found.networks.verdict != REPRODUCED or p <= ERROR_RATE:
+    own, alone = paper_t_test(features), t_test(features, OFF_TASK_ALONE)
+    found = found._replace(measured=f"{found.measured}; the paper's test {p_said(own['p_value'])}")
+    if found.networks.verdict != REPRODUCED or _finds_it(own) == "yes":
         return found
-    alone = t_test(features, OFF_TASK_ALONE)["p_value"]
-    also = "yes" if alone <= ERROR_RATE else "no"
     note = (
-        "direction and interval yes, the paper's own test no "
-        f"(read as off-task accuracy alone {also}: {p_said(alone)})"
+        f"direction and interval yes, the paper's own test {_finds_it(own)} "
+        f"(read as off-task accuracy alone {_finds_it(alone)}: {p_said(alone['p_value'])})"
     )
     return found._replace(notes=(*found.notes, note))
+
+
+def _finds_it(test: Mapping) -> str:
+    """Whether one of `t_tests.t_test` finds Meta-SGD the better."""
+    if test["p_value"] > ERROR_RATE:
+        return "no"
+    return "yes" if test["statistic"] > 0 else "no, the opposite"
 
 
 def _estimates(part: Part, tables: Tables) -> Estimates | None:
@@ -123,21 +131,16 @@ def _estimates(part: Part, tables: Tables) -> Estimates | None:
     if maml.index.equals(meta_sgd.index):
         return _of_grid(tables[key])
     networks = over_episodes_apart(meta_sgd, maml)
-    maml, meta_sgd = _seeded(maml), _seeded(meta_sgd)
-    n_seeds = min(len(maml), len(meta_sgd))
-    methods = over_unshared_seeds(meta_sgd, maml, skewed=True) if n_seeds else networks
-    return Estimates(networks, methods, n_seeds, maml.shape[1], paired=False)
+    maml, meta_sgd = known_seeds(maml), known_seeds(meta_sgd)
+    n_seeds = len(maml), len(meta_sgd)
+    methods = over_unshared_seeds(meta_sgd, maml, skewed=True) if min(n_seeds) else networks
+    return Estimates(networks, methods, n_seeds, maml.shape[1])
 
 
 def _of_grid(grid: pd.DataFrame) -> Estimates:
-    networks, seeded = over_episodes(grid), _seeded(grid)
+    networks, seeded = over_episodes(grid), known_seeds(grid)
     methods = over_seeds(seeded, skewed=True) if len(seeded) else networks
-    return Estimates(networks, methods, *seeded.shape)
-
-
-def _seeded(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of known seeds: an imported network's may be unknown, which is a negative one."""
-    return table[table.index >= 0]
+    return Estimates(networks, methods, seeded.shape[:1], seeded.shape[1])
 
 
 def _judge_parts(
@@ -147,7 +150,8 @@ def _judge_parts(
     of = [one for one in measured if one is not None]
     if len(of) < len(parts):
         return Finding()
-    n_seeds, n_episodes = min(one.n_seeds for one in of), of[0].n_episodes
+    counts = list(dict.fromkeys(n for one in of for n in one.n_seeds))
+    n_seeds, n_episodes = min(counts), of[0].n_episodes
     level, of_look = look(_trained(parts, trained), n_seeds, planned)
     networks, methods = [one.networks for one in of], [one.methods for one in of]
     judged = {"networks": NO_JUDGEMENT, "methods": NO_JUDGEMENT}
@@ -157,7 +161,8 @@ def _judge_parts(
             judged["methods"] = judge(methods, parts, level)
     enough = n_seeds >= MIN_SEEDS
     pairs = f"{n_episodes:,} pairs of tasks"
-    shown, count = (methods, f"{n_seeds} seeds") if enough else (networks, pairs)
+    seeds = f"{' and '.join(map(str, counts))} seeds"
+    shown, count = (methods, seeds) if enough else (networks, pairs)
     texts = {  # one for each method: the two parts of (b) share an estimate
         part.method: f"{part.method} {_points(one.interval(1 - ERROR_RATE))}"
         for part, one in zip(parts, shown, strict=True)
@@ -173,11 +178,11 @@ def _judge_parts(
     return Finding(text, **judged, notes=tuple(notes + of_look))
 
 
-def _trained(parts: list[Part], trained: dict[str, int]) -> int:
-    """How many seeds were trained of the method that has fewest, among those of a claim."""
+def _trained(parts: list[Part], trained: dict[str, int]) -> list[int]:
+    """How many seeds were trained of each method of a claim."""
     methods = {part.method for part in parts}
     both = {MAML, META_SGD} if DIFFERENCE in methods else set()
-    return min(trained.get(method, 0) for method in methods - {DIFFERENCE} | both)
+    return [trained.get(method, 0) for method in methods - {DIFFERENCE} | both]
 
 
 def _points(interval: Interval) -> str:
@@ -190,15 +195,15 @@ def _judge_rates(
     if rates is None or rates.empty:
         return Finding()
     means, lost = last_mean_rates(rates), left_out.loc[left_out["method"] == META_SGD, "seed"]
-    trained = _seeded(means).index.union(lost[lost >= 0])
+    trained = known_seeds(means).index.union(lost[lost >= 0])
     means = means[~means.index.isin(lost)]
     if means.empty:
         return Finding()
     parts = parts_of_rates(means)
     shown = (means * [part.side for part in parts] > 0).all(axis=1)
     networks = REPRODUCED if shown.all() else UNDECIDED if shown.any() else CONTRADICTED
-    seeded = _seeded(means)
-    level, of_look = look(len(trained), len(seeded), planned)
+    seeded = known_seeds(means)
+    level, of_look = look([len(trained)], len(seeded), planned)
     methods = NO_JUDGEMENT
     if len(seeded) >= MIN_SEEDS and level:
         methods = judge([estimate(seeded[name], skewed=True) for name in means], parts, level)

@@ -78,7 +78,7 @@ def intervals(
 def _misses(
     maml: pd.DataFrame, meta_sgd: pd.DataFrame, n_simulations: int, rng: np.random.Generator
 ) -> dict[str, float]:
-    if len(maml) < 2:
+    if min(maml.shape) < 2:
         return dict.fromkeys(INTERVALS, np.nan)
     shape = maml.shape
     difference = fit(meta_sgd - maml).components

@@ -24,7 +24,7 @@ def table_1(rates: pd.DataFrame) -> pd.DataFrame:
     rates: as `rates.summarise_rates` gives. Columns: group, layer; mean, std and share_negative
     (averages over seeds); mean_low and mean_high, share_low and share_high (95 % t intervals over
     seeds, the share's cut off at 0 and 1; NaN with one seed); rates (their number), paper mean,
-    paper std.
+    paper std. Raises ValueError for two networks of one seed.
     """
     rows = []
     for (group, layer), networks in _last(rates).groupby(["group", "layer"]):
@@ -53,8 +53,9 @@ def with_batchnorm(rates: pd.DataFrame) -> pd.DataFrame:
     rates in the layer that they follow.
 
     rates: as `rates.summarise_rates` gives. One row a seed, update and layer, of the group "both",
-    without quantiles, which cannot be joined.
+    without quantiles, which cannot be joined. Raises ValueError for two networks of one seed.
     """
+    _check_one_a_seed(rates)
     keys = ["seed", "update", "layer"]
     rows = rates.assign(
         total=rates["n"] * rates["mean"],
@@ -104,6 +105,11 @@ def each_network(
     return pd.concat(tables, names=["network"]).reset_index(level=0).reset_index(drop=True)
 
 
+def starts_known(rates: pd.DataFrame) -> bool:
+    """Whether each seed has a row of update 0; that of an imported network is not known."""
+    return set(rates["seed"]) == set(rates.loc[rates["update"] == 0, "seed"])
+
+
 def rates_against_start(rates: pd.DataFrame) -> pd.DataFrame:
     """Have the rates moved, and become negative? t-tests over seeds; one row a group and layer.
 
@@ -113,7 +119,7 @@ def rates_against_start(rates: pd.DataFrame) -> pd.DataFrame:
     p_zero (of a mean rate of zero); share_start, share_change and p_share (of a share of negative
     rates as at the start). NaN with one seed. A share near 0 or 1 is skewed between seeds, and its
     p-value rough. No correction is made for the number of rows. Raises ValueError for a seed
-    without update 0.
+    without update 0, and for two networks of one seed.
     """
     first = rates[rates["update"] == 0]
     if missing := sorted(set(rates["seed"]) - set(first["seed"])):
@@ -143,7 +149,17 @@ def rates_against_start(rates: pd.DataFrame) -> pd.DataFrame:
     return _in_order(pd.DataFrame(rows), rates)
 
 
+def _check_one_a_seed(rates: pd.DataFrame) -> None:
+    """Raise ValueError where two networks of one seed stand in one table: either would be taken for
+    the other, or both for one."""
+    repeated = rates.duplicated(["seed", "update", "layer", "group"])
+    if repeated.any():
+        seed = rates.loc[repeated, "seed"].iloc[0]
+        raise ValueError(f"rates: two networks of seed {seed}; pass one network of each seed")
+
+
 def _last(rates: pd.DataFrame) -> pd.DataFrame:
+    _check_one_a_seed(rates)
     return rates[rates["update"] == rates.groupby("seed")["update"].transform("max")]
 
 
@@ -151,15 +167,13 @@ def last_mean_rates(rates: pd.DataFrame) -> pd.DataFrame:
     """Mean rate of weights and biases at each network's last update: [seeds, layers], from the
     image to the classes.
 
-    Raises ValueError for missing columns, repeated rows, or networks of different layers.
+    Raises ValueError for missing columns, two networks of one seed, or of different layers.
     """
     missing = [column for column in COLUMNS if column not in rates]
     if missing:
         raise ValueError(f"rates: missing column(s) {', '.join(missing)}; see notebook 2")
     last = _last(rates)
     last = last[last["group"] == WEIGHTS]
-    if last.duplicated(["seed", "layer"]).any():
-        raise ValueError("rates: repeated rows of seed, update, layer; pass each run once")
     means = last.pivot(index="seed", columns="layer", values="mean")[layers_of(last)]
     if means.empty or means.isna().to_numpy().any():
         raise ValueError("rates: networks differ in their layers; judge those of one kind together")

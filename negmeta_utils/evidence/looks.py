@@ -7,7 +7,7 @@ rate's probability. Each bound is used as a level of its own, in place of 5 %, f
 (Jennison and Turnbull 2000, sections 2.3 and 4.4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import optimize, stats
@@ -29,20 +29,23 @@ def levels(looks: Sequence[int]) -> dict[int, float]:
 
 
 def look(
-    n_trained: int, n_left: int, planned: dict[int, float] | None
+    trained: Iterable[int], n_left: int, planned: dict[int, float] | None
 ) -> tuple[float | None, list[str]]:
-    """The level of the look at so many trained seeds, None where none is planned; and what there is
-    to note of it.
+    """The level of the look at so many trained seeds of each method, None where none is planned;
+    and what there is to note of it.
 
-    n_left: without collapsed trainings. planned: of `levels`; None for a single look at any number.
+    n_left: without collapsed trainings, of the method that has fewest left. planned: of `levels`,
+    at which each method has as many; None for a single look at any number.
     """
     if planned is None:
         return ERROR_RATE, []
-    if n_trained not in planned:
+    few, *more = sorted(set(trained))
+    if more or few not in planned:
         numbers = " and ".join(map(str, planned))
-        return None, [f"methods: no look is planned at {n_trained} seeds, but at {numbers}"]
-    left = f"methods: the look at {n_trained} seeds trained, by the {n_left} that are left"
-    return planned[n_trained], [left] if n_left < n_trained else []
+        others = "".join(f" of one method and {n} of the other" for n in more)
+        return None, [f"methods: no look is planned at {few} seeds{others}, but at {numbers}"]
+    left = f"methods: the look at {few} seeds trained, by the {n_left} that are left"
+    return planned[few], [left] if n_left < few else []
 
 
 def constant(shares: np.ndarray) -> float:

@@ -125,8 +125,10 @@ def seeds_to_decide(grid: pd.DataFrame) -> int | float | None:
 
     grid: [seeds, episodes] in percentage points, as of `quantities.grids`. "Decide" is to show its
     sign by the 95 % interval over seeds 4 times out of 5, with at least as many as `rules` ask for.
-    inf and None as for `seeds_needed`.
+    inf and None as for `seeds_needed`; 0 where every value is 0, so that there is no sign.
     """
+    if (grid == 0).all(axis=None):
+        return 0
     return seeds_needed(grid, over_seeds(grid).mean, grid.shape[1])
 
 
@@ -150,6 +152,8 @@ def in_words(n_seeds: int | float | None) -> str:
     """A number of seeds as the functions above give it, for tables and sentences."""
     if pd.isna(n_seeds):
         return "unknown from one seed"
+    if n_seeds == 0:
+        return "no effect to show"
     return "more episodes needed" if np.isinf(n_seeds) else f"{n_seeds:,.0f}"
 
 

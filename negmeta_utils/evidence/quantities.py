@@ -88,6 +88,12 @@ def grids(features: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     return result | _differences(result)
 
 
+def known_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of known seeds of a table by seed: an imported network's may be unknown, which is a
+    negative one, and then it is no sample of a method's trainings."""
+    return table[table.index >= 0]
+
+
 def _differences(
     of: dict[tuple[str, str], pd.DataFrame],
 ) -> dict[tuple[str, str], pd.DataFrame]:
@@ -193,7 +199,8 @@ def effect_sizes(features: pd.DataFrame) -> pd.DataFrame:
     one network (pooled within seeds), Cohen's d_z of the paired values. The interval of d_z
     leaves out the uncertainty of that standard deviation, a share d_z**2 / 2 of the variance.
     Methods that have not just the same seeds are compared by Welch over all seeds, as in the
-    rules, n being that of the method with fewer; without pairs there is no d_z.
+    rules, n being that of the method with fewer; without pairs there is no d_z. A network of
+    unknown seed counts over episodes alone.
     """
     rows, tables = [], grids(features)
     if not (paired := seeds_are_shared(tables)):
@@ -202,10 +209,11 @@ def effect_sizes(features: pd.DataFrame) -> pd.DataFrame:
         if quantity == "pre-adaptation" and method != DIFFERENCE:
             continue  # an accuracy, not a change
         deviation = np.sqrt(grid.var(axis=1, ddof=1).mean())
-        for over, n, of in (
-            ("episodes", grid.shape[1], over_episodes(grid)),
-            ("seeds", grid.shape[0], over_seeds(grid, skewed=True)),
-        ):
+        known = known_seeds(grid)
+        found = [("episodes", grid.shape[1], over_episodes(grid))]
+        if len(known):
+            found.append(("seeds", len(known), over_seeds(known, skewed=True)))
+        for over, n, of in found:
             interval = of.interval()
             d_z = np.divide(interval, deviation) if deviation > 0 else (np.nan,) * 3
             rows.append((method, quantity, over, n, *interval, *d_z))
@@ -220,14 +228,11 @@ def _by_welch(tables: dict[tuple[str, str], pd.DataFrame]) -> list[tuple]:
     rows = []
     for quantity in QUANTITIES:
         maml, meta_sgd = (tables[method, quantity] for method in (MAML, META_SGD))
-        for over, n, of in (
-            ("episodes", maml.shape[1], over_episodes_apart(meta_sgd, maml)),
-            (
-                "seeds",
-                min(len(maml), len(meta_sgd)),
-                over_unshared_seeds(meta_sgd, maml, skewed=True),
-            ),
-        ):
+        found = [("episodes", maml.shape[1], over_episodes_apart(meta_sgd, maml))]
+        maml, meta_sgd = known_seeds(maml), known_seeds(meta_sgd)
+        if n := min(len(maml), len(meta_sgd)):
+            found.append(("seeds", n, over_unshared_seeds(meta_sgd, maml, skewed=True)))
+        for over, n, of in found:
             rows.append((DIFFERENCE, quantity, over, n, *of.interval(), *[np.nan] * 3))
     return rows
 

@@ -75,30 +75,32 @@ collapse in ten trainings would make a quarter of intervals miss.
 **Looks.** Seeds are planned before they are trained. Adding seeds until something is definite
 gives far more than 5 % of wrong verdicts. Where a second look is planned, after 8 and after 12
 seeds, both are made at the levels of O'Brien and Fleming (1979) (`looks.levels`), which share the
-5 %; at any other number of seeds the methods are undecided. The seeds of a look are those trained:
-a collapsed training counts, so that it does not void the plan. The verdict, at the look's level, is
-by those that are left, at least 5, and says how many they are. The looks are a parameter of
-notebook 4, and it says when it looked.
+5 %; at any other number of seeds of either method the methods are undecided. The seeds of a look
+are those trained: a collapsed training counts, so that it does not void the plan. The verdict, at
+the look's level, is by those that are left, at least 5, and says how many they are. The looks are a
+parameter of notebook 4, and it says when it looked.
 
-**p**: the smallest error rate at which the rule still gives a definite verdict, so that p is at
+**p**: the smallest error rate at which the rule still gives the verdict, so that p is at
 most the verdict's level (5 %, or that of a planned look) exactly where the verdict is definite.
-There is none with too few seeds or episodes, or where no look is planned. It is the smallest of
-three: twice the one-sided p-value against the claim's being false (the largest over its parts),
-twice that against its being true (k times the smallest over its parts, towards the other side), and
-that against an effect (k times the smallest over its parts of the larger of two one-sided
-p-values).
+There is none with too few seeds or episodes, or where no look is planned. There are three:
+twice the one-sided p-value against the claim's being false (the largest over its parts), for
+*reproduced*; twice that against its being true (k times the smallest over its parts, towards the
+other side), for *contradicted*; and that against an effect (k times the smallest over its parts of
+the larger of two one-sided p-values), for *no such effect*. A definite verdict is shown with its
+own, an undecided one with the smallest.
 
 **Holm**: a verdict is at most 5 % likely to be wrong *for each claim*; among six claims one wrong
 verdict is likelier. The verdicts stay what they are, each at its level, and Holm's correction says
-which of them survive together: where it is at most the verdict's level, the probability that any
-such verdict of the column is wrong is at most 5 %, whatever the dependence between the claims; over
-two looks, at most the sum of their levels, 5.9 % after 8 and 12 seeds. What does not survive
-says so beside its verdict. The family holds every p-value of the column, two for each claim and a
-third where it has a margin; what is not measured, or not tested, counts as 1.
+which of them survive together: where the correction of a verdict's own p-value is at most its
+level, the probability that any such verdict of the column is wrong is at most 5 %, whatever the
+dependence between the claims; over two looks, at most the sum of their levels, 5.9 % after 8 and 12
+seeds. What does not survive says so beside its verdict. The family holds every p-value of the
+column, two for each claim and a third where it has a margin; what is not measured, or not tested,
+counts as 1.
 (a) of these networks has no sampling error, therefore no p, and no place in its column's family.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -186,9 +188,17 @@ class Judgement(NamedTuple):
     @property
     def p(self) -> float:
         """The smallest error rate at which the verdict would be definite; NaN where not tested."""
+        return self.own([min(1, 2 * self.p_false), min(1, 2 * self.p_true), self.p_effect])
+
+    def own(self, p: Sequence[float]) -> float:
+        """Of three p-values, in the order of `p_false`, `p_true` and `p_effect`, that on which the
+        verdict rests; of an undecided one the smallest; NaN where not tested."""
         if np.isnan(self.p_false):
             return np.nan
-        return float(np.nanmin([1, 2 * self.p_false, 2 * self.p_true, self.p_effect]))
+        rests_on = [REPRODUCED, CONTRADICTED, NO_EFFECT]
+        if self.verdict in rests_on:
+            return float(p[rests_on.index(self.verdict)])
+        return float(np.nanmin(p))
 
 
 NO_JUDGEMENT = Judgement(UNDECIDED)

@@ -36,8 +36,8 @@ def class_cosines(features: torch.Tensor, n_way: int) -> tuple[torch.Tensor, tor
     unit = F.normalize(features, dim=1)
     similarity = (unit @ unit.mT).unflatten(0, (n_way, -1)).unflatten(2, (n_way, -1))
     blocks = similarity.sum((1, 3))
-    n = similarity.shape[1]
-    within = (blocks.trace() - n_way * n) / (n_way * n * (n - 1))  # without an image and itself
+    n, itself = similarity.shape[1], unit.square().sum()  # 0 of an image without features
+    within = (blocks.trace() - itself) / (n_way * n * (n - 1))
     between = (blocks.sum() - blocks.trace()) / (n_way * (n_way - 1) * n * n)
     return within, between
 

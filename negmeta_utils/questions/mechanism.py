@@ -14,12 +14,13 @@ from negmeta_utils.evidence.contrasts import (
     equivalence_sentence,
     sentence,
 )
-from negmeta_utils.evidence.quantities import CHANGES, OFF_TASK, ON_TASK
+from negmeta_utils.evidence.quantities import CHANGES, MAML, META_SGD, OFF_TASK, ON_TASK
 from negmeta_utils.questions.interventions import AS_LEARNED, AS_LONG, ONE_CLASS, WITHOUT_NEGATIVE
 from negmeta_utils.questions.trainings import without_collapsed
 from negmeta_utils.resumable import features_of_run
 from negmeta_utils.runs import Run, check_one_network_each, load_runs
 
+POSITIVE = "meta-sgd-positive"
 WHOLE = "whole adapted model (%)"
 FLIPPED = "signs flipped"
 REMOVED = (
@@ -33,13 +34,23 @@ def load_sides(
 ) -> tuple[list[list[Run]], list[str]]:
     """The runs of the notebook's parameters of these names, and what `without_collapsed` says of
     those that it leaves out. Raises ValueError for what is no list, for an empty one but of
-    positive rates, and as `runs.load_runs`."""
-    learned = load_runs(runs, several=True)
-    positive = load_runs(positive_runs, True, "positive_runs") if positive_runs != [] else []
-    maml = load_runs(maml_runs, True, "maml_runs")
+    positive rates, for runs of another method, and as `runs.load_runs`."""
+    learned = _runs_of(META_SGD, "runs", runs)
+    positive = _runs_of(POSITIVE, "positive_runs", positive_runs) if positive_runs != [] else []
+    maml = _runs_of(MAML, "maml_runs", maml_runs)
     check_one_network_each(learned + positive + maml)
     sides = [without_collapsed(side) for side in (learned, positive, maml)]
     return [side for side, _ in sides], [said for _, each in sides for said in each]
+
+
+def _runs_of(method: str, parameter: str, names: list[str]) -> list[Run]:
+    found = load_runs(names, True, parameter)
+    for run in found:
+        if run.parameters["method"] != method:
+            raise ValueError(
+                f"{parameter}: {run.name} is a run of {run.parameters['method']}, not of {method}"
+            )
+    return found
 
 
 def compared(table: pd.DataFrame, by: str, base: str) -> dict[str, pd.DataFrame]:

@@ -21,6 +21,7 @@ CHOICES = {
 }
 STARTS = {"uniform": "U[0.005, 0.1]"}  # of the learned rates
 WRITTEN = "recipes.parquet"  # by notebook 10
+LAYERS = ", ".join(PAPER_TABLE_1["layer"])
 FACTOR = 2  # a standard deviation within this factor of the paper's counts as near
 
 
@@ -30,8 +31,8 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
     names: folders of notebook 1, or shipped runs; one that holds no rates yet is left out; or of
     notebook 10, with the table that it wrote. Columns:
     those of `rates.summarise_rates`; `CHOICES`, alpha_lr being outer_lr where it is None; recipe,
-    these in words. Raises ValueError for a method that learns no rates, FileNotFoundError where
-    no folder holds any.
+    these in words. Raises ValueError for a method that learns no rates and a network of other
+    layers than the paper's, FileNotFoundError where no folder holds any rates.
     """
     check_folders("runs", names)
     tables = []
@@ -45,6 +46,8 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
         if not METHODS[given["method"]].learns_alpha:
             raise ValueError(f"{directory}: a run of {given['method']}, which learns no rates")
         table = read_table(directory / "rates.parquet")
+        if set(table["layer"]) != set(PAPER_TABLE_1["layer"]):
+            raise ValueError(f"{directory}: table 1 is of {LAYERS}; its layers are others")
         tables.append(table.assign(**choices(given), recipe=in_words(given)))
     if not tables:
         raise FileNotFoundError(f"runs={names}: no rates.parquet in any; train with notebook 1")
@@ -52,17 +55,21 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
 
 
 def choices(given: dict) -> dict:
-    """`CHOICES` of a training's parameters; those of the notebook's default where not given."""
-    default = {"lr_schedule": "constant", "alpha_init": "constant", "alpha_lr": None}
-    found = {name: given.get(name, default[name]) for name in CHOICES}
-    return found | {"alpha_lr": found["alpha_lr"] or given.get("outer_lr", 0.001)}
+    """`CHOICES` of a training's parameters, the start of its rates in words; those of the
+    notebook's default where not given."""
+    constant = f"{given.get('inner_lr', 0.01):g}"
+    return {
+        "lr_schedule": given.get("lr_schedule", "constant"),
+        "alpha_init": STARTS.get(given.get("alpha_init", "constant"), constant),
+        "alpha_lr": given.get("alpha_lr") or given.get("outer_lr", 0.001),
+    }
 
 
 def in_words(given: dict) -> str:
     """A recipe such as "plateau, from 0.01, outer rate 0.0001"."""
     chosen = choices(given)
-    start = STARTS.get(chosen["alpha_init"], given.get("inner_lr", 0.01))
-    return f"{chosen['lr_schedule']}, from {start}, outer rate {chosen['alpha_lr']:g}"
+    schedule, start, alpha_lr = chosen.values()
+    return f"{schedule}, from {start}, outer rate {alpha_lr:g}"
 
 
 def distances(rates: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +123,7 @@ def one_choice_apart(distance: pd.DataFrame) -> pd.DataFrame:
 
 
 def _value(value: str | float) -> str:
-    return STARTS.get(value, value) if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _told(choice: str, value: str | float) -> str:

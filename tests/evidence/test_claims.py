@@ -7,14 +7,15 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from negmeta_utils.evidence import findings as module
-from negmeta_utils.evidence.claims import claims, p_values, standing
+from negmeta_utils.evidence.claims import claims, lost_by_holm, p_values, standing
 from negmeta_utils.evidence.collapsed import collapsed, rates_without, without
-from negmeta_utils.evidence.findings import NOT_MEASURED
+from negmeta_utils.evidence.findings import NOT_MEASURED, Finding
 from negmeta_utils.evidence.intervals import estimate, over_episodes, over_seeds
 from negmeta_utils.evidence.learned_rates import last_mean_rates
 from negmeta_utils.evidence.looks import levels
 from negmeta_utils.evidence.quantities import ACCURACIES, MAML, META_SGD
 from negmeta_utils.evidence.rules import (
+    CLAIMS,
     CONTRADICTED,
     NO_EFFECT,
     PARTS,
@@ -43,6 +44,7 @@ AT_MARGINS = {
     "head": (2, -2), "skill": (0, 0.5), "on": (-0.1, -0.1), "off": (-0.069, 0.047),
     "rates": 0 * SIGNS,
 }  # fmt: skip
+RESTS_ON = [REPRODUCED, CONTRADICTED, NO_EFFECT]  # in the order of a judgement's p-values
 # Truth, definite verdicts that are right, tables. Of nothing, and of half a claim whose other half
 # is nothing, no definite verdict is right, but that there is no such effect where the spread allows
 # to say so. There the rule errs most, so there are more tables. Of (f), half the truth of (e) is
@@ -238,7 +240,12 @@ def test_holm_is_over_every_way_of_being_wrong():
         exists = ~np.isnan(raw)  # (a) and (b) have no margin
         oracle = np.full(len(raw), np.nan)
         oracle[exists] = multipletests(np.array(raw)[exists], method="holm")[1]
-        oracle = np.nanmin(oracle.reshape(-1, 3), axis=1)
+        oracle = [
+            corrected[RESTS_ON.index(one.verdict)] if one.verdict in RESTS_ON else min(corrected)
+            for one, corrected in zip(
+                judged, np.nan_to_num(oracle, nan=9).reshape(-1, 3), strict=True
+            )
+        ]
         np.testing.assert_allclose(table[f"Holm {column}"][skipped:], oracle)
         assert (table[f"Holm {column}"][skipped:] >= table[f"p {column}"][skipped:] - 1e-12).all()
     assert np.isnan(table["p networks"][0]) and np.isnan(table["Holm networks"][0])
@@ -252,6 +259,15 @@ def test_p_values_stand_beside_the_verdicts_of_claims():
         pd.testing.assert_frame_equal(table[columns], verdicts[columns])
     untested = p_values(None, None)
     assert untested.filter(regex="^(p|Holm) ").isna().all(axis=None)
+
+
+def test_a_verdict_stands_by_its_own_p_value():
+    """Above zero, just, and certainly within the margin: *reproduced*, but not by Holm."""
+    found = dict.fromkeys(CLAIMS, Finding())
+    found["f"] = Finding(methods=Judgement(REPRODUCED, 0.02, 0.98, 1e-9))
+    assert found["f"].methods.p == 0.04 and lost_by_holm(found, "methods") == ["f"]
+    found["f"] = Finding(methods=Judgement(NO_EFFECT, 0.03, 0.97, 1e-9))
+    assert found["f"].methods.p == 1e-9 and lost_by_holm(found, "methods") == []
 
 
 def test_what_is_not_tested_counts_in_the_family():
@@ -350,6 +366,23 @@ def test_what_does_not_survive_holm_says_so():
     assert seen == {True, False}
 
 
+def test_a_test_that_finds_the_opposite_does_not_say_yes():
+    for statistic, said in ((8.4, "yes"), (-8.4, "no, the opposite")):
+        assert module._finds_it({"p_value": 0.001, "statistic": statistic}) == said
+    assert module._finds_it({"p_value": 0.2, "statistic": 1.3}) == "no"
+
+
+def test_a_look_needs_as_many_seeds_of_each_method():
+    features = synthetic(np.random.default_rng(2), AS_THE_PAPER, n_seeds=7)
+    fewer = features[(features.method == META_SGD) | (features.seed < 5)]
+    found = claims(fewer, None, looks=[5, 12]).set_index("claim")
+    for claim in "bcdef":
+        assert found.loc[claim, "methods"] == UNDECIDED
+        assert "at 5 seeds of one method and 7 of the other" in found.loc[claim, "note"]
+        assert " points over 5 and 7 seeds" in found.loc[claim, "measured"]
+    assert claims(fewer, None).set_index("claim").loc["f", "methods"] == REPRODUCED
+
+
 def test_the_papers_own_test_may_say_no_where_the_interval_says_yes():
     features = synthetic(np.random.default_rng(1), AS_THE_PAPER | {"on": (-4, 4), "skill": (0, 0)})
     row = claims(features, None).set_index("claim").loc["f"]
@@ -443,7 +476,7 @@ def test_a_collapsed_training_counts_as_a_seed_of_its_look():
     verdicts = claims(fallen, rates, looks=[8, 12]).set_index("claim")
     assert (verdicts.methods == REPRODUCED).all()
     assert verdicts.note.str.contains("the look at 8 seeds trained, by the 7 that are left").all()
-    assert "over 7 seeds" in verdicts.measured["e"]
+    assert "over 8 and 7 seeds" in verdicts.measured["e"]
     # MAML's eight are all there, but the claim asks for both methods
     unplanned = claims(fallen, rates, looks=[7, 12]).set_index("claim")
     assert (unplanned.methods == UNDECIDED).all()
@@ -524,7 +557,7 @@ def test_what_is_missing_is_not_measured():
     [
         (lambda r: r.drop(columns="layer"), "missing column.s. layer"),
         (lambda r: r[(r.layer != "conv3") | (r.seed > 0)], "networks differ in their layers"),
-        (lambda r: pd.concat([r, r]), "repeated rows"),
+        (lambda r: pd.concat([r, r]), "two networks of seed 0"),
     ],
 )
 def test_unusable_rates_are_refused_in_one_line(spoil, message):

@@ -73,6 +73,15 @@ def test_what_cannot_change_is_unchanged():
     table = contrasts({"still": 0 * grid(0.0)})
     assert table["verdict"].item() == "unchanged"
     assert sentence(table.iloc[0], "it") == "it: +0.00 [+0.00, +0.00] points, nothing changes"
+    alone = contrasts({"still": 0 * grid(0.0, seeds=1)})
+    assert sentence(alone.iloc[0], "it") == "it: +0.00 points, nothing changes"
+
+
+def test_one_episode_decides_nothing_either():
+    several = {name: grid(value).iloc[:, :1] for name, value in (("base", 0.0), ("it", 9.0))}
+    assert "one episode, undecided" in sentence(contrasts(several).iloc[1], "it")
+    for row in equivalence(several, "it", "base").iloc:
+        assert equivalence_sentence(row, "it").endswith("points, one episode, undecided")
 
 
 def test_conditions_on_other_episodes_are_refused():

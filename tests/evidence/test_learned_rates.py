@@ -11,6 +11,7 @@ from scipy import stats
 from negmeta_utils.evidence.learned_rates import (
     PAPER_TABLE_1,
     distance_to_paper,
+    last_mean_rates,
     rates_against_start,
     share_negative,
     table_1,
@@ -120,6 +121,15 @@ def test_rates_without_their_start_are_refused(four_seeds):
     cut = four_seeds[(four_seeds["seed"] != 2) | (four_seeds["update"] > 0)]
     with pytest.raises(ValueError, match="seed 2 has no row of update 0"):
         rates_against_start(cut)
+
+
+def test_two_networks_of_one_seed_are_refused(four_seeds):
+    """The longer one would be taken for both, without a word."""
+    longer = four_seeds[four_seeds["seed"] == 2].assign(update=lambda rows: 3 * rows["update"])
+    both = pd.concat([four_seeds, longer])
+    for function in (table_1, rates_against_start, with_batchnorm, last_mean_rates):
+        with pytest.raises(ValueError, match="two networks of seed 2; pass one network of each"):
+            function(both)
 
 
 def test_rates_with_batch_normalisations_are_the_layers_rates_taken_together(alpha):

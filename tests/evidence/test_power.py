@@ -81,6 +81,7 @@ def test_seeds_to_decide_an_effect_of_the_measured_size():
     assert seeds_to_decide(grid) == seeds_needed(grid, 0.4, 400) == seeds_to_decide(-grid)
     assert seeds_to_decide(grid - 0.4) == np.inf
     assert seeds_to_decide(grid[:1]) is None
+    assert seeds_to_decide(0 * grid) == 0 and in_words(0) == "no effect to show"
 
 
 @pytest.mark.slow

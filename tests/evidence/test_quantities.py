@@ -221,6 +221,20 @@ def test_effects_of_seeds_that_are_not_the_same_are_by_welch(n_shared):
     assert ("share 3." if n_shared else "share no seed.") in text
 
 
+@pytest.mark.parametrize("of_both", [True, False])
+def test_a_network_of_unknown_seed_is_no_sample_of_seeds(of_both):
+    features = table(n_seeds=4, n_episodes=40)
+    unknown = features.replace({"seed": {0: -1}})
+    if not of_both:
+        unknown = unknown[(unknown.method == MAML) | (unknown.seed >= 0)]
+    effects = effect_sizes(unknown).set_index(["method", "quantity", "over"])
+    known = effect_sizes(features[features.seed > 0]).set_index(["method", "quantity", "over"])
+    for method in (MAML, META_SGD, DIFFERENCE):
+        row = effects.loc[method, "off-task change", "seeds"]
+        oracle = known.loc[method, "off-task change", "seeds"]
+        assert row.n == 3 and row.points == pytest.approx(oracle.points)
+
+
 def test_methods_with_the_same_seeds_are_said_to_be_paired():
     assert pairs_in_words(table()).endswith("are compared in pairs.")
 

@@ -99,5 +99,9 @@ def test_a_layer_has_a_sign_where_all_networks_agree(run, monkeypatch, means, si
     trained = [renamed(run, seed=seed) for seed in range(len(means))]
     tables = dict(zip(map(id, trained), means, strict=True))
     rates = type(run).rates
-    monkeypatch.setattr(type(run), "rates", lambda own: rates(own).assign(mean=tables[id(own)]))
+
+    def of_own(own):
+        return rates(own).assign(mean=tables[id(own)], seed=own.parameters["seed"])
+
+    monkeypatch.setattr(type(run), "rates", of_own)
     assert set(rates_by_dataset(trained)["sign"]) == {sign}

@@ -46,6 +46,12 @@ def test_cosines_are_means_over_pairs(features):
     assert float(between) == pytest.approx(similarity[~same].mean())
 
 
+def test_an_image_without_features_is_like_no_other():
+    dead = torch.eye(6, 9)
+    dead[0] = 0
+    assert [float(value) for value in class_cosines(dead, 3)] == [0, 0]
+
+
 def test_variance_ratio_is_goldblums(features):
     values = features.numpy().reshape(N_WAY, N, -1)
     means = values.mean(1)

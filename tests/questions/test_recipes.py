@@ -77,6 +77,26 @@ def test_pairs_differ_in_one_choice_and_meet_where_both_have_been(four):
     assert (schedule["signs_of"], schedule["signs_to"]) == (5, 0)
 
 
+def test_two_starts_are_two_recipes_and_one_choice(tmp_path):
+    starts = [0.01, 0.05]
+    far = [training(tmp_path / str(a), [1], [1], inner_lr=a, alpha_lr=1e-3) for a in starts]
+    other = training(tmp_path / "other", [1], [1], inner_lr=0.05, alpha_lr=1e-4)
+    apart = one_choice_apart(distances(read_recipes([*far, other])))
+    assert apart[["choice", "of", "to"]].to_numpy().tolist() == [
+        [CHOICES["alpha_init"], "0.01", "0.05"],
+        [CHOICES["alpha_lr"], "0.001", "0.0001"],
+    ]
+
+
+def test_a_network_of_other_layers_is_refused(tmp_path):
+    other = training(tmp_path / "other", [1], [1])
+    table = files.read_table(tmp_path / "other" / "rates.parquet")
+    renamed = table.assign(layer="body." + table["layer"])
+    files.write_table(tmp_path / "other" / "rates.parquet", renamed)
+    with pytest.raises(ValueError, match="other: table 1 is of conv1, conv2, .*others"):
+        read_recipes([other])
+
+
 def test_what_is_said_follows_the_tables(four):
     rates = read_recipes(four)
     said = told(rates, one_choice_apart(distances(rates)), ["constant, from U"])
