@@ -88,8 +88,9 @@ def plateau(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.Reduce
 
 def find_run(directory: Path, manifest: dict) -> dict | None:
     """The manifest in `directory`, if any. Raises ValueError where it is one of another
-    configuration or of other images than `manifest`, or of a training that cannot be
-    extended to that length: it is longer, or its own length is no multiple of `val_every`."""
+    configuration, of other images or other code of a network than `manifest`, or of a training
+    that cannot be extended to that length: it is longer, or its own length is no multiple of
+    `val_every`."""
     path = directory / "manifest.json"
     if not path.exists():
         return None
@@ -212,6 +213,7 @@ def identity(manifest: dict) -> dict:
     return {
         "parameters": {name: value for name, value in parameters if name not in free},
         "data": manifest.get("data"),
+        "network": manifest.get("network"),  # its code, where it is one of your own
     }
 
 
@@ -224,6 +226,11 @@ def check_same_run(path: Path, found: dict, manifest: dict) -> None:
             raise _other_run(path, name, found["parameters"].get(name), value)
     if found["data"] != wanted["data"]:
         raise ValueError(f"{path}: of a run on other images; choose another folder")
+    if found.get("network") != wanted["network"]:
+        raise ValueError(
+            f"{path}: of a run of another {wanted['parameters']['network']} than is there now; "
+            "restore that file, or choose another folder"
+        )
 
 
 def _other_run(path: Path, name: str, found: object, wanted: object) -> ValueError:

@@ -49,7 +49,7 @@ def progress() -> Callable[[str], None]:
     def show(text: str) -> None:
         line.update(Pretty(text))
         if file:
-            Path(file).write_text(text)
+            Path(file).write_text(text, encoding="utf-8")
 
     return show
 
@@ -58,5 +58,5 @@ def write_summary(folder: Path, question: str, answers: Iterable[str]) -> Markdo
     """Write `folder`/summary.md, where the report finds it: the question and a list of answers,
     each a sentence in Markdown. Returns the list, to be shown."""
     listed = "\n".join(f"- {answer}" for answer in answers)
-    (folder / "summary.md").write_text(f"**{question}**\n\n{listed}\n")
+    (folder / "summary.md").write_text(f"**{question}**\n\n{listed}\n", encoding="utf-8")
     return Markdown(listed)

@@ -146,9 +146,10 @@ def forget(folder: Path) -> None:
 
 
 def _kept(run: Run, images: ImageSet, how: tuple, folder: Path) -> Path:
-    """One file for one model on these images, with pairs drawn and computed in this way."""
+    """One file for one network of a run on these images, with pairs drawn and computed in this
+    way; two networks of a run may be alike, as the best one and that of its meta-update."""
     digest = hashlib.sha256(run.file.read_bytes())
     shape = [run.parameters[name] for name in ("n_way", "n_shot", "n_query", "inner_steps")]
-    digest.update(repr((images.fingerprint, how, shape)).encode())
+    digest.update(repr((run.network, images.fingerprint, how, shape)).encode())
     name = f"{run.parameters['method']}-{run.parameters['seed']}-{digest.hexdigest()[:12]}"
     return folder / f".kept-{name}.parquet"

@@ -5,7 +5,7 @@ A run directory holds
     manifest.json           parameters as resolved, versions, device, data, commit, timings, results
     history.parquet         one row a meta-update
     rates.parquet           the learned rates by layer, along training
-    every_rate.parquet      every single rate, at some twenty of those points
+    every_rate.parquet      every single rate, at some of those points
     checkpoint.safetensors  everything that training needs to go on
     model.safetensors       parameters and rates at the end
     kept/*.safetensors      the same at the best validation and at chosen meta-updates
@@ -109,14 +109,23 @@ class Run:
 
     def _until_here(self, name: str) -> pd.DataFrame:
         table = read_table(self.file_named(name))
+        if self.manifest["status"] != "complete":
+            history = read_table(self.file_named("history.parquet"))
+            if (known := history["update"].max()) < self.update:
+                raise ValueError(
+                    f"{self.directory / name}: ends at meta-update {known}, before the network "
+                    f"{self.network!r}; train on to the next checkpoint"
+                )
         return table[table["update"] <= self.update]
 
 
-def output_folder(path: str | None) -> Path:
+def output_folder(path: str | None, training: bool = False) -> Path:
     """The folder a notebook writes to, made where missing; for None a temporary
-    one, deleted when Python ends, or where it was killed, by the next one.
+    one, deleted when Python ends, or where it was killed, by the next one. training: it is to be
+    that of a run.
 
-    Raises ValueError for a path that is no text, OSError for one that cannot be written to.
+    Raises ValueError for a path that is no text and for the folder of a run, whose tables others
+    of the same names would replace; OSError for one that cannot be written to.
     """
     check_value("out_dir", path, Optional[str])
     if path is None:
@@ -124,6 +133,8 @@ def output_folder(path: str | None) -> Path:
         atexit.register(until_the_end.close)
         return until_the_end.enter_context(scratch.temporary())
     folder = resolve(path)
+    if not training and (folder / "manifest.json").exists():
+        raise ValueError(f"out_dir={path!r}: the folder of a run; choose another folder")
     make_folder(folder)
     return folder
 
@@ -290,4 +301,4 @@ def _model_file(directory: Path, network: str) -> Path:
 
 def shipped_runs() -> list[str]:
     """Names of the runs that come with the package."""
-    return sorted(p.name for p in PRETRAINED.iterdir()) if PRETRAINED.is_dir() else []
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/manifest.json"))

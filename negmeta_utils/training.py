@@ -52,13 +52,16 @@ def train(
 
     report: called with one line on progress about once a second.
     Raises ValueError for a parameter that does not go with the data and for a directory that
-    holds a run of another configuration, BlockingIOError for one that another process trains in,
-    FloatingPointError where the loss stops being finite, and MemoryError. SIGINT and SIGTERM end
-    it after the current meta-update, with a checkpoint, as KeyboardInterrupt and SystemExit.
+    holds a run of another configuration or is named as a network of one, BlockingIOError for one
+    that another process trains in, FloatingPointError where the loss stops being finite, and
+    MemoryError. SIGINT and SIGTERM end it after the current meta-update, with a checkpoint, as
+    KeyboardInterrupt and SystemExit.
     """
     config, splits = load_splits(config)
     device = torch.device(config.device)
     directory = paths.resolve(run_dir)
+    if runs.split_name(directory.name)[1] != runs.END:
+        raise ValueError(f"{directory}: what follows an @ names a network of a run; choose another")
     memory = memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
     with atomic.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
@@ -77,6 +80,8 @@ def train(
                 report("no AVX2 and FMA here: the last digits, and with them the network, differ")
             with atomic.signals_noted() as signals:
                 _run_updates(config, state, splits, directory, manifest, report, signals)
+                if signals:  # since the last checkpoint
+                    raise stopped(signals[0], state, directory)
             _finish(config, state, splits["test"], directory, manifest)
     return runs.load_run(directory)
 
@@ -112,18 +117,19 @@ def _run_updates(
         last = state.update == config.n_updates
         validates = state.update % config.val_every == 0 or last
         keeps = state.update in config.keep_at
-        if validates:
-            _validate(config, state, splits["val"], directory)
+        improves = validates and _validate(config, state, splits["val"], directory)
         if keeps:
             keep(state, directory, config.method, str(state.update))
         if validates or keeps:
             record_rates(config, state)
         state.seconds = before + time.monotonic() - started
         signalled = signals[:1]  # looked at once: one may come at any moment
-        if state.update % config.checkpoint_every == 0 or last or signalled:
+        # With a new best network, too: else a continuation by other digits might not find another,
+        # and would end with one that it never came to.
+        if state.update % config.checkpoint_every == 0 or improves or last or signalled:
             save(state, directory, manifest)
         if signalled:
-            raise _stopped(signalled[0], state, directory)
+            raise stopped(signalled[0], state, directory)
         if time.monotonic() - reported > 1:
             reported = time.monotonic()
             each = (reported - started) / (state.update - first)
@@ -131,7 +137,8 @@ def _run_updates(
     report(f"{state.update} meta-updates in {state.seconds:.0f} s")
 
 
-def _stopped(number: int, state: State, directory: Path) -> BaseException:
+def stopped(number: int, state: State, directory: Path) -> BaseException:
+    """What a signal ends a training with, once its checkpoint is written."""
     kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
     return kind(
         f"{directory}: stopped after meta-update {state.update}, its checkpoint is kept; train "
@@ -181,11 +188,12 @@ def _next_episodes(config: TrainConfig, state: State, images: ImageSet, ahead: i
     )
 
 
-def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Path) -> None:
+def _validate(config: TrainConfig, state: State, images: ImageSet, directory: Path) -> bool:
+    """Whether the network is the best so far."""
     episodes = validation_episodes(config, state.update)
     alpha = constrained(config.method, state.alpha)
     found = objective.evaluate(config, state.network, state.params, alpha, images, "val", episodes)
-    note_validation(config, state, directory, *found)
+    return note_validation(config, state, directory, *found)
 
 
 def validation_episodes(config: TrainConfig, update: int) -> range:
@@ -197,16 +205,18 @@ def validation_episodes(config: TrainConfig, update: int) -> range:
 
 def note_validation(
     config: TrainConfig, state: State, directory: Path, losses: np.ndarray, accuracy: np.ndarray
-) -> None:
+) -> bool:
     """What a check's losses and accuracies, one value an episode, change: the history, the outer
-    rates, and which network is the best so far."""
+    rates, and which network is the best so far; whether that is this one."""
     loss = float(losses.mean())
     state.rows[-1].update(val_loss=loss, val_accuracy=float(accuracy.mean()))
     if state.scheduler is not None:
         state.scheduler.step(loss)
-    if loss < state.best_loss:
-        state.best_loss = loss
-        keep(state, directory, config.method, BEST)
+    if loss >= state.best_loss:
+        return False
+    state.best_loss = loss
+    keep(state, directory, config.method, BEST)
+    return True
 
 
 def record_rates(config: TrainConfig, state: State) -> None:

@@ -90,6 +90,24 @@ def test_a_signal_ends_a_training_with_a_checkpoint(eventful, tmp_path, monkeypa
     assert_same_results(tmp_path / "whole", tmp_path / "run")
 
 
+def test_a_signal_during_the_last_checkpoint_ends_it_before_its_test(
+    eventful, tmp_path, monkeypatch
+):
+    save = training.save
+
+    def saving(state, *rest):
+        save(state, *rest)
+        if state.update == eventful.n_updates:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save", saving)
+        with pytest.raises(KeyboardInterrupt, match="its checkpoint is kept; train again"):
+            train(eventful, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert train(eventful, tmp_path / "run").manifest["status"] == "complete"
+
+
 def test_a_second_signal_does_not_wait(eventful, tmp_path, monkeypatch):
     def stuck(*arguments):
         os.kill(os.getpid(), signal.SIGINT)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from negmeta_utils import objective, runs, training
+from negmeta_utils import checkpoints, objective, runs, training
 from negmeta_utils.data import datasets
 from negmeta_utils.evidence.learned_rates import each_network, table_1
 from negmeta_utils.evidence.quantities import by_network, changes
@@ -98,6 +98,30 @@ def test_networks_of_one_run_are_evaluated_side_by_side(trained, tmp_path):
     assert set(by_network(one)["method"]) == {"meta-sgd"}
 
 
+def test_two_names_of_one_network_are_evaluated_under_both(trained, tmp_path):
+    config, run = trained
+    best = network(run, "best")
+    both = [best, network(run, str(best.update))]
+    table, _ = features_table(both, 3, 0, str(tmp_path), config.data_dir, torch.device("cpu"))
+    assert table.groupby("network").size().to_dict() == {"best": 3, str(best.update): 3}
+
+
+def test_a_new_best_network_comes_with_a_checkpoint(trained, tmp_path, monkeypatch):
+    """Else a continuation by other digits might end with one that it never came to."""
+    config, run = trained
+    saved = []
+
+    def save(state, directory, manifest):
+        saved.append(state.update)
+        checkpoints.save(state, directory, manifest)
+
+    monkeypatch.setattr(training, "save", save)
+    train(replace(config, checkpoint_every=1000), tmp_path / "run")
+    losses = run.history().set_index("update")["val_loss"].dropna()
+    best = losses[losses == losses.cummin()].index
+    assert sorted({*best, config.n_updates}) == sorted(set(saved))
+
+
 def test_networks_of_one_run_do_not_pass_for_several_seeds(trained, tmp_path):
     _, run = trained
     names = [f"{run.directory}@best", str(run.directory)]
@@ -139,6 +163,36 @@ def test_a_network_of_a_training_that_goes_on_is_there(trained, tmp_path, monkey
     for other in ("unfinished", "unfinished@best"):  # which may still change
         with pytest.raises(FileNotFoundError, match="it has begun, but not ended"):
             runs.load_run(tmp_path / other)
+
+
+def test_tables_that_end_before_a_kept_network_are_not_given_as_its_own(
+    trained, tmp_path, monkeypatch
+):
+    config, run = trained
+    step = training._meta_update
+
+    def stop(config, state, images):
+        if state.update == 7:
+            raise RuntimeError
+        step(config, state, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_meta_update", stop)
+        with pytest.raises(RuntimeError):
+            train(replace(config, checkpoint_every=5), tmp_path / "unfinished")
+    early = runs.load_run(f"{tmp_path}/unfinished@6")
+    assert same(early, network(run, "6"))
+    for table in (early.rates, early.history):
+        with pytest.raises(ValueError, match="ends at meta-update 5, before the network '6'"):
+            table()
+    train(config, tmp_path / "unfinished")
+    pd.testing.assert_frame_equal(early.rates(), network(run, "6").rates())
+
+
+def test_a_folder_named_as_a_network_of_a_run_is_refused(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match="exp@2024: what follows an @ names a network of a run"):
+        train(tiny_config, tmp_path / "exp@2024")
+    assert not (tmp_path / "exp@2024").exists()
 
 
 @pytest.mark.parametrize("name", ["runs/a@b", "a@b/run", "you@best.org"])

@@ -20,6 +20,21 @@ def test_a_folder_without_a_name_goes_when_python_ends(monkeypatch):
     assert not folder.exists()
 
 
+def test_the_folder_of_a_run_takes_no_other_tables(run):
+    """Notebook 2's rates.parquet would replace the run's own."""
+    with pytest.raises(ValueError, match="out_dir=.*: the folder of a run; choose another folder"):
+        runs.output_folder(str(run.directory))
+    assert runs.output_folder(str(run.directory), training=True) == run.directory
+
+
+def test_a_stray_file_beside_the_shipped_runs_is_none(tmp_path, monkeypatch):
+    known = runs.shipped_runs()
+    shutil.copytree(runs.PRETRAINED, tmp_path / "pretrained")
+    (tmp_path / "pretrained" / ".DS_Store").touch()
+    monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "pretrained")
+    assert runs.shipped_runs() == known
+
+
 def test_the_commit_is_this_clones_whatever_git_is_told(tmp_path, monkeypatch):
     """As in a hook, where Git names its own repository."""
     commit = config._git_commit()

@@ -13,6 +13,8 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import compress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -82,9 +84,7 @@ def _fetch(name: str, folder: Path, report: Callable[[str], None]) -> Path:
     with atomic.sole_user(folder):
         for file in files:
             download(file, folder / file.name, report)
-        for file, is_packed in zip(files, packed, strict=True):  # all are here, or none unpacked
-            if is_packed:
-                _unpack(folder / file.name, folder)
+        _unpack([folder / file.name for file in compress(files, packed)], folder)
     return folder
 
 
@@ -198,16 +198,26 @@ def _is_there(name: str, folder: Path) -> bool:
     return True
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    """Move what is in `archive` to `folder`, and remove the archive."""
-    with archives.opened(archive, folder, "make room there") as content:
-        for entry in content.iterdir():
+def _unpack(packed: list[Path], folder: Path) -> None:
+    """Move what is in these archives to `folder`, and remove them. Nothing is moved before all are
+    unpacked, so that a call that was interrupted, or found no room, can be repeated."""
+    with ExitStack() as held:
+        found = [
+            (archive, entry)
+            for archive in packed
+            for entry in held.enter_context(
+                archives.opened(archive, folder, "make room there")
+            ).iterdir()
+        ]
+        for archive, entry in found:
             if (folder / entry.name).exists():
                 raise ValueError(
                     f"{folder / entry.name}: in the way of what {archive.name} holds; move it away"
                 )
+        for _, entry in found:
             os.replace(entry, folder / entry.name)
-    archive.unlink()
+    for archive in packed:
+        archive.unlink()
 
 
 def _md5(path: Path) -> str:

@@ -14,6 +14,12 @@ def shown(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, its kind where it says nothing."""
+    said = str(error).strip().splitlines()
+    return shown(said[0])[:200] if said else type(error).__name__
+
+
 def class_name(raw: str) -> str:
     """The name of a class as it is shown and compared: without blanks at its ends and invisible
     characters, its accents composed. Two raw names that look alike give the same."""

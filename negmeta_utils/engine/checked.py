@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from negmeta_utils.adaptation import MetaGradient
+from negmeta_utils.data.names import first_line
 from negmeta_utils.model import BLOCKS
 
 # In float32 the two are 1e-5 of a tensor's length apart, until rounding decides otherwise which of
@@ -35,7 +36,7 @@ def fault(
         try:
             apart, what = furthest(fast(batch), expected)
         except Exception as error:  # whatever a driver, a compiler or an unknown operation raises
-            return f"it fails with {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            return f"it fails with {type(error).__name__}: {first_line(error)}"
         if apart <= MOST_APART:
             return None
     return f"its {what} is {apart:.2g} times the reference's length away from it"

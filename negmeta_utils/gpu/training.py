@@ -30,6 +30,7 @@ from negmeta_utils.training import (
     new_manifest,
     note_validation,
     record_rates,
+    stopped,
 )
 
 # What the trainings of a group have in common: the shapes of all that is computed.
@@ -48,13 +49,13 @@ def train_together(
     seconds: float = float("inf"),
     device: str = "cuda",
 ) -> str | None:
-    """Train to the last meta-update, or to the first check after so many `seconds`. Where the
+    """Train to the last meta-update, or to the first halt after so many `seconds`. Where the
     kernels cannot be used on this device, nothing is trained; returns why, in one line.
 
     Each directory then holds a checkpoint of its training, from which `training.train` goes on: of
     one at its last meta-update, to the final accuracy on the test classes. splits: as
     `training.load_splits` gives them. Raises ValueError for configurations that cannot be trained
-    side by side, and what `training.train` does.
+    side by side, and what `training.train` does; signals end it at its next halt.
     """
     _check_alike(configs)
     lower = "image_size, n_filters or the number of networks"
@@ -87,23 +88,30 @@ def _train(
     update_all = captured(group)
     started = saved = time.monotonic()
     spent = [state.seconds for state in states]
-    with ThreadPoolExecutor(1) as pool:
+    improves = False
+    with ThreadPoolExecutor(1) as pool, atomic.signals_noted() as signals:
         rows = drawn(pool, configs, splits, stretches)
         for first, last in stretches:
             load_rows(group, next(rows))
             for _ in range(last - first):
                 update_all()
             # While the device computes: what the stretch before has left to write.
-            due = first > stretches[0][0] and time.monotonic() - saved > SAVED_EVERY
+            old = time.monotonic() - saved > SAVED_EVERY
+            due = first > stretches[0][0] and (old or improves)
             _write(configs, states, directories, manifests, due)
-            saved = time.monotonic() if due else saved
+            if due:
+                saved, improves = time.monotonic(), False
             _fetch(group, states, last - first)
             if last % configs[0].val_every == 0 or last == configs[0].n_updates:
                 found = validate(group, validation, next(rows))
-                for config, state, directory, of_one in zip(
-                    configs, states, directories, found, strict=True
-                ):
-                    note_validation(config, state, directory, *of_one)
+                improves = any(
+                    [
+                        note_validation(config, state, directory, *of_one)
+                        for config, state, directory, of_one in zip(
+                            configs, states, directories, found, strict=True
+                        )
+                    ]
+                )
                 group.lr.copy_(_rates(states).to(device))
             for config, state, directory, before in zip(
                 configs, states, directories, spent, strict=True
@@ -112,10 +120,12 @@ def _train(
                     keep(state, directory, config.method, str(last))
                 state.seconds = before + time.monotonic() - started
             report(_progress(states, time.monotonic() - started, stretches[0][0]))
-            if time.monotonic() - started > seconds:
+            if signals or time.monotonic() - started > seconds:
                 break
         _write(configs, states, directories, manifests, True)
         pool.shutdown(cancel_futures=True)
+        if signals:
+            raise stopped(signals[0], states[0], directories[0].parent)
     return None
 
 

@@ -190,5 +190,7 @@ def read_mapping(path: Path) -> Translation:
         )
         if not texts:
             raise ValueError(f"{path}: {name} must be lines of NAME: KEY")
+    if not isinstance(content["network"], str):
+        raise ValueError(f"{path}: network must be a name, or a FILE.py:CLASS")
     check_name(content["network"])
     return Translation("a mapping", content["network"], content["keys"], content.get("rates", {}))

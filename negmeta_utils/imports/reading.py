@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from negmeta_utils.data.names import first_line
+
 SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".bin")
 WHOLE = "it may be cut short; fetch it again"
 
@@ -55,8 +57,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
             "module's state_dict() alone"
         ) from error
     except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read ({reason}); {WHOLE}") from error
+        raise ValueError(f"{path}: cannot be read ({first_line(error)}); {WHOLE}") from error
     tensors = max(_dictionaries(content), key=len, default={})
     if not tensors:
         raise ValueError(f"{path}: no dictionary of tensors in it; save a state_dict()")

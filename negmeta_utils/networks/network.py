@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils.data.names import first_line
+
 Params = dict[str, torch.Tensor]
 WEIGHTS = "weights+bias"  # the group of parameters that are no normalisation's
 
@@ -117,9 +119,9 @@ def check_pass(network: Network, params: Params, images: torch.Tensor, n_way: in
     try:
         logits, again = (network.forward(params, images) for _ in range(2))
     except (IndexError, KeyError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"network: {network.name} with these params takes no images of {shape} ({reason})"
+            f"network: {network.name} with these params takes no images of {shape} "
+            f"({first_line(error)})"
         ) from error
     if not torch.allclose(logits, again, equal_nan=True):
         raise ValueError(

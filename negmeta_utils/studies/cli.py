@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the latter of a training, by SIGTERM
         print(interruption.SAID, end="", file=sys.stderr)
         return interruption.STATUS
     except (ValueError, OSError) as error:
@@ -228,7 +228,7 @@ def _found(folder: Path) -> str:
     if rows := verdicts([folder]):
         return "\n".join(claims_in_lines(rows))
     summary = folder / "summary.md"
-    return summary.read_text() if summary.is_file() else ""
+    return summary.read_text(encoding="utf-8") if summary.is_file() else ""
 
 
 def _status(options: argparse.Namespace) -> int:

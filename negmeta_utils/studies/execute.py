@@ -75,7 +75,7 @@ def execute(job: Job, folder: Path) -> Result:
         }
         atomic.write_json(folder / ATTEMPT, attempt)
         started = time.monotonic()
-        (folder / PROGRESS).write_text("its kernel starts")
+        (folder / PROGRESS).write_text("its kernel starts", encoding="utf-8")
         try:
             error = _papermill(job, folder, lock)
         finally:
@@ -83,7 +83,7 @@ def execute(job: Job, folder: Path) -> Result:
         seconds = round(time.monotonic() - started, 1)
         if error:
             # An interruption is no failure: the job is still to come.
-            if not error.startswith("KeyboardInterrupt"):
+            if not (error.startswith("KeyboardInterrupt") or "stopped after meta-update" in error):
                 atomic.write_json(
                     folder / ATTEMPT, attempt | {"ended": atomic.now(), "error": error}
                 )

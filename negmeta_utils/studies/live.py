@@ -39,7 +39,7 @@ def running(out_dir: Path, names: list[str]) -> dict[str, str]:
     said = {}
     for name in names:
         try:
-            said[name] = (out_dir / name / PROGRESS).read_text()
+            said[name] = (out_dir / name / PROGRESS).read_text("utf-8")
         except OSError:
             continue
     return said

@@ -117,7 +117,7 @@ def first(notebooks: list[dict]) -> list[dict]:
 def answers(jobs: list[Job]) -> list[tuple[str, Markup]]:
     """Title and text of every summary.md that is not the verdicts again."""
     return [
-        (notebook_title(job), from_markdown((job.folder / "summary.md").read_text()))
+        (notebook_title(job), from_markdown((job.folder / "summary.md").read_text("utf-8")))
         for job in jobs
         if (job.folder / "summary.md").is_file() and not (job.folder / "claims.csv").is_file()
     ]

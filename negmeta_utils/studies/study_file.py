@@ -45,8 +45,9 @@ def find_study(name: str) -> Path:
 def notebooks_of(study: Path) -> Path:
     """The folder of a study's notebooks: the one above the study's where that holds notebooks, as
     `lay_out` arranges them, else the package's."""
-    above = study.absolute().parent.parent
-    return above if study.parent.name == "studies" and any(above.glob("*.ipynb")) else NOTEBOOKS
+    folder = study.absolute().parent
+    above = folder.parent
+    return above if folder.name == "studies" and any(above.glob("*.ipynb")) else NOTEBOOKS
 
 
 def lay_out(folder: Path) -> Path:

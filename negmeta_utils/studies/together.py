@@ -9,6 +9,7 @@ from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.device import resolve_device
 from negmeta_utils.storage import atomic
 from negmeta_utils.studies.planning import Job, is_complete
+from negmeta_utils.studies.values import TRAINING, notebook_defaults
 
 NOTEBOOK = "01_train"
 
@@ -49,5 +50,6 @@ def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> No
 
 
 def _config(job: Job) -> TrainConfig:
-    given = {name: value for name, value in job.parameters.items() if name != "out_dir"}
-    return TrainConfig(**given | {"device": "cuda"})
+    """Of the notebook, which has defaults of its own."""
+    settings = notebook_defaults(job.notebook) | job.parameters | {"device": "cuda"}
+    return TrainConfig(**{name: settings[name] for name in TRAINING})

@@ -53,6 +53,11 @@ def check_data(jobs: Iterable[Job]) -> None:
                 datasets.locate(name, settings["data_dir"])
 
 
+def notebook_defaults(notebook: Path) -> dict[str, Any]:
+    """The values of a notebook's parameters where none are given."""
+    return _declared(notebook)[1]
+
+
 def _check(name: str, value: Any, kind: Any, least: int | None) -> None:
     if kind is None or isinstance(value, dict):
         return

@@ -265,7 +265,30 @@ def test_where_unpacking_fills_the_disk_no_other_folder_is_named(tmp_path, monke
     packed = tmp_path / "a.zip"
     packed.write_bytes(b"PK\3\4")
     with pytest.raises(OSError, match=r"No space left on device\); make room there$"):
-        fetch._unpack(packed, tmp_path)
+        fetch._unpack([packed], tmp_path)
+
+
+def test_what_could_not_be_unpacked_is_unpacked_by_the_same_call_again(tmp_path, monkeypatch):
+    packed = []
+    for name in ("one", "two"):
+        (tmp_path / "from" / name / name).mkdir(parents=True)
+        (tmp_path / "from" / name / name / "a").touch()
+        packed.append(make.pack(tmp_path / "from" / name, tmp_path / f"{name}.zip"))
+    extract = archives.extract
+
+    def full(archive, *rest):
+        if archive.name == "two.zip":
+            raise OSError(f"{archive}: no room")
+        extract(archive, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(archives, "extract", full)
+        with pytest.raises(OSError, match="no room"):
+            fetch._unpack(packed, tmp_path)
+    assert all(path.exists() for path in packed) and not (tmp_path / "one").exists()
+    fetch._unpack(packed, tmp_path)
+    names = sorted(path.name for path in tmp_path.glob("[!.]*"))
+    assert names == ["from", "one", "two"] and (tmp_path / "two" / "a").exists()
 
 
 def test_fetch_cifar_fs_takes_cifar_100_as_torchvision_names_it(server, tmp_path, monkeypatch):

@@ -249,6 +249,7 @@ def test_a_mapping_of_ones_own(tmp_path):
     ("text", "said"),
     [
         ("network: conv4", "must have network and keys"),
+        ("network: [conv4]\nkeys: {}", "network must be a name, or a FILE.py:CLASS"),
         ("network: conv9\nkeys: {}", "network='conv9': not one of"),
         ("network: conv4\nkeys: {a: 3}", "keys must be lines of NAME: KEY"),
         ("network: conv4\nkeys: {}\nrate: {}", "'rate' has no meaning"),

@@ -34,7 +34,14 @@ def cut_safetensors(path):
     path.write_bytes(path.read_bytes()[:3000])
 
 
+def hollow(path):
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("archive/data.pkl", b"")
+        packed.writestr("archive/version", b"3")
+
+
 BROKEN = {
+    "hollow.pt": (hollow, r"cannot be read \(.+\)"),
     "code.pt": (lambda path: torch.save({"a": Evil()}, path), "reading it could execute code"),
     "module.pt": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "could execute code"),
     "pickle.pt": (lambda path: path.write_bytes(pickle.dumps({})), "not what torch.save"),

@@ -135,6 +135,12 @@ def test_a_network_in_a_file_of_ones_own(tiny_config, tmp_path):
     file.write_text(TINY + "\n")
     with pytest.raises(ValueError, match="trained with another .*nets.py:TinyNet than is there"):
         network_of(load_run(tmp_path / "run"))
+    again = replace(tiny_config, network=name, method="anil", **SHORT)
+    for longer in (again, replace(again, n_updates=2 * again.n_updates)):
+        with pytest.raises(ValueError, match="run of another .*TinyNet than is there now; restore"):
+            train(longer, tmp_path / "run")
+    file.write_text(TINY)
+    assert train(again, tmp_path / "run").params.keys() == run.params.keys()
 
 
 def test_plain_tensors_are_evaluated_as_the_run_that_holds_them(run, tiny_data):

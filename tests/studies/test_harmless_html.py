@@ -56,7 +56,7 @@ def test_names_do_not_act_on_a_notebooks_page():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_does_not_act_in_a_report_and_stands_there_as_it_is(name):
     assert not what_acts(from_markdown(f"**Data:** {name}"))
-    row = pd.Series({"points": 1.0, "low": np.nan})
+    row = pd.Series({"points": 1.0, "low": np.nan, "verdict": "undecided", "seeds": 1})
     shown = from_markdown(sentence(row, f"folder:/data/{name}, off-task"))
     text = BeautifulSoup(shown, "html.parser").text.replace("’", "'")
     assert text.startswith(f"folder:/data/{name}, off-task: +1.00")

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -357,6 +358,9 @@ def test_notebooks_and_studies_are_laid_out_and_then_come_first(tmp_path, monkey
     small_studies.small_notebook(tmp_path / "notebooks", "1")
     small_studies.write_study(own, {"n": {"notebook": "small"}})
     (job,) = planning.plan(study_file.read_study(own, {}), tmp_path / "runs")
+    assert job.notebook == tmp_path / "notebooks" / "small.ipynb"
+    monkeypatch.chdir(own.parent)
+    (job,) = planning.plan(study_file.read_study(Path("demo.yml"), {}), tmp_path / "runs")
     assert job.notebook == tmp_path / "notebooks" / "small.ipynb"
 
 

@@ -13,7 +13,7 @@ from small_studies import TINY_DEMO, options
 
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.storage import atomic, files
-from negmeta_utils.studies import cli, planning, scheduling, study_file
+from negmeta_utils.studies import cli, execute, planning, scheduling, study_file
 from negmeta_utils.training import train
 
 JOBS = ["train-maml-0", "train-meta-sgd-0", "alpha", "features", "statistics"]
@@ -170,3 +170,20 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path,
     train(TrainConfig(seed=0, **settings), tmp_path / "undisturbed")
     for name in ("model.safetensors", "history.parquet", "rates.parquet", "accuracy.parquet"):
         assert same(folder / name, tmp_path / "undisturbed" / name), name
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [
+        ("KeyboardInterrupt", False),
+        ("SystemExit: runs/a: stopped after meta-update 40, its checkpoint is kept", False),
+        ("SystemExit: 1", True),
+        ("ValueError: n_way=9: too many", True),
+    ],
+)
+def test_what_was_interrupted_has_not_failed(tmp_path, monkeypatch, error, failed):
+    small_studies.small_notebook(tmp_path / "notebooks", "1")
+    job = planning.Job("n", "n", tmp_path / "notebooks" / "small.ipynb", {}, (), "key")
+    monkeypatch.setattr(execute, "_papermill", lambda *_: error)
+    assert execute.execute(job, tmp_path / "n").error == error
+    assert ("error" in atomic.read_json(tmp_path / "n" / execute.ATTEMPT)) == failed

@@ -1,10 +1,12 @@
 import pytest
+import small_studies
 import torch
 
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.gpu.drawing import stretches_of
 from negmeta_utils.storage import files
 from negmeta_utils.studies import cli, planning, study_file, together
+from negmeta_utils.studies.values import TRAINING, notebook_defaults
 
 pytest.importorskip("triton")
 
@@ -37,6 +39,18 @@ def test_the_trainings_of_a_study_that_are_alike_train_together(groups, tmp_path
     }
     assert all(c.device == "cuda" and c.n_updates == 4 for c in configs)
     assert [folder.parent for folder in folders] == 4 * [tmp_path]
+
+
+def test_what_a_study_leaves_out_is_as_the_notebook_has_it(groups, tmp_path):
+    path = tmp_path / "own.yml"
+    small_studies.write_study(path, {"train": {"notebook": "01_train"}})
+    (job,) = planning.plan(study_file.read_study(path, {}), tmp_path)
+    together.train_jobs([job], tmp_path, lambda text: None)
+    (((config,), _),) = groups
+    defaults = notebook_defaults(job.notebook)
+    asked = {name for name in TRAINING - {"device", "engine"} if defaults[name] is not None}
+    assert {n: getattr(config, n) for n in asked} == {n: defaults[n] for n in asked}
+    assert config.n_filters != TrainConfig().n_filters, "or this shows nothing"
 
 
 def test_other_shapes_train_apart(groups, tmp_path):
