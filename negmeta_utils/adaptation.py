@@ -128,7 +128,9 @@ def constrained(method: str, free: Params) -> Params:
 def above_zero(value: torch.Tensor) -> torch.Tensor:
     """What `constrained` makes of one tensor of a method whose rates stay positive."""
     root = (value * value + BEND**2).sqrt()
-    return torch.where(value > 0, (root + value) / 2, BEND**2 / 2 / (root - value))
+    # The absolute value in both: where it is not chosen, too, no gradient is NaN.
+    double = root + torch.where(value > 0, value, -value)
+    return torch.where(value > 0, double / 2, BEND**2 / 2 / double)
 
 
 def unconstrained(method: str, alpha: Params) -> Params:

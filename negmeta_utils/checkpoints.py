@@ -57,7 +57,7 @@ def fresh_state(
     alpha = init_alpha(
         config.method, params, config.inner_lr, config.alpha_init, config.seed, network
     )
-    params = {name: value.to(device) for name, value in params.items()}
+    params = {name: value.to(device).contiguous() for name, value in params.items()}
     alpha = {n: value.to(device) for n, value in unconstrained(config.method, alpha).items()}
     learned: list[dict[str, Any]] = [{"params": list(params.values())}]
     if METHODS[config.method].learns_alpha:

@@ -1,12 +1,16 @@
 """The reference inner loop against finite differences, another library, and identities."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from negmeta_utils.adaptation import (
+    BEND,
     METHODS,
+    above_zero,
     adapt,
     constrained,
     init_alpha,
@@ -172,6 +176,15 @@ def test_positive_rates_stay_so_whatever_is_learned(params):
     lowered = constrained("meta-sgd-positive", {name: value - 0.5 for name, value in free.items()})
     assert all((value > 0).all() for value in lowered.values())
     assert constrained("meta-sgd", free) is free
+
+
+@pytest.mark.parametrize("value", [-80.0, -0.3, 0.0, 0.3, 80.0])
+def test_positive_rates_have_a_slope_wherever_they_are(value):
+    """By the closed form in float64: (1 + v / sqrt(v^2 + b^2)) / 2."""
+    free = torch.tensor(value, requires_grad=True)
+    (slope,) = torch.autograd.grad(above_zero(free), free)
+    exact = (1 + value / math.sqrt(value**2 + BEND**2)) / 2
+    assert float(slope) == pytest.approx(exact, rel=1e-3, abs=1e-12)
 
 
 def test_uniform_rates_are_within_meta_sgds_range_and_seeded(params):

@@ -18,7 +18,9 @@ class Adam(torch.optim.Adam):
     @torch.no_grad()
     def step(self) -> None:
         params = [p for group in self.param_groups for p in group["params"]]
-        if not all(p.device.type == "cpu" and cpu.compiled(p.dtype) for p in params):
+        if not all(
+            p.device.type == "cpu" and p.is_contiguous() and cpu.compiled(p.dtype) for p in params
+        ):
             super().step()
             return
         for group in self.param_groups:

@@ -46,13 +46,18 @@ class Judged(NamedTuple):
     rates: torch.Tensor | None
 
 
-def network_of(params: Params, images: torch.Tensor) -> Network | None:
+def network_of(params: Params, images: torch.Tensor, alpha: Params | None = None) -> Network | None:
     """The network of `params`, shared or a set a task, for `images` [..., channels, height, width].
     None where C does not do it: on a GPU, without a compiler, for numbers of filters that vectors
-    do not divide."""
+    do not divide, for rates `alpha` of another precision. Raises ValueError for images of other
+    channels than the network's."""
     n_way, filters = params["logits.bias"].shape[-1], params["norm1.bias"].shape[-1]
     network = Network(*images.shape[-3:], filters, n_way)
-    values = [images, *params.values()]
+    if (channels := params["conv1.weight"].shape[-3]) != network.channels:
+        raise ValueError(
+            f"images of {network.channels} channel(s) for a network of {channels}; give it others"
+        )
+    values = [images, *params.values(), *(alpha or {}).values()]
     suits = (
         filters % FILTERS == 0
         and network.channels in CHANNELS
@@ -120,8 +125,8 @@ def task_gradient(
     gradient, of_rates, judged = torch.empty_like(params), torch.empty_like(params), _numbers(2)
     _call(
         "task_gradient", params.dtype, network, params, rates,
-        support, _labels(support_labels, network.n_way), len(support),
-        query, _labels(query_labels, network.n_way), len(query),
+        support, _labels(support_labels, network.n_way, len(support)), len(support),
+        query, _labels(query_labels, network.n_way, len(query)), len(query),
         n_steps, int(first_order), gradient, of_rates, judged[:1], judged[1:],
     )  # fmt: skip
     return Judged(*judged.tolist(), gradient, of_rates)
@@ -136,8 +141,8 @@ def prototype_gradient(
     gradient, judged = torch.empty_like(params), _numbers(2)
     _call(
         "prototype_gradient", params.dtype, network, params,
-        support, _labels(support_labels, network.n_way), len(support),
-        query, _labels(query_labels, network.n_way), len(query),
+        support, _labels(support_labels, network.n_way, len(support)), len(support),
+        query, _labels(query_labels, network.n_way, len(query)), len(query),
         gradient, judged[:1], judged[1:],
     )  # fmt: skip
     return Judged(*judged.tolist(), gradient, None)
@@ -148,7 +153,7 @@ def adapt(network: Network, params, rates, support, labels, n_steps: int) -> tor
     support, adapted = _channels_last(support), torch.empty_like(params)
     _call(
         "adapt", params.dtype, network, params, rates,
-        support, _labels(labels, network.n_way), len(support), n_steps, adapted,
+        support, _labels(labels, network.n_way, len(support)), len(support), n_steps, adapted,
     )  # fmt: skip
     return adapted
 
@@ -172,7 +177,7 @@ def judge(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
     judged = _numbers(2)
     _call(
         "judge", logits.dtype,
-        logits.contiguous(), _labels(labels, n_way), n, n_way, judged[:1], judged[1:],
+        logits.contiguous(), _labels(labels, n_way, n), n, n_way, judged[:1], judged[1:],
     )  # fmt: skip
     return tuple(judged.tolist())
 
@@ -208,10 +213,13 @@ def _numbers(n: int) -> torch.Tensor:
     return torch.empty(n, dtype=torch.float64, device="cpu")
 
 
-def _labels(labels: torch.Tensor, n_way: int) -> torch.Tensor:
-    """Raises ValueError where one is not the number of a class: C would read beside its arrays."""
+def _labels(labels: torch.Tensor, n_way: int, n: int) -> torch.Tensor:
+    """Raises ValueError unless they are the numbers of the classes of `n` images: C would read
+    beside its arrays."""
     if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= n_way:
         raise ValueError(f"labels must be int64 in 0..{n_way - 1}")
+    if labels.shape != (n,):
+        raise ValueError(f"labels must be one for each of {n} images, not {list(labels.shape)}")
     return labels.contiguous()
 
 

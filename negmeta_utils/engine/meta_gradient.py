@@ -45,7 +45,7 @@ def meta_gradient(
             "meta_gradient: these are not the parameters of Conv4 (model.init_params); for another "
             "network call adaptation.meta_gradient with its loss"
         )
-    if network := cpu.network_of(params, episodes.support):
+    if network := cpu.network_of(params, episodes.support, alpha):
         vectors = cpu.pack(network, params), cpu.pack(network, alpha)
 
         def in_c(support: torch.Tensor, query: torch.Tensor) -> cpu.Judged:
@@ -66,7 +66,7 @@ def meta_gradient(
         torch.cat([part.accuracy for part in parts]).mean(),
         _mean_over_tasks([part.params for part in parts]),
         {
-            name: value if alpha[name].dim() else value.sum()
+            name: _as_given(value, alpha[name])
             for name, value in _mean_over_tasks([part.alpha for part in parts]).items()
         },
     )
@@ -90,13 +90,13 @@ def prototype_gradient(params: Params, episodes: Episodes) -> MetaGradient:
 def _mean_of_judged(
     network: cpu.Network, parts: list[cpu.Judged], params: Params, alpha: Params
 ) -> MetaGradient:
-    """Means over tasks; of rates that are one number, the sum over what they stand for."""
+    """Means over tasks; of rates that stand for several, the sum over these."""
     zeros = {name: torch.zeros_like(value) for name, value in params.items()}
     rates = {name: value.new_zeros(()) for name, value in params.items()}
     if alpha:
         mean = sum(part.rates for part in parts) / len(parts)
         for name, value in cpu.unpack(network, mean, zeros).items():
-            rates[name] = value if alpha[name].dim() else value.double().sum().to(value.dtype)
+            rates[name] = _as_given(value, alpha[name])
     number = parts[0].params.new_tensor
     return MetaGradient(
         number(sum(part.loss for part in parts) / len(parts)),
@@ -104,6 +104,13 @@ def _mean_of_judged(
         cpu.unpack(network, sum(part.params for part in parts) / len(parts), zeros),
         rates,
     )
+
+
+def _as_given(value: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+    """The gradient of every single rate as that of `rate`, which may stand for several."""
+    if value.shape == rate.shape:
+        return value
+    return value.double().sum_to_size(rate.shape).to(value.dtype)
 
 
 def adapt(
@@ -114,7 +121,7 @@ def adapt(
     params: shared by all tasks, or one set a task with a leading dimension as this returns.
     support: [n_tasks, n, channels, height, width]; support_labels: int64 [n], of every task.
     """
-    if network := cpu.network_of(params, support):
+    if network := cpu.network_of(params, support, alpha):
         rates = cpu.pack(network, alpha)
 
         def in_c(vectors: torch.Tensor, support: torch.Tensor) -> torch.Tensor:

@@ -418,3 +418,59 @@ def test_other_peoples_memory_is_the_systems():
     if "glibc" in done.stderr:
         pytest.skip(done.stderr)
     assert done.stdout == "1\n"
+
+
+def test_rates_of_another_precision_are_not_read_as_of_this_one(calls):
+    params, alpha, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=32)
+    assert params["logits.bias"].dtype == torch.float64
+    rates = {name: value.float() for name, value in alpha.items()}
+    expected = adaptation.meta_gradient(params, rates, episodes, 2)
+    found = adjoint.meta_gradient(params, rates, episodes, 2)
+    assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-9)
+    adjoint.adapt(params, rates, episodes.support, episodes.support_labels, 1)
+    assert not set(calls) & {"task_gradient", "adapt"}
+
+
+@pytest.mark.parametrize("n_filters", [32, 20], ids=["in C", "in torch"])
+def test_a_rate_that_stands_for_several_has_the_sum_of_their_gradients(n_filters):
+    params, alpha, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=n_filters)
+    few = {
+        name: rate.mean(tuple(range(1, rate.dim())), keepdim=True) for name, rate in alpha.items()
+    }
+    expected = adaptation.meta_gradient(params, few, episodes, 2)
+    assert_same(adjoint.meta_gradient(params, few, episodes, 2), expected, 1e-10)
+
+
+def test_images_of_other_channels_than_the_networks_are_refused():
+    params, alpha, episodes = random_setting("meta-sgd", 19, channels=1, n_filters=32)
+    colour = episodes._replace(
+        support=episodes.support.expand(-1, -1, 3, -1, -1),
+        query=episodes.query.expand(-1, -1, 3, -1, -1),
+    )
+    with pytest.raises(ValueError, match=r"images of 3 channel\(s\) for a network of 1"):
+        adjoint.meta_gradient(params, alpha, colour, 1)
+    with pytest.raises(ValueError, match=r"images of 3 channel\(s\) for a network of 1"):
+        adjoint.adapt(params, alpha, colour.support, episodes.support_labels, 1)
+
+
+def test_there_is_one_label_for_each_image():
+    params, alpha, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=32)
+    for labels in ("support_labels", "query_labels"):
+        short = episodes._replace(**{labels: getattr(episodes, labels)[:-1]})
+        with pytest.raises(ValueError, match="labels must be one for each of"):
+            adjoint.meta_gradient(params, alpha, short, 1)
+
+
+def test_adam_moves_parameters_however_they_lie_in_memory():
+    def stepped(kind):
+        torch.manual_seed(0)
+        shape, layout = (8, 8, 3, 3), torch.channels_last
+        param = torch.rand(shape, device="cpu").contiguous(memory_format=layout)
+        param.requires_grad_()
+        optimizer = kind([param], 0.01)
+        for _ in range(3):
+            param.grad = torch.rand(shape, device="cpu")
+            optimizer.step()
+        return param.detach()
+
+    torch.testing.assert_close(stepped(Adam), stepped(torch.optim.Adam))

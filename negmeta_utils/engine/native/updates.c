@@ -46,8 +46,8 @@ double log_one_plus(double x) {
 }
 
 typedef struct {
-    real *params, *first, *second, *out;
-    const real *gradient, *free;
+    real *params, *first, *second;
+    const real *gradient;
     long size;
     double lr, beta1, beta2, epsilon;
     long step;
@@ -83,24 +83,6 @@ int adam(real *params, const real *gradient, real *first, real *second, long siz
                 .size = size, .lr = lr, .beta1 = beta1, .beta2 = beta2, .epsilon = epsilon,
                 .step = step};
     return attempt(move, &u);
-}
-
-static void soften(Memory *memory, void *arguments) {
-    (void)memory;
-    const Update *u = arguments;
-    for (long at = 0; at < u->size; at++) {
-        double y = u->free[at] * u->lr, small = exponential(y > 0 ? -y : y);
-        if (u->gradient)
-            u->out[at] = u->gradient[at] * ((y > 0 ? 1 : small) / (1 + small));
-        else
-            u->out[at] = ((y > 0 ? y : 0) + log_one_plus(small)) / u->lr;
-    }
-}
-
-/* softplus(sharpness x) / sharpness, or, where gradient is not NULL, gradient times its slope. */
-int softplus(const real *free, const real *gradient, real *out, long size, double sharpness) {
-    Update u = {.free = free, .gradient = gradient, .out = out, .size = size, .lr = sharpness};
-    return attempt(soften, &u);
 }
 
 typedef struct {
