@@ -98,10 +98,9 @@ class Run:
     def final_accuracy(self) -> pd.Series:
         """One value a test episode; none without a test: of `test_episodes` 0, of an imported run,
         of a network kept along the way."""
-        if not self.parameters["test_episodes"]:
+        if not self.parameters["test_episodes"] or self.network != END:
             return pd.Series(dtype=float, name="accuracy")
-        accuracy = read_table(self.file_named("accuracy.parquet"))["accuracy"]
-        return accuracy if self.network == END else accuracy.head(0)
+        return read_table(self.file_named("accuracy.parquet"))["accuracy"]
 
     def file_named(self, name: str) -> Path:
         """Raises ValueError where it is not the one that the manifest lists."""

@@ -1,5 +1,6 @@
 """Networks kept along a training: which they are, and their names wherever a run is named."""
 
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -12,6 +13,7 @@ from negmeta_utils.evidence.learned_rates import each_network, table_1
 from negmeta_utils.evidence.quantities import by_network, changes
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.plots import style
+from negmeta_utils.questions.trainings import without_collapsed
 from negmeta_utils.resumable import features_table
 from negmeta_utils.storage import files
 from negmeta_utils.training import train
@@ -96,6 +98,16 @@ def test_networks_of_one_run_are_evaluated_side_by_side(trained, tmp_path):
     assert style.label("meta-sgd@6") == "Meta-SGD, update 6"
     one = table[table["network"] == "best"]
     assert set(by_network(one)["method"]) == {"meta-sgd"}
+
+
+def test_a_kept_network_needs_no_table_of_the_test_at_the_end(trained, tmp_path):
+    """Published ones come without it."""
+    _, run = trained
+    shutil.copytree(run.directory, tmp_path / "run")
+    (tmp_path / "run" / "accuracy.parquet").unlink()
+    best = runs.load_run(f"{tmp_path}/run@best")
+    assert best.final_accuracy().empty
+    assert [one.name for one in without_collapsed([best])[0]] == ["run@best"]
 
 
 def test_two_names_of_one_network_are_evaluated_under_both(trained, tmp_path):

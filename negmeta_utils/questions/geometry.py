@@ -52,29 +52,35 @@ def variance_ratio(features: torch.Tensor, n_way: int) -> torch.Tensor:
 
 
 def measure_geometry(
-    runs: list[Run], images: ImageSet, n_episodes: int, eval_seed: int = 0
+    runs: list[Run],
+    images: ImageSet,
+    n_episodes: int,
+    eval_seed: int = 0,
+    disjoint: bool = False,
 ) -> pd.DataFrame:
     """One row an episode, layer of the body and task of every trained model.
 
-    Episodes are those of `evaluate_features`. Columns: method, seed, episode, layer, task
-    ("on-task": the task adapted to, or "off-task": another); cka, between the query
-    images' activations before and after adaptation; within_before, within_after, between_before,
-    between_after, mean cosines; ratio_before, ratio_after, the variance ratio; within_change,
-    between_change and ratio_change, after minus before.
+    Episodes are those of `evaluate_features`, and `disjoint` as there. Columns: method, seed,
+    episode, layer, task ("on-task": the task adapted to, or "off-task": another); cka, between the
+    query images' activations before and after adaptation; within_before, within_after,
+    between_before, between_after, mean cosines; ratio_before, ratio_after, the variance ratio;
+    within_change, between_change and ratio_change, after minus before.
     """
-    tables = [_of_one(run, images, n_episodes, eval_seed) for run in runs]
+    tables = [_of_one(run, images, n_episodes, eval_seed, disjoint) for run in runs]
     return pd.concat(tables, ignore_index=True)
 
 
 @exact_products()
-def _of_one(run: Run, images: ImageSet, n_episodes: int, eval_seed: int) -> pd.DataFrame:
+def _of_one(
+    run: Run, images: ImageSet, n_episodes: int, eval_seed: int, disjoint: bool
+) -> pd.DataFrame:
     settings, device = run.parameters, images.images.device
     network = network_of(run)
     engine = engine_of(network)
     params, alpha = to_device(run.params, device), to_device(run.alpha, device)
     rows = []
     for episode in range(n_episodes):
-        pair = draw_pairs(images, settings, eval_seed, range(episode, episode + 1))
+        pair = draw_pairs(images, settings, eval_seed, range(episode, episode + 1), disjoint)
         task = pair[0]
         adapted = engine.adapt(
             params, alpha, task.support, task.support_labels, settings["inner_steps"]

@@ -15,10 +15,14 @@ def without_collapsed(trained: list[Run]) -> tuple[list[Run], list[str]]:
     """The runs that did not collapse, and of each of the others a sentence in Markdown.
 
     The rule is that of `rules.RULES`, for the accuracy at the end of a training on its own test
-    tasks; siblings differ in the seed alone. A training that has not ended, or has no such test,
-    stays.
+    tasks; siblings differ in the seed alone. A training that has not ended, or has no such test
+    with it, stays.
     """
-    ended = {run.directory: run for run in trained if run.manifest["status"] == "complete"}
+    ended = {
+        run.directory: run
+        for run in trained
+        if run.manifest["status"] == "complete" and (run.directory / "accuracy.parquet").is_file()
+    }
     tested = {place: replace(run, network=END).final_accuracy() for place, run in ended.items()}
     known = {place: 100 * found.mean() for place, found in tested.items() if len(found)}
     kinds = {place: str(_shared(ended[place])) for place in known}

@@ -89,6 +89,12 @@ def of_length() -> Iterator[pd.DataFrame]:
     yield found[list(minus)].rename(columns=minus)
 
 
+def of_rates_that_move() -> pd.DataFrame:
+    """Mean rates of eight networks by layer, without those of biases."""
+    table = pd.read_csv(FIGURES / "decide" / "alpha" / "table1_weights.csv")
+    return table.rename(columns={"mean": "points", "mean_low": "low", "mean_high": "high"})
+
+
 def of_answer_3() -> Iterator[pd.DataFrame]:
     yield from (*of_features(), *of_single_networks(), of_verdicts(), *of_length())
 
@@ -193,7 +199,7 @@ def test_every_interval_of_eight_seeds_is_in_the_tables():
     effects = pd.read_csv(FIGURES / "decide" / "statistics" / "effects.csv")
     positive = pd.read_parquet(FIGURES / "decide" / "features-positive" / "features.parquet")
     tables = [of_verdicts(), of_verdicts("statistics-best"), effects, effect_sizes(positive)]
-    tables += [*of_mechanism(), *of_single_networks(), *of_length()]
+    tables += [*of_mechanism(), *of_single_networks(), *of_length(), of_rates_that_move()]
     check_intervals(own, tables, 35)
     jobs = ("statistics", "statistics-best")
     end, best = (of_claims(f"decide/{job}")["methods"] for job in jobs)
@@ -207,7 +213,7 @@ def test_every_interval_of_eight_seeds_is_in_the_tables():
 def test_every_interval_of_the_readme_is_in_the_tables():
     page = (ROOT / "README.md").read_text()
     tables = [*of_features(), of_pairs_apart(), *of_mechanism(), *of_single_networks()]
-    tables += [of_verdicts(), of_verdicts("statistics-best"), *of_length()]
+    tables += [of_verdicts(), of_verdicts("statistics-best"), *of_length(), of_rates_that_move()]
     check_intervals(page[: page.index("## Two commands")], tables, 18)
 
 
