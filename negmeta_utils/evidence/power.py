@@ -125,11 +125,10 @@ def seeds_to_decide(grid: pd.DataFrame) -> int | float | None:
 
     grid: [seeds, episodes] in percentage points, as of `quantities.grids`. "Decide" is to show its
     sign by the 95 % interval over seeds 4 times out of 5, with at least as many as `rules` ask for.
-    inf and None as for `seeds_needed`; 0 where every value is 0, so that there is no sign.
+    inf and None as for `seeds_needed`; 0 where the measured effect is 0, so that it has no sign.
     """
-    if (grid == 0).all(axis=None):
-        return 0
-    return seeds_needed(grid, over_seeds(grid).mean, grid.shape[1])
+    mean = over_seeds(grid).mean
+    return seeds_needed(grid, mean, grid.shape[1]) if mean else 0
 
 
 def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:

@@ -120,6 +120,8 @@ def seeds_are_shared(tables: dict[tuple[str, str], pd.DataFrame]) -> bool:
 def pairs_in_words(features: pd.DataFrame) -> str:
     """What can be compared in pairs, in a sentence of Markdown; and what cannot."""
     tables = grids(features)
+    if not {MAML, META_SGD} <= {method for method, _ in tables}:
+        return "MAML and Meta-SGD are not both here, so nothing is compared."
     if seeds_are_shared(tables):
         return "MAML and Meta-SGD have the same seeds, and are compared in pairs."
     welch = "In effect sizes and verdicts they are compared by Welch, over all seeds"

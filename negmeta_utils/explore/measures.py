@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from negmeta_utils.adaptation import METHODS, prototype_logits
 from negmeta_utils.engine.engines import Engine, engine_of
 from negmeta_utils.engine.meta_gradient import loss_and_accuracy
 from negmeta_utils.episodes import Episodes, ImageSet, draw_classes, draw_pairs
@@ -143,7 +144,7 @@ def adaptation_steps(
         if step:
             params = engine.adapt(params, run.alpha, task.support, task.support_labels, 1)
         (both,) = embed_tasks(engine, [params], task)
-        row, answered = _judge(engine, params, both, task, run.parameters["n_way"])
+        row, answered = _judge(engine, params, both, task, run.parameters)
         rows.append({"step": step, **row})
         answers.append(answered)
         embedded.append(F.normalize(torch.cat(both, 1)[0], dim=-1).numpy())
@@ -169,12 +170,20 @@ def principal_components(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _judge(
-    engine: Engine, params: Params, embedded: Embedded, task: Episodes, n_way: int
+    engine: Engine, params: Params, embedded: Embedded, task: Episodes, settings: dict
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Losses and accuracies of one task, and the answers [n_query_images] behind them."""
-    logits = engine.head(params, embedded.query)
+    """Losses and accuracies of one task, and the answers [n_query_images] behind them: by the
+    linear layer, or the prototypes of a network that was trained with them."""
+    n_way = settings["n_way"]
+
+    def answer(images: torch.Tensor) -> torch.Tensor:
+        if METHODS[settings["method"]].prototypes:
+            return prototype_logits(embedded.support, images, n_way)
+        return engine.head(params, images)
+
+    logits = answer(embedded.query)
     query_loss, accuracy = loss_and_accuracy(logits, task.query_labels)
-    support_loss, _ = loss_and_accuracy(engine.head(params, embedded.support), task.support_labels)
+    support_loss, _ = loss_and_accuracy(answer(embedded.support), task.support_labels)
     by_prototypes = prototype_accuracy(*embedded, n_way, task.query_labels)
     row = {
         "support_loss": support_loss.item(),

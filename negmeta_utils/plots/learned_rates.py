@@ -90,9 +90,13 @@ def rates_over_training(rates: pd.DataFrame) -> Figure:
     """How each layer's rates moved: mean, the middle half and the middle nine tenths; and below,
     the mean alone, whose sign such a range would hide. Ranges have one scale, means one each.
 
-    rates: update, layer, seed, mean, q05 to q95 (the rates table). Seeds are averaged. The paper's
-    means at the end of its training are drawn where the layers are its own.
+    rates: update, layer, seed, mean, q05 to q95 (the rates table). Seeds are averaged, as far as
+    all of them have come. The paper's means at the end of its training are drawn where the layers
+    are its own.
     """
+    rates = rates.drop_duplicates(["seed", "update", "layer"])  # of two networks of one training
+    at_hand = rates.groupby("update")["seed"].transform("nunique")
+    rates = rates[at_hand == rates["seed"].nunique()]
     layers = list(dict.fromkeys(rates["layer"]))
     bands = math.ceil(len(layers) / ACROSS)
     figure, axes = plt.subplots(2 * bands, ACROSS, figsize=(12, 4.6 * bands), sharex="col")

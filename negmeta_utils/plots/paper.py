@@ -21,6 +21,7 @@ from negmeta_utils.plots.style import (
     colour,
     label,
     legend_below,
+    marker,
 )
 
 SMOOTHED = 40  # meta-updates whose training accuracies are averaged in figure 5
@@ -95,7 +96,7 @@ def training_curves(history: pd.DataFrame, chance: float, method: str) -> Figure
 
 def training_curves_of_several(trainings: Iterable[tuple[str, int, pd.DataFrame]]) -> Figure:
     """Figure 5 of several networks: validation accuracy over training, a thin line a network and a
-    thick one the mean of a method.
+    thick one the mean of a method, as far as all its networks have come.
 
     trainings: method, seed and history (update, val_accuracy: NaN where not evaluated) of each.
     """
@@ -108,7 +109,7 @@ def training_curves_of_several(trainings: Iterable[tuple[str, int, pd.DataFrame]
         if points.shape[1] > 1:
             axis.plot(points, color=COLOURS[method], lw=0.7, alpha=0.6)
             label += " (thin: each)"
-        axis.plot(points.mean(axis=1), color=COLOURS[method], lw=2.2, label=label)
+        axis.plot(points.dropna().mean(axis=1), color=COLOURS[method], lw=2.2, label=label)
     for theirs in PAPER_ACCURACIES.itertuples():
         if theirs.method in set(validated["method"]):
             label = f"{LABELS[theirs.method]}, {THEIRS}, at the end"
@@ -141,7 +142,7 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
         places = np.arange(len(measures)) + apart * (number - (len(methods) - 1) / 2)
         errors = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
         axis.errorbar(
-            places, rows["mean"], errors, fmt="o", capsize=3, color=colour(method),
+            places, rows["mean"], errors, fmt=marker(method), capsize=3, color=colour(method),
             label=label(method),
         )  # fmt: skip
         for place, mean in zip(places, rows["mean"], strict=True) if readable else ():
@@ -171,6 +172,8 @@ def feature_changes(changes: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     interval are left out. paper: method, quantity, points. All in percentage points.
     """
     changes = changes.dropna(subset=["low", "high"])
+    if changes.empty:
+        raise ValueError("changes: none has an interval; evaluate two episodes or more")
     quantities = list(dict.fromkeys(changes["quantity"]))
     methods = list(dict.fromkeys(changes["method"]))
     size = (5.6, 0.8 + (0.6 + 0.4 * len(methods)) * len(quantities))

@@ -54,9 +54,7 @@ def conditions(
         axis.set(title=title, xlabel="percentage points", ylim=(len(names) - 0.5, -0.5))
     axes[0, 0].set_yticks(range(len(names)), names)
     figure.tight_layout()
-    verdicts = {verdict for table in tables.values() for verdict in table["verdict"]}
-    interval = interval if _have_intervals(tables) else ""
-    _legend_of_verdicts(figure, verdicts, interval, margin)
+    _legend_of_verdicts(figure, pd.concat(tables.values()), interval, margin)
     return figure
 
 
@@ -66,12 +64,16 @@ def _have_intervals(tables: dict[str, pd.DataFrame]) -> bool:
 
 
 def _legend_of_verdicts(
-    figure: Figure, verdicts: set[str], interval: str, margin: float | None
+    figure: Figure, rows: pd.DataFrame, interval: str, margin: float | None
 ) -> None:
-    """What the colours of `conditions` mean, as far as they appear, and its dotted lines."""
+    """What the colours of `conditions` mean, as far as they appear in its rows, and its dotted
+    lines."""
+    verdicts, without = set(rows["verdict"]), rows["low"].isna()
     meanings = {ABOVE: "above zero", NEGATIVE: "below zero", POSITIVE: "contains zero"}
-    if not interval:
-        meanings = {POSITIVE: "one seed: no interval, undecided"}
+    if without.all():
+        meanings, interval = {POSITIVE: "no interval, undecided"}, ""
+    elif without.any():
+        meanings[POSITIVE] = "contains zero, or there is none"
     shown = {VERDICT_COLOURS.get(verdict, POSITIVE) for verdict in verdicts}
     keys = [
         plt.Line2D([], [], color=colour, ls="-" if interval else "", marker="o", ms=5, label=words)
@@ -145,7 +147,8 @@ def over_steps(tables: dict[str, pd.DataFrame], xlabel: str, interval: str = OVE
         axis.set_ylabel("percentage points")
     figure.tight_layout()
     band = f"band, {interval}:" if _have_intervals(tables) else None
-    legend_below(figure, axes[0].get_legend_handles_labels()[0], title=band)
+    drawn = {line.get_label(): line for axis in axes for line in axis.get_lines()}
+    legend_below(figure, [drawn[name] for name in names], title=band)
     return figure
 
 

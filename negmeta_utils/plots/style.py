@@ -59,6 +59,11 @@ def colour(method: str) -> str:
     return COLOURS[method.partition("@")[0]]
 
 
+def marker(method: str) -> str:
+    """The mark of a method; another one of its networks that are not the last."""
+    return "o" if method.partition("@")[2] in ("", "end") else "D"
+
+
 def set_style() -> None:
     """One style for every figure, whatever matplotlibrc and MPLBACKEND say; in a kernel, figures
     appear in the notebook."""

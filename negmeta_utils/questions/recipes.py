@@ -19,6 +19,11 @@ CHOICES = {
     "alpha_init": "start of the learned rates",
     "alpha_lr": "outer rate of the learned rates",
 }
+# What trainings must have in common for their recipes to be compared.
+ALIKE = (
+    "dataset", "classes", "method", "image_size", "network", "n_filters", "n_way", "n_shot",
+    "n_query", "n_tasks", "inner_steps", "outer_lr",
+)  # fmt: skip
 STARTS = {"uniform": "U[0.005, 0.1]"}  # of the learned rates
 WRITTEN = "recipes.parquet"  # by notebook 10
 LAYERS = ", ".join(PAPER_TABLE_1["layer"])
@@ -31,11 +36,12 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
     names: folders of notebook 1, or shipped runs; one that holds no rates yet is left out; or of
     notebook 10, with the table that it wrote. Columns:
     those of `rates.summarise_rates`; `CHOICES`, alpha_lr being outer_lr where it is None; recipe,
-    these in words. Raises ValueError for a method that learns no rates and a network of other
-    layers than the paper's, FileNotFoundError where no folder holds any rates.
+    these in words. Raises ValueError for a method that learns no rates, a network of other layers
+    than the paper's and trainings that differ in other ways, too; FileNotFoundError where no folder
+    holds any rates.
     """
     check_folders("runs", names)
-    tables = []
+    tables, first = [], {}
     for directory in map(runs.directory_of, names):
         if (directory / WRITTEN).is_file():
             tables.append(read_table(directory / WRITTEN))
@@ -45,6 +51,12 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
         given = read_json(directory / "manifest.json")["parameters"]
         if not METHODS[given["method"]].learns_alpha:
             raise ValueError(f"{directory}: a run of {given['method']}, which learns no rates")
+        for name, value in {name: given.get(name) for name in ALIKE}.items():
+            if first.setdefault(name, value) != value:
+                raise ValueError(
+                    f"{directory}: {name}={value!r}, and {first[name]!r} before; compare trainings "
+                    "that differ in nothing but the schedule, and start and outer rate of the rates"
+                )
         table = read_table(directory / "rates.parquet")
         if set(table["layer"]) != set(PAPER_TABLE_1["layer"]):
             raise ValueError(f"{directory}: table 1 is of {LAYERS}; its layers are others")

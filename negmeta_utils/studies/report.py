@@ -26,7 +26,7 @@ from negmeta_utils.storage import atomic, files
 from negmeta_utils.studies import harmless_html, planning
 from negmeta_utils.studies.report_figures import drawn, from_markdown, plots
 from negmeta_utils.studies.report_scope import scope
-from negmeta_utils.studies.report_tables import readable, title_of
+from negmeta_utils.studies.report_tables import SPECIAL, readable, title_of
 from negmeta_utils.studies.report_verdicts import verdicts
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -144,7 +144,8 @@ def notebook_section(group: list[Job], jobs: list[Job]) -> dict:
 
 
 def settings(job: Job, jobs: list[Job]) -> dict[str, str]:
-    """Parameters of a job and of all it rests on; several values where those differ."""
+    """Parameters of a job and of all it rests on; several values where those differ. Of folders
+    that it reads, which network of theirs, where that is not the last: "at best"."""
     known = {other.name: other for other in jobs}
     chain, waiting = [], [job.name]
     while waiting:
@@ -157,9 +158,11 @@ def settings(job: Job, jobs: list[Job]) -> dict[str, str]:
         parameters = link.manifest.get("parameters", link.record["parameters"])
         for name, value in parameters.items():
             listed = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-            folders = {Path(runs.split_name(v)[0]).name for v in listed}
-            is_folders = folders <= set(link.record["needs"])
-            if name not in (*runs.PLACE, "out_dir") and not is_folders:
+            named = [runs.split_name(text) for text in listed]
+            if {Path(place).name for place, _ in named} <= set(link.record["needs"]):
+                networks = dict.fromkeys(network for _, network in named)
+                name, listed = "at", [network for network in networks if network != runs.END]
+            if listed and name not in (*runs.PLACE, "out_dir"):
                 values.setdefault(name, []).append(", ".join(listed))
     return {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
 
@@ -188,7 +191,13 @@ def small_tables(job: Job) -> list[dict]:
     """Every CSV file but the claims."""
     paths = [path for path in sorted(job.folder.glob("*.csv")) if path.name != "claims.csv"]
     return [
-        readable(title_of(path), pd.read_csv(path), f"{job.name}/{path.name}") for path in paths
+        readable(
+            title_of(path),
+            pd.read_csv(path),
+            f"{job.name}/{path.name}",
+            SPECIAL.get((job.record["notebook"], path.stem), {}),
+        )
+        for path in paths
     ]
 
 

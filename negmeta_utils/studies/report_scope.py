@@ -21,8 +21,11 @@ def scope(manifests: list[dict]) -> str:
     seeds = {}
     for p in parameters:
         seeds.setdefault(p["method"], set()).add(p["seed"])
-    least = min(len(found) for found in seeds.values())
-    networks = "one network" if least == 1 else f"{least} networks"
+    counts = {len(found) for found in seeds.values()}
+    least, most = min(counts), max(counts)
+    networks = "one network" if most == 1 else f"{most} networks"
+    if least < most:
+        networks = f"{least} to {most} networks"
     return (
         f"{_listed(f'{p:,}' for p in _values(parameters, 'n_updates'))} meta-updates on "
         f"{_listed(IN_WORDS.get(d, d) for d in _values(parameters, 'dataset'))} at "

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from negmeta_utils.evidence.words import p_text
 from negmeta_utils.plots.tables import WORDS, holds_p_values, text_cell, words
 
+OF_SEEDS = ("n_seeds", "low", "high")  # numbers of seeds, of which none may suffice
 SHOWN = 14  # rows, as many as table 1 has; the rest is a link away
 # What a column of the study's tables holds. Names not listed here are shown without a line.
 MEANINGS = {
@@ -75,16 +76,48 @@ MEANINGS = {
 }
 
 
-def readable(title: str, table: pd.DataFrame, link: str | None = None) -> dict:
+# Columns that hold something else in one table of one notebook.
+SPECIAL: dict[tuple[str, str], dict[str, str]] = {
+    ("04_statistics", "power"): {
+        "n_seeds": "networks by each method, if there were so many",
+        "n_episodes": "pairs of tasks for each network, if there were so many",
+    },
+    ("04_statistics", "seeds_needed"): {
+        "n_seeds": "networks by each method that would show the paper's effect",
+        "n_episodes": "pairs of tasks for each network, if there were so many",
+        "low": "the same at the lower end of the variance between networks, 95 %",
+        "high": "the same at its upper end",
+    },
+    ("05_mechanism", "equivalence"): {
+        "rates": "what is done to the learned rates",
+        "p_value": "of a difference of 0.1 points or more, by two one-sided tests",
+        "low": "lower end of the 90 % interval",
+        "high": "upper end of the 90 % interval",
+    },
+    ("09_linear_theory", "changes"): {
+        "rates": "what is done to the learned rates",
+        "on_task": "change of the loss on the task adapted to",
+        "off_task": "change of the loss on another task",
+    },
+}
+
+
+def readable(
+    title: str,
+    table: pd.DataFrame,
+    link: str | None = None,
+    special: dict[str, str] | None = None,
+) -> dict:
     """A table as the page shows it: title, columns in words, what they hold, rows as text.
 
-    link: the file that holds all rows, from the page.
+    link: the file that holds all rows, from the page. special: of `SPECIAL`.
     """
+    meanings = MEANINGS | (special or {})
     return {
         "title": title,
         "link": link,
         "columns": [heading(column) for column in table],
-        "meanings": [(heading(c), MEANINGS[c]) for c in table if c in MEANINGS],
+        "meanings": [(heading(c), said) for c in table if (said := meanings.get(c))],
         "numeric": [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes],
         "rows": [
             [as_text(column, value) for column, value in zip(table, row, strict=True)]
@@ -113,7 +146,7 @@ def as_text(column: str, value: object) -> str:
     if not isinstance(value, float):
         return text_cell(column, value)
     if math.isinf(value):
-        return "more episodes needed"  # the only number that a table has as infinite: of seeds
+        return "more episodes needed" if column in OF_SEEDS else "∞"
     if holds_p_values(column):
         return p_text(value)
     if abs(value) >= 1000:

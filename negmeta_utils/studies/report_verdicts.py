@@ -10,17 +10,18 @@ from negmeta_utils.plots.tables import in_print
 
 def verdicts(folders: list[Path]) -> list[dict]:
     """The rows of every claims.csv, as text, each with `notes`: which of its two verdicts do not
-    survive Holm's correction, with p from the p_values.csv beside it, and what else the rules note.
+    survive Holm's correction, with p from the p_values.csv beside it, and what else the rules note;
+    and with `job`, the folder's name where there are several, else nothing.
     """
-    rows = []
-    for folder in folders:
-        if (folder / "claims.csv").is_file():
-            read = pd.read_csv(folder / "claims.csv", dtype=str).fillna("–")
-            corrected = _holm(folder / "p_values.csv")
-            for row in read.to_dict("records"):
-                notes = _notes(row, corrected.get(row["claim"], {}))
-                shown = {name: in_print(row[name]) for name in ("paper", "measured")}
-                rows.append({**row, **shown, "notes": notes})
+    rows, judged = [], [folder for folder in folders if (folder / "claims.csv").is_file()]
+    for folder in judged:
+        read = pd.read_csv(folder / "claims.csv", dtype=str).fillna("–")
+        corrected = _holm(folder / "p_values.csv")
+        for row in read.to_dict("records"):
+            notes = _notes(row, corrected.get(row["claim"], {}))
+            shown = {name: in_print(row[name]) for name in ("paper", "measured")}
+            job = folder.name if len(judged) > 1 else ""
+            rows.append({**row, **shown, "notes": notes, "job": job})
     return rows
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from random_tables import crossed, table
 from scipy import stats
@@ -81,7 +82,9 @@ def test_seeds_to_decide_an_effect_of_the_measured_size():
     assert seeds_to_decide(grid) == seeds_needed(grid, 0.4, 400) == seeds_to_decide(-grid)
     assert seeds_to_decide(grid - 0.4) == np.inf
     assert seeds_to_decide(grid[:1]) is None
-    assert seeds_to_decide(0 * grid) == 0 and in_words(0) == "no effect to show"
+    assert in_words(0) == "no effect to show"
+    assert seeds_to_decide(0 * grid) == 0
+    assert seeds_to_decide(pd.DataFrame([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]])) == 0
 
 
 @pytest.mark.slow

@@ -237,6 +237,7 @@ def test_a_network_of_unknown_seed_is_no_sample_of_seeds(of_both):
 
 def test_methods_with_the_same_seeds_are_said_to_be_paired():
     assert pairs_in_words(table()).endswith("are compared in pairs.")
+    assert "so nothing is compared" in pairs_in_words(table(methods=(MAML,)))
 
 
 def test_effect_size_does_not_grow_with_the_number_of_seeds():

@@ -1,6 +1,7 @@
 """What notebook 0 shows, against the reference implementation, scikit-learn and NumPy."""
 
 from base64 import b64decode
+from dataclasses import replace
 
 import ipywidgets
 import numpy as np
@@ -112,6 +113,19 @@ def test_steps_are_those_of_the_reference(run, images, steps):
         by_prototypes = nearest(params, support, labels, query) == query_labels.numpy()
         assert row.prototype_accuracy == pytest.approx(by_prototypes.mean())
     assert len(steps.curves) == STEPS + 1
+
+
+def test_a_prototypical_network_answers_by_its_prototypes(run, images):
+    parameters = run.parameters | {"method": "protonet"}
+    own = replace(run, manifest={**run.manifest, "parameters": parameters})
+    steps = measures.adaptation_steps(own, images, INDEX, 0, eval_seed=5)
+    support, labels, query, query_labels = task(run, images, "test")
+    centroids = KNeighborsClassifier(1)  # of one support image a class each
+    assert run.parameters["n_shot"] == 1
+    found = centroids.fit(embed(run.params, support), labels).predict(embed(run.params, query))
+    right = found == query_labels.numpy()
+    (row,) = steps.curves.itertuples()
+    assert row.accuracy == pytest.approx(right.mean())
 
 
 def test_places_are_one_projection_of_all_steps(run, images, steps):

@@ -141,6 +141,33 @@ def test_files_are_the_same_bytes_from_the_same_tables(tmp_path):
         assert (here / name).read_bytes() == (there / name).read_bytes(), name
 
 
+def test_means_over_seeds_end_where_the_first_of_them_does():
+    """Else a line would jump where one drops out."""
+    points = [(0, 0), (0, 50), (0, 100), (1, 0), (1, 50)]
+    columns = ["q05", "q25", "mean", "q75", "q95"]
+    rows = [
+        {"layer": layer, "update": update, "seed": seed} | dict.fromkeys(columns, seed + update)
+        for layer in LAYERS
+        for seed, update in [*points, (0, 50)]  # and of two networks of one training, once
+    ]
+    along = learned_rates.rates_over_training(pd.DataFrame(rows)).axes[len(LAYERS)]
+    assert along.get_lines()[0].get_xydata().tolist() == [[0, 0.5], [50, 50.5]]
+    of_two = [
+        ("maml", seed, pd.DataFrame({"update": [1, 2], "val_accuracy": [0.2, value]}))
+        for seed, value in ((0, 0.4), (1, np.nan))
+    ]
+    (axis,) = paper.training_curves_of_several(of_two).axes
+    (mean,) = (line for line in axis.get_lines() if "mean of 2" in line.get_label())
+    assert mean.get_xdata().tolist() == [1]
+
+
+def test_a_line_that_the_first_panel_lacks_is_in_the_legend():
+    table = pd.DataFrame({"line": "one step", "x": [0, 1], "points": 0.0, "low": -1.0, "high": 1.0})
+    more = pd.concat([table, table.assign(line="ten steps")])
+    (legend,) = questions.over_steps({"MAML": table, "Meta-SGD": more}, "steps").legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one step", "ten steps"]
+
+
 def test_every_figure_is_among_those_compared():
     drawing = {
         name

@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 from bs4 import BeautifulSoup
 
-from negmeta_utils.plots.tables import shown
+from negmeta_utils.evidence.contrasts import contrasts
+from negmeta_utils.plots.tables import WORDS, shown
+
+
+def test_no_two_columns_have_the_same_words():
+    """Or one would take the other's place."""
+    assert len(set(WORDS.values())) == len(WORDS)
+    table = contrasts({"a": pd.DataFrame([[1.0, 2.0]]), "b": pd.DataFrame([[3.0, 5.0]])}, "a")
+    assert len(shown(table.fillna("–")).columns) == len(table.columns)
 
 
 def test_a_table_is_shown_in_words():

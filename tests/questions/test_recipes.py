@@ -88,6 +88,14 @@ def test_two_starts_are_two_recipes_and_one_choice(tmp_path):
     ]
 
 
+def test_trainings_that_differ_in_something_else_are_not_compared(tmp_path):
+    """With alpha_lr=None the outer rate of the weights would differ, too, unseen."""
+    rates = (1e-3, 1e-4)
+    two = [training(tmp_path / f"{lr:g}", [1], [1], outer_lr=lr, alpha_lr=None) for lr in rates]
+    with pytest.raises(ValueError, match="0.0001: outer_lr=0.0001, and 0.001 before; compare"):
+        read_recipes(two)
+
+
 def test_a_network_of_other_layers_is_refused(tmp_path):
     other = training(tmp_path / "other", [1], [1])
     table = files.read_table(tmp_path / "other" / "rates.parquet")

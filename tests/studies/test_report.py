@@ -19,6 +19,7 @@ from negmeta_utils.plots.tables import in_print
 from negmeta_utils.storage import atomic, files, paths
 from negmeta_utils.studies import cli, planning, report, study_file
 from negmeta_utils.studies.report_scope import PAPER, scope
+from negmeta_utils.studies.report_verdicts import verdicts
 
 PUBLISHED = paths.ROOT / "figures" / "demo"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -139,6 +140,11 @@ def test_it_begins_with_what_the_study_can_show(finished):
     [
         ({}, 3, "3 networks by each method: a test of the paper's claims."),
         ({}, 1, "one network by each method: a test of these networks, not of the methods."),
+        (
+            {},
+            (8, 1),
+            "1 to 8 networks by each method: a test of these networks, not of the methods.",
+        ),
         ({"image_size": 28}, 3, "a test of the paper's claims, though with another image size."),
         (
             {"n_updates": 5_999},
@@ -149,12 +155,21 @@ def test_it_begins_with_what_the_study_can_show(finished):
 )
 def test_what_a_study_can_show_follows_from_its_trainings(changes, seeds, ends):
     known = {**PAPER, **changes}
+    each = (seeds, seeds) if isinstance(seeds, int) else seeds
     trained = [
         {"parameters": {**known, "method": method, "seed": seed}}
-        for method in ("maml", "meta-sgd")
-        for seed in range(seeds)
+        for method, n in zip(("maml", "meta-sgd"), each, strict=True)
+        for seed in range(n)
     ]
     assert scope(trained).endswith(ends)
+
+
+def test_verdicts_of_several_jobs_say_which(tmp_path):
+    for name in ("statistics", "statistics-best"):
+        shutil.copytree(PUBLISHED, tmp_path / name)
+    rows = verdicts([tmp_path / "statistics", tmp_path / "alpha", tmp_path / "statistics-best"])
+    assert [row["job"] for row in rows] == ["statistics"] * 6 + ["statistics-best"] * 6
+    assert {row["job"] for row in verdicts([tmp_path / "statistics"])} == {""}
 
 
 def test_a_verdict_that_does_not_survive_holm_says_so(results):
@@ -196,12 +211,13 @@ def test_trainings_that_differ_in_more_than_method_and_seed_keep_a_figure_each(r
     assert len(figure5.find_all("img")) == 2
 
 
-def test_a_network_along_the_way_of_a_run_is_no_setting(results):
+def test_a_network_along_the_way_of_a_run_is_named_without_its_folder(results):
     record = json.loads((results / "features" / "job.json").read_text())
     record["parameters"]["runs"] = [f"{path}@best" for path in record["parameters"]["runs"]]
     atomic.write_json(results / "features" / "job.json", record)
     write(results)
-    assert "@best" not in soup_of(results).find(id="figures").get_text()
+    figures = soup_of(results).find(id="figures").get_text()
+    assert "@best" not in figures and "at best" in figures.replace("\xa0", " ")
 
 
 def test_a_figure_has_its_caption_settings_and_words(finished):
