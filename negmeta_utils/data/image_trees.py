@@ -30,6 +30,7 @@ def _read_csv(parts: list[Path], split: str) -> Split:
             raise ValueError(f"{table}: a row without filename or label: {row}; correct it")
         if not stays_below(file):
             raise ValueError(f"{table}: {file} leads out of images/; correct it")
+        file = os.path.normpath(file)
         if file in class_of:
             where = f"class {label}" if label == class_of[file] else f"{class_of[file]} and {label}"
             raise ValueError(f"{table}: {where} names a file twice, {file}; correct it")

@@ -55,8 +55,10 @@ def path_of(wanted: Wanted, split: str) -> Path:
         made_from = _stamps([str(source)])
     else:
         made_from = _source_key(layouts.find(name, wanted.dataset.layouts, source), split)
-    label = name.partition(":")[0]
-    key = hashlib.sha256(f"{FORMAT} {label} {split} {size} {made_from}".encode()).hexdigest()
+    label, dataset = name.partition(":")[0], wanted.dataset
+    # The place, too: files of two data sets may have names, lengths and times in common.
+    about = f"{FORMAT} {label} {split} {size} {dataset.mode} {dataset.invert} {source} {made_from}"
+    key = hashlib.sha256(os.fsencode(about)).hexdigest()
     return folder / f"{label}-{split}-{size}-{key[:16]}.safetensors"
 
 

@@ -58,9 +58,15 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({first_line(error)}); {WHOLE}") from error
-    tensors = max(_dictionaries(content), key=len, default={})
+    found = _dictionaries(content)
+    tensors = max(found, key=len, default={})
     if not tensors:
         raise ValueError(f"{path}: no dictionary of tensors in it; save a state_dict()")
+    if sum(other.keys() == tensors.keys() for other in found) > 1:  # such as weights and rates
+        raise ValueError(
+            f"{path}: several dictionaries of the same names in it, such as {min(tensors)!r}; "
+            "save the one that counts alone"
+        )
     most = path.stat().st_size
     for key, value in tensors.items():
         claimed = value.numel() * value.element_size()

@@ -1,12 +1,12 @@
 """Networks by name."""
 
 import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
+from negmeta_utils.data.names import first_line
 from negmeta_utils.networks import own_file
 from negmeta_utils.networks.conv4 import CONV4, FOREIGN, four_blocks
 from negmeta_utils.networks.modules import network
@@ -74,12 +74,13 @@ def fingerprint(name: str) -> str | None:
 
 
 def _execute(path: Path) -> ModuleType:
-    loader = SourceFileLoader(f"network_{path.stem}", str(path))
-    module = ModuleType(loader.name)
-    module.__file__ = loader.path
-    sys.modules[loader.name] = module  # as importing does: a dataclass looks it up
+    module = ModuleType(f"network_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # as importing does: a dataclass looks it up
     try:
-        loader.exec_module(module)
+        # Not by import, which may take bytecode of the file as it was within the same second.
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     except Exception as error:
-        raise ValueError(f"network: {path} cannot be executed ({error})") from error
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"network: {path} cannot be executed ({said})") from error
     return module

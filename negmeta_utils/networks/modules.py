@@ -2,8 +2,8 @@
 
 What cannot be measured honestly is refused: running statistics, which the inner loop of one task
 would leave to the next; dropout, with which two looks at one image differ; a head that is missing,
-is no linear layer or is not what answers; layers that are not there or take no part; and
-embeddings that are no vectors.
+is no linear layer or is not what answers; layers that are not there or take no part; frozen
+parameters, and buffers that are drawn at random; and embeddings that are no vectors.
 """
 
 import copy
@@ -18,9 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from negmeta_utils.data.names import first_line
 from negmeta_utils.networks.network import WEIGHTS, Network, Params
 
-OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
 # What a network may be made for, where its constructor has arguments of these names.
 SIZES = ("channels", "image_size", "n_way", "n_filters")
 
@@ -55,6 +56,7 @@ def network(
 
     else:
         kept = _make(module, 0, sizes, "cpu")
+        _check_buffers(kept, _make(module, 1, sizes, "cpu"))
 
         def init(seed: int, *given: int, device: str = "cpu") -> Params:
             made = _make(module, seed, dict(zip(SIZES, given, strict=False)), device)
@@ -72,8 +74,9 @@ def network(
             raise ValueError(f"params: {min(missing)!r} of {name} is missing")
         # of the faster ways to compute attention torch has no second derivative
         whole = sdpa_kernel(SDPBackend.MATH)
+        given = {key: value.to(images.device) for key, value in kept.named_buffers()} | params
         with whole, _watching(kept, [*watched.values(), head]) as seen:
-            answer = torch.func.functional_call(kept, params, (images,))
+            answer = torch.func.functional_call(kept, given, (images,))
         return _check_pass(name, seen, watched, head, answer)
 
     return Network(name, ordered, init, activations, placed.__getitem__)
@@ -87,17 +90,35 @@ def _make(
         torch.manual_seed(seed)
         try:
             made = maker(**{key: value for key, value in sizes.items() if key in takes})
-        except TypeError as error:
+        except Exception as error:  # whatever the code of a network of one's own raises
             raise ValueError(
-                f"network: {maker.__name__} cannot be made ({error}); of its arguments only "
-                f"{', '.join(SIZES)} may be without a default"
+                f"network: {maker.__name__} cannot be made ({first_line(error)}); of its arguments "
+                f"only {', '.join(SIZES)} may be without a default"
             ) from error
     if not isinstance(made, nn.Module):
         raise ValueError(f"network: {maker.__name__} gives a {type(made).__name__}, no nn.Module")
     return made
 
 
+def _check_buffers(one: nn.Module, other: nn.Module) -> None:
+    """Raise ValueError where two modules made under different seeds differ in a buffer: parameters
+    alone follow the seed."""
+    others = dict(other.named_buffers())
+    for place, buffer in one.named_buffers():
+        if not torch.equal(buffer, others[place]):
+            raise ValueError(
+                f"network: the buffer {place!r} of {type(one).__name__} is drawn at random, and "
+                "only parameters follow the seed; make it a parameter, or always the same"
+            )
+
+
 def _check_modules(name: str, module: nn.Module) -> None:
+    for place, value in module.named_parameters():
+        if not value.requires_grad:
+            raise ValueError(
+                f"network: {name}.{place} is frozen, and every parameter adapts; register it as a "
+                "buffer"
+            )
     for place, part in module.named_modules():
         if isinstance(part, _NormBase) and part.running_mean is not None:
             instead = f"make it {type(part).__name__}(…, track_running_stats=False)"
@@ -200,7 +221,10 @@ def _watching(module: nn.Module, places: list[str]) -> Iterator[dict[str, tuple]
     parts = dict(module.named_modules())
     handles = [
         parts[place].register_forward_hook(
-            lambda _, inputs, output, place=place: seen.update({place: (inputs[0], output)})
+            lambda _, inputs, named, output, place=place: seen.update(
+                {place: ((*inputs, *named.values(), None)[0], output)}
+            ),
+            with_kwargs=True,
         )
         for place in places
     ]
@@ -233,5 +257,7 @@ def _check_pass(
             "as they are, or name the layer that answers"
         )
     outputs = {layer: _first(seen[place][1]).flatten(1) for layer, place in watched.items()}
-    outputs[list(watched)[-1]] = embedding
+    order = list(seen)  # of the first calls
+    last = max(watched, key=lambda layer: order.index(watched[layer]))
+    outputs[last] = embedding
     return outputs

@@ -114,16 +114,22 @@ def check_params(network: Network, params: Params, alpha: Params) -> None:
 
 def check_pass(network: Network, params: Params, images: torch.Tensor, n_way: int) -> None:
     """Raise ValueError for a network that does not take these images [n, channels, height, width],
-    values 0 to 1, gives one image two answers, or answers fewer than `n_way` classes."""
+    values 0 to 1, draws random numbers or gives one image two answers, or answers fewer than
+    `n_way` classes."""
     shape = "x".join(map(str, images.shape[1:]))
+    drawn = torch.get_rng_state()
     try:
         logits, again = (network.forward(params, images) for _ in range(2))
-    except (IndexError, KeyError, RuntimeError, TypeError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # whatever the code of a network of one's own raises
         raise ValueError(
             f"network: {network.name} with these params takes no images of {shape} "
             f"({first_line(error)})"
         ) from error
-    if not torch.allclose(logits, again, equal_nan=True):
+    if not torch.allclose(logits, again, equal_nan=True) or not torch.equal(
+        drawn, torch.get_rng_state()
+    ):
         raise ValueError(
             f"network: two looks of {network.name} at one image differ; take its dropout out"
         )

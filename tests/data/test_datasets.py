@@ -131,6 +131,20 @@ def test_of_several_processes_that_need_a_data_set_one_decodes_it(tiny_data, tmp
         assert (tmp_path / split).read_text() == again.fingerprint
 
 
+def test_two_data_sets_do_not_share_a_cache_file(tmp_path):
+    """Files of equal names, lengths and times, as reproducible archives have them."""
+    for place, value in (("one", 0), ("two", 255)):
+        for split in ("train", "val", "test"):
+            file = tmp_path / place / split / f"{split}-class" / "0.png"
+            file.parent.mkdir(parents=True)
+            Image.new("RGB", (8, 8), (value,) * 3).save(file, compress_level=0)
+            os.utime(file, (0, 0))
+    for place, value in (("one", 0), ("two", 255)):
+        name = f"folder:{tmp_path / place}"
+        images = datasets.load(name, "val", 8, None, tmp_path / "cache")
+        assert (images.images == value).all()
+
+
 def test_a_changed_source_is_another_cache_file(omniglot, tmp_path):
     cache = tmp_path / "cache"
     before = datasets.load("omniglot", "val", 28, str(omniglot), cache)

@@ -40,7 +40,13 @@ def hollow(path):
         packed.writestr("archive/version", b"3")
 
 
+def twins(path):
+    weights, rates = ({"a": torch.rand(3), "b": torch.rand(3)} for _ in range(2))
+    torch.save({"alpha": rates, "params": weights}, path)
+
+
 BROKEN = {
+    "twins.pt": (twins, "several dictionaries of the same names in it, such as 'a'; save the one"),
     "hollow.pt": (hollow, r"cannot be read \(.+\)"),
     "code.pt": (lambda path: torch.save({"a": Evil()}, path), "reading it could execute code"),
     "module.pt": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "could execute code"),

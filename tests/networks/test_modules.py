@@ -1,5 +1,8 @@
 """Networks of one's own."""
 
+import os
+import sys
+
 import pytest
 import torch
 from tiny_network import TINY
@@ -46,6 +49,26 @@ def test_layers_may_be_submodules():
     assert own.layers == ("stem", "block", "fc")
     assert own.layer_and_group("norm.weight") == ("stem", "batchnorm")
     assert own.layer_and_group("block.0.bias") == ("block", "weights+bias")
+
+
+class Backwards(nn.Module):
+    """Declared in another order than called, and its head called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.second, self.first = nn.Conv2d(4, 5, 3), nn.Conv2d(2, 4, 3)
+        self.fc = nn.Linear(5, 3)
+        self.register_buffer("mean", torch.ones(2, 1, 1))
+
+    def forward(self, x):
+        return self.fc(input=self.second(self.first(x - self.mean)).mean((2, 3)))
+
+
+def test_the_layer_that_is_called_last_shows_the_embeddings():
+    own, images = network(Backwards), torch.rand(6, 2, 9, 9)
+    activations = own.activations(own.init(0), images)
+    assert activations["second"].shape == (6, 5)
+    assert activations["first"].shape == (6, 4 * 7 * 7)
 
 
 def test_gradients_go_through():
@@ -148,7 +171,22 @@ class Idle(Tiny):
         return self.fc(torch.cat([self.norm(self.stem(x)).mean((2, 3)), x.mean((2, 3))[:, :1]], 1))
 
 
+class Lucky(Tiny):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("noise", torch.rand(2, 1, 1))
+
+
+def frozen():
+    module = Tiny()
+    module.stem.requires_grad_(False)
+    return module
+
+
 REFUSED = {
+    "a random buffer": (lambda: network(Lucky), "the buffer 'noise' of Lucky is drawn at random"),
+    "a frozen layer": (lambda: network(frozen()), "Tiny.stem.weight is frozen, .* buffer"),
+    "no constructor": (lambda: network(lambda: 1 / 0), r"cannot be made \(division by zero\)"),
     "running statistics": (
         lambda: network(Tiny(norm=nn.BatchNorm2d(4))),
         "Tiny.norm keeps running statistics, .* call torch.func.replace_all_batch_norm_modules_",
@@ -180,9 +218,24 @@ def test_what_cannot_be_measured_is_refused(case):
     assert "\n" not in str(refused.value)
 
 
+class Asserting(Tiny):
+    def forward(self, x):
+        assert x.shape[1] == 7
+
+
+class Behind(Looks):
+    """Its head answers nothing yet, so that dropout before it does not show."""
+
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.fc.weight)
+
+
 @pytest.mark.parametrize(
     ("module", "said"),
     [
+        (Asserting(), r"Asserting with these params takes no images of 2x9x9 \(assert"),
+        (Behind(), "two looks of Behind at one image differ; take its dropout out"),
         (Unflat(), "not a vector an image; flatten it"),
         (Idle(), "'block.0' of Idle takes no part"),
         (Tiny(end=nn.LogSoftmax(1)), "head='fc': what Tiny returns is not what its head answers"),
@@ -195,6 +248,17 @@ def test_what_only_a_forward_pass_shows_is_refused_there(module, said):
     own = network(module)
     with pytest.raises(ValueError, match=said):
         check_pass(own, own.init(0), torch.rand(4, 2, 9, 9), 3)
+
+
+def test_a_file_is_executed_as_it_is_now(tmp_path, monkeypatch):
+    """Python's bytecode is known by length and second alone."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "nets.py"
+    for filters in (3, 5):
+        file.write_text(TINY.replace("width=3", f"width={filters}"))
+        os.utime(file, (0, 0))
+        own = find(f"{file}:TinyNet", channels=3, image_size=16, n_way=5, n_filters=8)
+        assert own.init(0, 3, 16, 5, 8)["conv.weight"].shape[0] == filters
 
 
 def test_the_modules_own_weights_do_not_step_in():
