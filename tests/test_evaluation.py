@@ -15,7 +15,7 @@ from negmeta_utils import evaluation, runs
 from negmeta_utils.adaptation import adapt
 from negmeta_utils.engine.engines import ENGINES, engine_of
 from negmeta_utils.episodes import draw_classes, draw_episodes, draw_rows
-from negmeta_utils.evaluation import evaluate_features, shared_test_images
+from negmeta_utils.evaluation import check_comparable, evaluate_features, shared_test_images
 from negmeta_utils.model import embed, forward
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.prototypes import prototype_accuracy
@@ -107,15 +107,19 @@ def test_the_table_is_the_same_for_any_number_of_threads(run, images, set_thread
 
 def test_threads_share_the_pairs_and_a_network_of_ones_own_has_one(run, images, set_threads):
     set_threads(2)
-    workers = {}
+    workers, both = {}, threading.Barrier(2, timeout=60)
 
     def note(name, engine):
         def embed(*arguments):
+            if name == "conv4" and threading.current_thread() not in met:
+                met.add(threading.current_thread())
+                both.wait()  # or one thread might be done before the other begins
             workers.setdefault(name, set()).add(threading.current_thread().name)
             return engine.embed(*arguments)
 
         return engine._replace(embed=embed)
 
+    met = set()
     for name, network in (("conv4", CONV4), ("own", CONV4._replace(name="own"))):
         engine = note(name, engine_of(network))
         with patch.object(evaluation, "engine_of", lambda *_, engine=engine: engine):
@@ -191,6 +195,13 @@ def test_plain_autograd_gives_what_the_adjoint_gives(run, images):
             engine_of(CONV4, e).embed([params], tasks.query)[0] for e in ("reference", "adjoint")
         )
         torch.testing.assert_close(plainly, fast, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dataset", "classes", "image_size", "n_way", "n_shot", "n_query"])
+def test_runs_that_differ_in_their_task_are_not_compared(run, name):
+    other = {**run.manifest, "parameters": {**run.parameters, name: "another"}}
+    with pytest.raises(ValueError, match=f"{name}='another', but"):
+        check_comparable([run, replace(run, manifest=other)])
 
 
 def test_runs_of_different_tasks_or_data_are_refused(run, tiny_config, tmp_path):

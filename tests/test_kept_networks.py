@@ -61,14 +61,13 @@ def test_validation_tasks_are_counted(trained):
     config, run = trained
     config = replace(config, device="cpu")
     images = datasets.load("mini-imagenet", "val", 16, config.data_dir)
-    losses = run.history().set_index("update")["val_loss"]
+    history = run.history().set_index("update")
     for number, update in enumerate(CHECKS):
         first = config.val_episodes * number if config.val_fresh else 0
         kept, episodes = network(run, update), range(first, first + config.val_episodes)
-        loss, _ = objective.evaluate(
-            config, CONV4, kept.params, kept.alpha, images, "val", episodes
-        )
-        assert losses[update] == pytest.approx(float(loss.mean()), rel=1e-6)
+        found = objective.evaluate(config, CONV4, kept.params, kept.alpha, images, "val", episodes)
+        for column, values in zip(("val_loss", "val_accuracy"), found, strict=True):
+            assert history.loc[update, column] == pytest.approx(float(values.mean()), rel=1e-6)
 
 
 def test_the_tables_of_a_kept_network_end_with_it(trained):

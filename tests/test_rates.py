@@ -23,7 +23,8 @@ def test_a_row_holds_a_layers_weights_and_biases(alpha):
     assert row["mean"] == pytest.approx(values.mean(), rel=1e-5)
     assert row["std"] == pytest.approx(values.std(), rel=1e-5)
     assert row["share_negative"] == pytest.approx((values < 0).mean())
-    assert row["q25"] == pytest.approx(np.quantile(values, 0.25), rel=1e-5)
+    for share in (5, 25, 50, 75, 95):
+        assert row[f"q{share:02}"] == pytest.approx(np.quantile(values, share / 100), rel=1e-5)
     assert (row["seed"], row["update"]) == (3, 7)
     assert table.loc["conv2", "batchnorm"]["n"] == 8
     assert len(table) == 9

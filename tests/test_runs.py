@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -38,6 +39,13 @@ def test_a_stray_file_beside_the_shipped_runs_is_none(tmp_path, monkeypatch):
 def test_the_commit_is_this_clones_whatever_git_is_told(tmp_path, monkeypatch):
     """As in a hook, where Git names its own repository."""
     commit = config._git_commit()
+    if (paths.ROOT / ".git").exists() and shutil.which("git"):
+        git = ["git", "-C", str(paths.ROOT)]
+        (head, changed) = (
+            subprocess.run([*git, *more], capture_output=True, text=True).stdout.strip()
+            for more in (["rev-parse", "HEAD"], ["diff", "--stat", "HEAD"])
+        )
+        assert commit == head + ("-dirty" if changed else "")
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
     assert config._git_commit() == commit

@@ -62,7 +62,8 @@ def test_any_editor_opens_the_notebook(path):
 
 @by_name
 def test_without_an_address_a_notebook_has_neither_badge_nor_install_cell(path):
-    assert tidy_notebooks.repository() is None
+    if tidy_notebooks.repository() is not None:
+        pytest.skip("this clone has an address (tidy_notebooks.py --repository)")
     text = path.read_text(encoding="utf-8")
     assert "colab" not in text and "OWNER" not in text
 

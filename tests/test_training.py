@@ -15,13 +15,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from negmeta_utils import adaptation, checkpoints, config, runs, training
+from negmeta_utils import adaptation, checkpoints, config, objective, runs, training
 from negmeta_utils.adaptation import METHODS, init_alpha
+from negmeta_utils.config import TrainConfig
 from negmeta_utils.data import datasets
+from negmeta_utils.data.splits import load_split
 from negmeta_utils.engine import library
 from negmeta_utils.engine.adam import Adam
 from negmeta_utils.episodes import draw_episodes
 from negmeta_utils.model import init_params
+from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.storage import files
 from negmeta_utils.training import train
 
@@ -62,7 +65,8 @@ def assert_same_run(a, b):
 
 def test_a_manifest_names_what_digits_depend_on(tiny_config, tmp_path):
     known = train(replace(tiny_config, n_updates=1), tmp_path).manifest["environment"]
-    processors = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    told = Path("/proc/cpuinfo")  # of Linux
+    processors = re.findall(r"model name\s*: (.*)", told.read_text() if told.exists() else "")
     assert known["processor"] in processors or not processors
     assert known["vectors"] == torch.backends.cpu.get_cpu_capability()
     compiler = os.environ.get("CC", "cc").split()
@@ -117,6 +121,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     best = losses.index[losses < losses.cummin().shift(fill_value=math.inf)]
     halts = {*range(0, after + 1, config.checkpoint_every), *best[best <= after]}
     assert continued["update"] == max(halts)
+    assert 0 < continued["seconds"] < resumed.manifest["results"]["seconds_training"]
     assert "continued" not in whole.manifest
     for name in ("outer_lr", "alpha_lr"):
         assert (whole.history()[name].nunique() > 1) == (schedule == "plateau")
@@ -207,6 +212,24 @@ def test_a_run_directory_holds_what_its_users_need(tiny_config, tmp_path):
     assert run.history().dropna()["update"].tolist() == [4, 8, 12]
     assert sorted(run.rates()["update"].unique()) == [0, 4, 8, 12]
     assert "12 meta-updates in" in lines[-1]
+    images = load_split("mini-imagenet", "test", 16, tiny_config.data_dir, "64/16/20")
+    of_run = TrainConfig(**run.parameters)
+    found = objective.evaluate(of_run, CONV4, run.params, run.alpha, images, "final", range(10))
+    table = files.read_table(tmp_path / "run" / "accuracy.parquet")
+    for column, values in zip(("loss", "accuracy"), found, strict=True):
+        assert table[column].tolist() == values.tolist()
+
+
+def test_the_plateau_is_that_of_the_validation_loss(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "plateau", every_bad_check_cuts)
+    config = replace(tiny_config, lr_schedule="plateau", val_every=1, outer_lr=0.5, n_updates=12)
+    history = train(config, tmp_path / "run").history()
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr=0.5)
+    scheduler, expected = every_bad_check_cuts(optimizer), []
+    for loss in history["val_loss"]:
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(loss)
+    assert history["outer_lr"].tolist() == expected and len(set(expected)) > 2
 
 
 def test_the_last_line_on_progress_tells_the_accuracy_of_the_last_update(

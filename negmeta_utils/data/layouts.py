@@ -6,6 +6,7 @@ names: there the rows of a class stay in their order, which is the same where th
 from the images in order.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
@@ -208,6 +209,12 @@ def _missing_split(found: Found) -> Exception:
     )
 
 
+def _real(files: Iterable) -> set[str]:
+    """Files by where their folders really lie, which links may call by several names."""
+    place = functools.cache(os.path.realpath)
+    return {os.path.join(place(os.path.dirname(f)), os.path.basename(f)) for f in map(str, files)}
+
+
 def _refuse_shared(found: Found, splits: dict[str, Split]) -> None:
     for one, other in combinations(splits, 2):
         classes = [set(splits[s].class_names) for s in (one, other)]
@@ -223,6 +230,6 @@ def _refuse_shared(found: Found, splits: dict[str, Split]) -> None:
                 "shared in all), and splits must share none; correct the data"
             )
         if found.layout.of_files:
-            twice = sorted(set(splits[one].images) & set(splits[other].images))
+            twice = sorted(_real(splits[one].images) & _real(splits[other].images))
             if twice:
                 raise ValueError(f"{twice[0]!s}: is in {one} and in {other}; correct the data")

@@ -522,3 +522,14 @@ def test_real_omniglot_is_all_there():
     assert all(set(images.class_sizes) == {20} for images in splits.values())
     alphabets = [{n.split("/")[0] for n in images.class_names} for images in splits.values()]
     assert len(set.union(*alphabets)) == sum(map(len, alphabets)) == 50
+
+
+def test_one_folder_under_two_names_is_in_two_splits(tmp_path):
+    cat = tmp_path / "my" / "train" / "cat"
+    for folder in (cat, tmp_path / "my" / "val" / "dog"):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "0.png")
+    (tmp_path / "my" / "test").mkdir()
+    (tmp_path / "my" / "test" / "cat2").symlink_to(cat)
+    with pytest.raises(ValueError, match="train/cat/0.png: is in train and in test; correct"):
+        datasets.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")

@@ -124,10 +124,14 @@ def test_one_large_image_many_times_over_is_refused(tmp_path, monkeypatch):
 def test_a_damaged_file_is_named_whatever_the_damage(place, tmp_path):
     write_all(tmp_path / "d")
     path = tmp_path / "d" / "train.parquet"
+    whole = load(tmp_path / "d")
     damaged = bytearray(path.read_bytes())
     damaged[-1 - place % len(damaged)] ^= 0xFF
     path.write_bytes(damaged)
     try:
-        load(tmp_path / "d")
+        images = load(tmp_path / "d")
     except ValueError as error:
         assert str(path) in str(error) and "\n" not in str(error)
+    else:  # it was where nothing is read
+        assert (images.images == whole.images).all()
+        assert images.class_names == whole.class_names

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -186,9 +187,9 @@ def test_what_no_version_uses_any_more_goes_when_more_is_compiled(cache, monkeyp
     used = compiled(cache)
     old, new = used.with_name("old.so"), used.with_name("new.so")
     new.touch()
-    for path in (used, old):
+    for path, days in ((used, 1000), (old, 91), (new, 89)):
         path.touch()
-        os.utime(path, (0, 0))
+        os.utime(path, (time.time() - days * 86400,) * 2)
     library._library.cache_clear()
     assert library.library().seven() == 7
     assert old.exists(), "nothing was compiled"

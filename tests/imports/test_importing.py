@@ -184,7 +184,9 @@ def test_the_manifest_says_what_is_known(tmp_path, capsys):
     assert {"method", "inner_lr", "n_query"} <= set(imported["assumed"])
     assert {"n_way", "n_filters", "network", "inner_steps"}.isdisjoint(imported["assumed"])
     assert {"seed", "n_updates", "outer_lr"} <= set(imported["unknown"])
-    assert "conv1.1.running_mean" in imported["left_out"]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    left_out = {f"conv{block}.1.{name}" for block in range(1, 5) for name in statistics}
+    assert set(imported["left_out"]) == left_out & set(oracle.state())
     assert run.parameters["seed"] < 0 and run.parameters["n_updates"] is None
     torch.save(learn2learn().state(), tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds another run; choose another folder"):

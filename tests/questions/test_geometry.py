@@ -7,7 +7,10 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
+from negmeta_utils import adaptation
 from negmeta_utils.data import datasets
+from negmeta_utils.episodes import draw_pairs
+from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.questions.geometry import (
     class_cosines,
     linear_cka,
@@ -61,6 +64,36 @@ def test_variance_ratio_is_goldblums(features):
     between = sum(np.linalg.norm(mean - means.mean(0)) ** 2 for mean in means)
     expected = N_WAY / (N_WAY * N) * within / between
     assert float(variance_ratio(features, N_WAY)) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disjoint", [False, True])
+def test_a_row_is_measured_on_its_task_before_and_after(disjoint, tiny_config, tiny_data, tmp_path):
+    run = train(replace(tiny_config, n_updates=4), tmp_path / "run")
+    images = datasets.load("mini-imagenet", "test", 16, str(tiny_data))
+    table = measure_geometry([run], images, 3, 5, disjoint).set_index(["episode", "task", "layer"])
+    n_way = run.parameters["n_way"]
+    for episode in range(3):
+        pair = draw_pairs(images, run.parameters, 5, range(episode, episode + 1), disjoint)
+        task = pair[0]
+        adapted = adaptation.adapt(
+            run.params, run.alpha, task.support[0], task.support_labels,
+            run.parameters["inner_steps"],
+        )  # fmt: skip
+        for which, drawn in zip(("on-task", "off-task"), pair, strict=True):
+            before, after = (
+                CONV4.activations(params, drawn.query[0])["conv3"]
+                for params in (run.params, adapted)
+            )
+            row = table.loc[(episode, which, "conv3")]
+            assert row["cka"] == pytest.approx(float(linear_cka(before, after)), abs=1e-4)
+            for when, features in (("before", before), ("after", after)):
+                within, between = class_cosines(features, n_way)
+                ratio = variance_ratio(features, n_way)
+                for name, value in (("within", within), ("between", between), ("ratio", ratio)):
+                    assert row[f"{name}_{when}"] == pytest.approx(float(value), rel=1e-3)
+            for name in ("within", "between", "ratio"):
+                assert row[f"{name}_change"] == row[f"{name}_after"] - row[f"{name}_before"]
 
 
 @pytest.mark.slow

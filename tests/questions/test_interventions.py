@@ -19,6 +19,8 @@ from negmeta_utils.questions.interventions import (
     WITHOUT_NEGATIVE,
     adaptations,
     as_long,
+    evaluate_interventions,
+    evaluate_parts,
     interventions,
     one_class,
     parts,
@@ -209,6 +211,14 @@ def test_every_way_to_adapt_is_measured_on_the_same_pairs(run, images):
     expected = evaluate_adaptations(run, images, alone, 4, eval_seed=2)
     same = table[table["variant"].isin(alone)]
     assert same.reset_index(drop=True).equals(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("evaluate", [evaluate_interventions, evaluate_parts])
+def test_disjoint_pairs_share_no_class(evaluate, run, images, tmp_path):
+    assert (evaluate([run], images, 6, tmp_path)["shared_classes"] > 0).any()
+    table = evaluate([run], images, 6, tmp_path, disjoint=True)
+    assert (table["shared_classes"] == 0).all() and table["variant"].nunique() > 3
 
 
 def test_a_class_with_too_few_images_is_refused(run, images):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import time
 from contextlib import suppress
 
@@ -89,3 +90,23 @@ def test_a_folder_never_has_two_users(tmp_path):
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
     assert twice.value == 0
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """What a crash of the machine may take: neither order can be seen where it does not crash."""
+    path, said = tmp_path / "a.json", []
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(descriptor):
+        said.append(("sync", os.fstat(descriptor).st_ino))
+        sync(descriptor)
+
+    def note_replace(source, target):
+        said.append(("rename", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(atomic.os, "fsync", note_sync)
+    monkeypatch.setattr(atomic.os, "replace", note_replace)
+    atomic.write_json(path, {"a": 1})
+    file, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert said == [("sync", file), ("rename", file), ("sync", folder)]
