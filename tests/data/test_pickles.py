@@ -233,6 +233,8 @@ LARGE = {
 
 def limited(action, path):
     """In a child with 1 GB more than now: what it says within 20 s of a processor."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("tells memory by /proc, which Linux has")
     before = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     reading, writing = os.pipe()
     child = os.fork()
