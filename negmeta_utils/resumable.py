@@ -113,20 +113,28 @@ def evaluate_resumably(
     table = table[table["episode"] < n_episodes]
     done = table["episode"].nunique()
     batch = episodes_at_once(images, run.parameters["n_way"], run.parameters["n_query"])
-    written = time.monotonic()
+    tables, written = [table] if done else [], time.monotonic()
+
+    def write() -> pd.DataFrame:
+        tables[:] = [pd.concat(tables, ignore_index=True)]
+        files.write_table(path, tables[0])
+        return tables[0]
+
     try:
         while done < n_episodes:
             until = min(done + batch, n_episodes)
             settings = {"first": done, "disjoint": disjoint, "engine": engine}
-            more = evaluate_adaptations(run, images, adaptations, until, eval_seed, **settings)
-            table, done = pd.concat([table, more] if done else [more], ignore_index=True), until
+            tables.append(
+                evaluate_adaptations(run, images, adaptations, until, eval_seed, **settings)
+            )
+            done = until
             report(f"{run.name}: {done} of {n_episodes} episodes")
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                files.write_table(path, table)
+                write()
                 written = time.monotonic()
     finally:
-        if done:
-            files.write_table(path, table)
+        if tables:
+            table = write()
     return table
 
 

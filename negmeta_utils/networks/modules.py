@@ -259,5 +259,5 @@ def _check_pass(
     outputs = {layer: _first(seen[place][1]).flatten(1) for layer, place in watched.items()}
     order = list(seen)  # of the first calls
     last = max(watched, key=lambda layer: order.index(watched[layer]))
-    outputs[last] = embedding
-    return outputs
+    del outputs[last]
+    return outputs | {last: embedding}

@@ -49,7 +49,7 @@ class Network(NamedTuple):
 
     def embed(self, params: Params, images: torch.Tensor) -> torch.Tensor:
         """Embeddings [n, n_features] of images [n, channels, height, width]."""
-        return self.activations(params, images)[self.body[-1]]
+        return list(self.activations(params, images).values())[-1]
 
     def forward(self, params: Params, images: torch.Tensor) -> torch.Tensor:
         """Logits [n, n_way] of images [n, channels, height, width]."""

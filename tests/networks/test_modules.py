@@ -65,10 +65,14 @@ class Backwards(nn.Module):
 
 
 def test_the_layer_that_is_called_last_shows_the_embeddings():
-    own, images = network(Backwards), torch.rand(6, 2, 9, 9)
+    module, images = Backwards(), torch.rand(6, 2, 9, 9)
+    own = network(module)
     activations = own.activations(own.init(0), images)
-    assert activations["second"].shape == (6, 5)
-    assert activations["first"].shape == (6, 4 * 7 * 7)
+    assert {layer: tuple(a.shape) for layer, a in activations.items()} == {
+        "first": (6, 4 * 7 * 7), "second": (6, 5),
+    }  # fmt: skip
+    torch.testing.assert_close(own.forward(own.init(0), images), module(images))
+    check_pass(network(Backwards), own.init(0), images, 3)
 
 
 def test_gradients_go_through():
