@@ -100,12 +100,13 @@ def left_out_in_words(listed: list[LeftOut]) -> str:
     )
 
 
-def lacking(dataset: Dataset, splits: dict[str, Split]) -> str:
-    """Which splits have fewer classes or images than were published, in one line; or nothing."""
+def unlike_published(dataset: Dataset, splits: dict[str, Split]) -> str:
+    """Which splits have other numbers of classes, or fewer images, than were published, in one
+    line; or nothing."""
     each = []
     for split, n_classes in zip(SPLITS, dataset.published[0], strict=False):
         content, n_images = splits[split], n_classes * dataset.published[1]
-        if len(content.class_names) < n_classes or len(content.images) < n_images:
+        if len(content.class_names) != n_classes or len(content.images) < n_images:
             each.append(
                 f"{split} {len(content.class_names)} of {n_classes} classes, "
                 f"{len(content.images)} of {n_images} images"

@@ -115,8 +115,8 @@ def _report(name: str, found: layouts.Found, archive: Path | None) -> Iterator[s
             f"  {split:8} {len(content.class_names)} classes, {len(content.images)} images, "
             f"{' to '.join(map(str, each))} a class"
         )
-    if lacking := accounting.lacking(datasets.find_dataset(name), splits):
-        yield f"  lacking  {lacking}"
+    if unlike := accounting.unlike_published(datasets.find_dataset(name), splits):
+        yield f"  unlike   {unlike}"
     yield "  splits   share no class"
     if name in KNOWN_CLASSES:
         yield f"  classes  {_compared(name, splits)}"

@@ -167,13 +167,13 @@ def fill(wanted: Wanted, split: str) -> None:
 
 
 def _say_what_is_not_there(wanted: Wanted, found: Found, splits: dict[str, Split]) -> None:
-    """A line each where files that may be images are not read, and where a data set has less than
-    was published: it may be less than it seems."""
+    """A line each where files that may be images are not read, and where a data set is not as
+    it was published: it may be less than it seems, or another one."""
     listed = [left for left in accounting.left_out(found, splits) if left.is_image]
     if listed:
         print(shown(f"{wanted.source}: {accounting.left_out_in_words(listed)}"), file=sys.stderr)
-    if lacking := accounting.lacking(wanted.dataset, splits):
-        print(shown(f"{wanted.source}: less than published: {lacking}"), file=sys.stderr)
+    if unlike := accounting.unlike_published(wanted.dataset, splits):
+        print(shown(f"{found.folder}: not as published: {unlike}"), file=sys.stderr)
 
 
 def _write_decoded(side: Path, name: str, content: Split, wanted: Wanted, split: str) -> None:

@@ -38,7 +38,7 @@ def test_check_reports_layout_counts_sizes_classes_and_use(tiny_data, tmp_path, 
         ["val", "6 classes, 48 images, 8 a class"],
         ["test", "6 classes, 48 images, 8 a class"],
         [
-            "lacking",
+            "unlike",
             "train 8 of 64 classes, 64 of 38400 images; val 6 of 16 classes, 48 of 9600 images; "
             "test 6 of 20 classes, 48 of 12000 images",
         ],
@@ -163,8 +163,8 @@ def test_what_a_named_set_lacks_of_what_was_published_is_said(tmp_path, capsys):
     image(folder / "images_evaluation" / "b" / "c" / "1.png")
     datasets.load("omniglot", "train", 8, str(folder))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{folder}: less than published: train 5 of 806 classes, 5 of 16120")
-    assert f"  lacking  {line.partition('published: ')[2]}" in said(capsys, "check", folder)
+    assert line.startswith(f"{folder}: not as published: train 5 of 806 classes, 5 of 16120")
+    assert f"  unlike   {line.partition('published: ')[2]}" in said(capsys, "check", folder)
 
 
 def test_a_csv_that_does_not_list_an_image_leaves_it_out_in_words(tiny_data, tmp_path, capsys):

@@ -272,7 +272,7 @@ def test_a_cache_file_that_is_not_what_was_written_is_made_again(
     assert path.read_bytes() == content
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
     lesser, spoilt_one = sorted(capsys.readouterr().err.splitlines(), key=len, reverse=True)
-    assert lesser.startswith(f"{tiny_data / 'mini-imagenet'}: less than published: train 8 of 64")
+    assert lesser.startswith(f"{tiny_data / 'mini-imagenet'}: not as published: train 8 of 64")
     assert spoilt_one == f"{path}: not what was written there once; made again"
 
 
@@ -533,3 +533,15 @@ def test_one_folder_under_two_names_is_in_two_splits(tmp_path):
     (tmp_path / "my" / "test" / "cat2").symlink_to(cat)
     with pytest.raises(ValueError, match="train/cat/0.png: is in train and in test; correct"):
         datasets.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
+
+
+def test_another_data_set_in_the_place_of_one_is_told_by_its_classes(tmp_path, capsys):
+    """Of tiered-imagenet alone, which lies as mini-imagenet may, nothing else would show it."""
+    for first, split, n_classes in ((1, "train", 65), (2, "val", 16), (3, "test", 20)):
+        for number in range(n_classes):
+            file = tmp_path / "tiered" / split / f"n{first}{number:07}" / "0.png"
+            file.parent.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(file)
+    datasets.load("mini-imagenet", "val", 8, str(tmp_path), tmp_path / "cache")
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'tiered'}: not as published: train 65 of 64 classes" in said
