@@ -226,7 +226,7 @@ def check_same_run(path: Path, found: dict, manifest: dict) -> None:
             raise _other_run(path, name, found["parameters"].get(name), value)
     if found["data"] != wanted["data"]:
         raise ValueError(f"{path}: of a run on other images; choose another folder")
-    if found.get("network") != wanted["network"]:
+    if found.get("network", wanted["network"]) != wanted["network"]:
         raise ValueError(
             f"{path}: of a run of another {wanted['parameters']['network']} than is there now; "
             "restore that file, or choose another folder"

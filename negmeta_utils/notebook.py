@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import get_origin
 
@@ -49,7 +50,8 @@ def progress() -> Callable[[str], None]:
     def show(text: str) -> None:
         line.update(Pretty(text))
         if file:
-            Path(file).write_text(text, encoding="utf-8")
+            with suppress(OSError):  # a full disk may have room again at the next checkpoint
+                Path(file).write_text(text, encoding="utf-8")
 
     return show
 

@@ -107,14 +107,15 @@ class Run:
         return _listed(self.directory / name, name, self.manifest)
 
     def _until_here(self, name: str) -> pd.DataFrame:
-        table = read_table(self.file_named(name))
         if self.manifest["status"] != "complete":
-            history = read_table(self.file_named("history.parquet"))
-            if (known := history["update"].max()) < self.update:
+            checkpoint = self.directory / "checkpoint.safetensors"  # written after the tables
+            known = read_tensors(checkpoint)[1]["update"] if checkpoint.is_file() else 0
+            if known < self.update:
                 raise ValueError(
                     f"{self.directory / name}: ends at meta-update {known}, before the network "
                     f"{self.network!r}; train on to the next checkpoint"
                 )
+        table = read_table(self.file_named(name))
         return table[table["update"] <= self.update]
 
 
@@ -258,6 +259,12 @@ def split_name(name: str) -> tuple[str, str]:
     """A run's name without its network, and the network: "end" where none is named."""
     found = re.fullmatch(rf"(.+)@({BEST}|\d+)", name)
     return (found[1], found[2]) if found else (name, END)
+
+
+def check_no_network(directory: Path) -> None:
+    """Raise ValueError for a folder that is called as a network of a run is: none could load it."""
+    if split_name(directory.name)[1] != END:
+        raise ValueError(f"{directory}: what follows an @ names a network of a run; choose another")
 
 
 def kept(directory: Path) -> list[str]:

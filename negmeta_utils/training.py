@@ -60,8 +60,7 @@ def train(
     config, splits = load_splits(config)
     device = torch.device(config.device)
     directory = paths.resolve(run_dir)
-    if runs.split_name(directory.name)[1] != runs.END:
-        raise ValueError(f"{directory}: what follows an @ names a network of a run; choose another")
+    runs.check_no_network(directory)
     memory = memory_named(device, "n_tasks, n_query, n_shot, n_filters or image_size")
     with atomic.sole_user(directory), memory:
         splits = {split: images.to(device) for split, images in splits.items()}
@@ -212,7 +211,7 @@ def note_validation(
     state.rows[-1].update(val_loss=loss, val_accuracy=float(accuracy.mean()))
     if state.scheduler is not None:
         state.scheduler.step(loss)
-    if loss >= state.best_loss:
+    if not loss < state.best_loss:  # nor where it is no number
         return False
     state.best_loss = loss
     keep(state, directory, config.method, BEST)

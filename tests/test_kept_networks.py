@@ -2,7 +2,9 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -198,6 +200,14 @@ def test_tables_that_end_before_a_kept_network_are_not_given_as_its_own(
             table()
     train(config, tmp_path / "unfinished")
     pd.testing.assert_frame_equal(early.rates(), network(run, "6").rates())
+
+
+def test_a_loss_that_is_no_number_makes_no_best_network(trained, tmp_path):
+    config, _ = trained
+    state = SimpleNamespace(rows=[{}], scheduler=None, best_loss=1.5, kept={})
+    losses, accuracies = np.array([np.nan, 1.0]), np.array([0.5, 0.5])
+    assert not training.note_validation(config, state, tmp_path, losses, accuracies)
+    assert state.best_loss == 1.5 and not list(tmp_path.iterdir())
 
 
 def test_a_folder_named_as_a_network_of_a_run_is_refused(tiny_config, tmp_path):

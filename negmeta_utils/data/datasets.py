@@ -31,7 +31,9 @@ FOLDER = "folder:"
 
 
 DATASETS = {
-    "glyphs": Dataset("grey characters drawn from fonts, 28x28, embedded", glyphs.IMAGE_SIZE),
+    "glyphs": Dataset(
+        "grey characters drawn from fonts, 28x28, embedded", glyphs.IMAGE_SIZE, mode="L"
+    ),
     "mini-imagenet": Dataset(
         "64, 16 and 20 classes of 600 colour images, 84x84",
         84,

@@ -265,14 +265,21 @@ def _fetch(group: Group, states: list[State], n_updates: int) -> None:
 
 
 def _write(configs, states, directories, manifests, saves: bool) -> None:
-    """Rates of the halt that all states are at, and where it `saves` checkpoints."""
+    """Rates of the halt that all states are at, and where it `saves` checkpoints, of all before it
+    raises FloatingPointError for one."""
+    lost = []
     for config, state, directory, manifest in zip(
         configs, states, directories, manifests, strict=True
     ):
         if not state.rates or state.rates[-1]["update"].iloc[-1] != state.update:
             record_rates(config, state)
         if saves:
-            save(state, directory, manifest)
+            try:
+                save(state, directory, manifest)
+            except FloatingPointError as error:
+                lost.append(error)
+    if lost:
+        raise lost[0]
 
 
 def _progress(states: list[State], seconds: float, first: int) -> str:

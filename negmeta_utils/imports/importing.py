@@ -50,12 +50,14 @@ def import_run(
     network, a line for each key at fault; and for a folder that holds something else.
     """
     path, out = paths.resolve(path), paths.resolve(out)
+    runs.check_no_network(out)
     tensors = read_tensors_of(path)
     found = _translation(path, mapping, given.get("network"), tensors)
     seen = _seen_in(path, found, tensors) | {"network": given.get("network", found.network)}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     config, image_size, unknown_seed = _config(seen, given, digest)
-    network, wanted, own = _network(config, image_size, found, tensors)
+    channels = _channels(found, tensors, given.get("dataset"))
+    network, wanted, own = _network(config, image_size, channels)
     params = _params(path, network, wanted, found, tensors, config)
     alpha = _alpha(path, network, params, found, tensors, config)
     manifest = _manifest(path, digest, found, tensors, config, {**seen, **given}, unknown_seed, own)
@@ -138,13 +140,23 @@ def _config(
     return config, image_size, None if "seed" in given else -1 - int(digest[:8], 16)
 
 
+def _channels(found: Translation, tensors: dict[str, torch.Tensor], dataset: object) -> int:
+    """Of the images that the network takes: those of its first convolution where that is known by
+    its name, else of the data set that was given; else of the first weights that may be a
+    convolution's."""
+    first = tensors.get(found.keys.get("conv1.weight", ""))
+    if first is None and dataset is not None:
+        return {"L": 1, "RGB": 3}[find_dataset(str(dataset)).mode]
+    images = [tensors[key] for key in found.keys.values() if key in tensors]
+    candidates = images if first is None else [first]
+    return next((value.shape[1] for value in candidates if value.dim() == 4), 3)
+
+
 def _network(
-    config: TrainConfig, image_size: int, found: Translation, tensors: dict[str, torch.Tensor]
+    config: TrainConfig, image_size: int, channels: int
 ) -> tuple[Network, Params, dict | None]:
     """The network, its parameters' shapes (tensors without memory), and what the manifest says of
     a network of one's own."""
-    images = [tensors[key] for key in found.keys.values() if key in tensors]
-    channels = next((value.shape[1] for value in images if value.dim() == 4), 3)
     sizes = (channels, image_size, config.n_way, config.n_filters)
     named = dict(zip(("channels", "image_size", "n_way", "n_filters"), sizes, strict=True))
     network = catalogue.checked(config.network, **named)

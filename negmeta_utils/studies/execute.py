@@ -37,6 +37,8 @@ PROGRESS = ".progress"  # what the notebook last said of how far it is
 ATTEMPT = "attempt.json"
 START_TIMEOUT = 600  # seconds for a kernel to start: on a busy machine a minute is too little
 
+WRITTEN = (".csv", ".md", ".parquet", ".png", ".svg")  # by notebooks
+
 
 @dataclass(frozen=True)
 class Result:
@@ -66,7 +68,7 @@ def execute(job: Job, folder: Path) -> Result:
     with _locked(folder) as lock:
         if is_complete(job, folder):
             return Result("skipped")
-        (folder / "job.json").unlink(missing_ok=True)
+        _remove_results_of_another(job, folder)
         attempt = {
             "key": job.key,
             "started": atomic.now(),
@@ -100,6 +102,21 @@ def execute(job: Job, folder: Path) -> Result:
         atomic.write_json(folder / "job.json", attempt | record)
         (folder / ATTEMPT).unlink()
         return Result("done", seconds)
+
+
+def _remove_results_of_another(job: Job, folder: Path) -> None:
+    """Delete the record of a job that was complete here with other parameters or sources, and, but
+    for a training, which goes on from them, its tables, figures and answer: not every one would be
+    written again."""
+    record = folder / "job.json"
+    if not record.is_file():
+        return
+    training = (folder / "manifest.json").exists()
+    if not training and atomic.read_json(record)["key"] != job.key:
+        for path in folder.glob("[!.]*"):
+            if path.suffix in WRITTEN:
+                path.unlink()
+    record.unlink()
 
 
 def in_execution(folder: Path) -> bool:

@@ -45,7 +45,11 @@ def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> No
         splits = load_splits(configs[0])[1]
         resolved = [config.resolved(splits["train"]) for config in configs]
         say(f"{len(configs)} networks side by side: {', '.join(f.name for f in folders)}")
-        if fault := train_together(resolved, list(folders), splits, say):
+        try:
+            fault = train_together(resolved, list(folders), splits, say)
+        except (FloatingPointError, MemoryError) as error:  # the others and the notebooks go on
+            fault = str(error)
+        if fault:
             say(f"not side by side: {fault}; each trains by itself")
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from negmeta_utils.imports import importing
 from negmeta_utils.imports.importing import import_run
+from negmeta_utils.networks import catalogue
 from negmeta_utils.runs import network_of
 from negmeta_utils.studies import cli
 from negmeta_utils.studies.cli import main
@@ -202,6 +203,35 @@ class Net(nn.Sequential):
         pool = nn.AdaptiveAvgPool2d(1)
         super().__init__(nn.Conv2d(channels, 4, 3), norm, pool, nn.Flatten(), nn.Linear(4, n_way))
 """
+
+
+MLP = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, n_way, channels, image_size):
+        super().__init__(
+            nn.Flatten(), nn.Linear(channels * image_size**2, 8), nn.ReLU(), nn.Linear(8, n_way)
+        )
+"""
+
+
+def test_an_import_is_not_called_as_a_network_of_a_run(tmp_path):
+    torch.save(few_shot().state(), tmp_path / "theirs.pt")
+    with pytest.raises(ValueError, match="net@5: what follows an @ names a network of a run"):
+        import_run(tmp_path / "theirs.pt", tmp_path / "net@5", image_size=32)
+    assert not (tmp_path / "net@5").exists()
+
+
+def test_a_network_without_convolutions_takes_the_images_of_its_data_set(tmp_path):
+    (tmp_path / "nets.py").write_text(MLP)
+    own = catalogue.find(f"{tmp_path}/nets.py:Net", channels=1, image_size=28, n_way=5)
+    torch.save(own.init(0, 1, 28, 5, 8), tmp_path / "own.pt")
+    run = import_run(
+        tmp_path / "own.pt", tmp_path / "run", network=f"{tmp_path}/nets.py:Net", dataset="glyphs",
+        n_way=5,
+    )  # fmt: skip
+    assert run.params["1.weight"].shape == (8, 28 * 28)
 
 
 @pytest.mark.parametrize("wrapped", ["", "module."])

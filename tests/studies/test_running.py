@@ -172,6 +172,23 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path,
         assert same(folder / name, tmp_path / "undisturbed" / name), name
 
 
+def test_another_execution_leaves_nothing_of_the_one_before(tmp_path):
+    """A notebook need not write the same files for other parameters."""
+    notebooks = tmp_path / "notebooks"
+    small_studies.small_notebook(
+        notebooks,
+        "from pathlib import Path\nPath(out_dir, f'{number}.csv').write_text('a')\n"
+        "Path(out_dir, '.kept-a.parquet').touch()",
+    )
+    for number in (1, 2):
+        parameters = {"number": number, "out_dir": str(tmp_path / "out" / "n")}
+        job = planning.Job("n", "n", notebooks / "small.ipynb", parameters, (), f"key-{number}")
+        assert execute.execute(job, tmp_path / "out" / "n").state == "done"
+        found = [file.name for file in (tmp_path / "out" / "n").glob("*.csv")]
+        assert found == [f"{number}.csv"]
+    assert (tmp_path / "out" / "n" / ".kept-a.parquet").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "failed"),
     [

@@ -89,6 +89,21 @@ def test_where_they_cannot_it_says_so_and_leaves_them_to_their_notebooks(tmp_pat
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_one_that_diverges_does_not_keep_the_others_waiting(groups, tmp_path, monkeypatch):
+    from negmeta_utils.gpu import training as gpu_training
+
+    def train(configs, folders, *_):
+        groups.append(configs)
+        raise FloatingPointError(f"{folders[0]}: the loss stopped being finite")
+
+    monkeypatch.setattr(gpu_training, "train_together", train)
+    jobs = jobs_of(tmp_path / "a") + jobs_of(tmp_path / "b", **{"train.n_query": 3})
+    said = []
+    together.train_jobs(jobs, tmp_path, said.append)
+    assert len(groups) == 2
+    assert sum("stopped being finite; each trains by itself" in line for line in said) == 2
+
+
 def test_without_a_gpu_it_is_refused_in_one_line(tmp_path, capsys):
     assert cli.main(["study", "demo", "--out", str(tmp_path / "out"), "--together"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
