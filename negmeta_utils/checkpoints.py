@@ -240,12 +240,6 @@ def _other_run(path: Path, name: str, found: object, wanted: object) -> ValueErr
     )
 
 
-def update_of(directory: Path) -> int:
-    """The meta-update of the checkpoint in `directory`; 0 where there is none."""
-    path = directory / "checkpoint.safetensors"
-    return files.read_tensors(path)[1].get("update", 0) if path.exists() else 0
-
-
 def resume(directory: Path, state: State, manifest: dict) -> State:
     """`state` as the checkpoint in `directory` left it; unchanged where there is none.
 

@@ -108,8 +108,7 @@ class Run:
 
     def _until_here(self, name: str) -> pd.DataFrame:
         if self.manifest["status"] != "complete":
-            checkpoint = self.directory / "checkpoint.safetensors"  # written after the tables
-            known = read_tensors(checkpoint)[1]["update"] if checkpoint.is_file() else 0
+            known = update_of(self.directory)  # the checkpoint is written after the tables
             if known < self.update:
                 raise ValueError(
                     f"{self.directory / name}: ends at meta-update {known}, before the network "
@@ -259,6 +258,12 @@ def split_name(name: str) -> tuple[str, str]:
     """A run's name without its network, and the network: "end" where none is named."""
     found = re.fullmatch(rf"(.+)@({BEST}|\d+)", name)
     return (found[1], found[2]) if found else (name, END)
+
+
+def update_of(directory: Path) -> int:
+    """The meta-update of the checkpoint in `directory`; 0 where there is none."""
+    path = directory / "checkpoint.safetensors"
+    return read_tensors(path)[1].get("update", 0) if path.exists() else 0
 
 
 def check_no_network(directory: Path) -> None:

@@ -216,6 +216,8 @@ def _real(files: Iterable) -> set[str]:
 
 
 def _refuse_shared(found: Found, splits: dict[str, Split]) -> None:
+    of_files = found.layout.of_files
+    places = {s: _real(content.images) for s, content in splits.items()} if of_files else {}
     for one, other in combinations(splits, 2):
         classes = [set(splits[s].class_names) for s in (one, other)]
         shared = sorted(set.intersection(*classes))
@@ -229,7 +231,5 @@ def _refuse_shared(found: Found, splits: dict[str, Split]) -> None:
                 f"{found.folder}: class {shared[0]} is in {one} and in {other} ({len(shared)} "
                 "shared in all), and splits must share none; correct the data"
             )
-        if found.layout.of_files:
-            twice = sorted(_real(splits[one].images) & _real(splits[other].images))
-            if twice:
-                raise ValueError(f"{twice[0]!s}: is in {one} and in {other}; correct the data")
+        if of_files and (twice := places[one] & places[other]):
+            raise ValueError(f"{min(twice)}: is in {one} and in {other}; correct the data")

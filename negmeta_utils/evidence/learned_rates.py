@@ -1,6 +1,6 @@
 """What the learned inner rates say: table 1, and how far a training is from the paper's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -180,17 +180,21 @@ def last_mean_rates(rates: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
+def is_papers(layers: Iterable[str]) -> bool:
+    """Whether these are the layers of the paper's network."""
+    return set(layers) == set(PAPER_TABLE_1["layer"])
+
+
 def layers_of(rates: pd.DataFrame) -> list[str]:
     """Layers from the image to the classes: the paper's, or those of another network as they come
     in `rates`."""
-    found, paper = list(rates["layer"].unique()), list(PAPER_TABLE_1["layer"])
-    return paper if set(found) == set(paper) else found
+    found = list(rates["layer"].unique())
+    return list(PAPER_TABLE_1["layer"]) if is_papers(found) else found
 
 
 def _paper(rates: pd.DataFrame) -> pd.DataFrame:
     """The paper's table 1; without rows for a network of other layers."""
-    same = layers_of(rates) == list(PAPER_TABLE_1["layer"])
-    return PAPER_TABLE_1 if same else PAPER_TABLE_1.head(0)
+    return PAPER_TABLE_1 if is_papers(rates["layer"]) else PAPER_TABLE_1.head(0)
 
 
 def _in_order(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:

@@ -56,7 +56,8 @@ def network(
 
     else:
         kept = _make(module, 0, sizes, "cpu")
-        _check_buffers(kept, _make(module, 1, sizes, "cpu"))
+        if dict(kept.named_buffers()):
+            _check_buffers(kept, _make(module, 1, sizes, "cpu"))
 
         def init(seed: int, *given: int, device: str = "cpu") -> Params:
             made = _make(module, seed, dict(zip(SIZES, given, strict=False)), device)

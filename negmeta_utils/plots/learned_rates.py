@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
-from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, is_papers
 from negmeta_utils.evidence.words import signed
 from negmeta_utils.plots.style import NEGATIVE, PALETTE, PAPER, POSITIVE, THEIRS, legend_below
 
@@ -79,11 +79,6 @@ def bins_about_zero(low: float, high: float, n: int = 60) -> np.ndarray:
     low, high = min(low, 0), max(high, 0)
     step = max((high - low) / n, 1e-6)
     return step * np.arange(math.floor(low / step) - 1, math.ceil(high / step) + 2)
-
-
-def is_papers(layers: list[str]) -> bool:
-    """Whether these are the layers of the paper's network."""
-    return set(layers) == set(PAPER_TABLE_1["layer"])
 
 
 def rates_over_training(rates: pd.DataFrame) -> Figure:

@@ -7,7 +7,12 @@ import pandas as pd
 
 from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS
-from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS, distance_to_paper
+from negmeta_utils.evidence.learned_rates import (
+    PAPER_TABLE_1,
+    WEIGHTS,
+    distance_to_paper,
+    is_papers,
+)
 from negmeta_utils.evidence.words import signed
 from negmeta_utils.parameters import check_folders
 from negmeta_utils.storage.atomic import read_json
@@ -51,14 +56,15 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
         given = read_json(directory / "manifest.json")["parameters"]
         if not METHODS[given["method"]].learns_alpha:
             raise ValueError(f"{directory}: a run of {given['method']}, which learns no rates")
-        for name, value in {name: given.get(name) for name in ALIKE}.items():
+        for name in ALIKE:
+            value = given.get(name)
             if first.setdefault(name, value) != value:
                 raise ValueError(
                     f"{directory}: {name}={value!r}, and {first[name]!r} before; compare trainings "
                     "that differ in nothing but the schedule, and start and outer rate of the rates"
                 )
         table = read_table(directory / "rates.parquet")
-        if set(table["layer"]) != set(PAPER_TABLE_1["layer"]):
+        if not is_papers(table["layer"]):
             raise ValueError(f"{directory}: table 1 is of {LAYERS}; its layers are others")
         tables.append(table.assign(**choices(given), recipe=in_words(given)))
     if not tables:

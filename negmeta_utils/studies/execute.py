@@ -36,7 +36,6 @@ PROGRESS = ".progress"  # what the notebook last said of how far it is
 # What is known of an execution that has not succeeded (yet): its start and, if it failed, why.
 ATTEMPT = "attempt.json"
 START_TIMEOUT = 600  # seconds for a kernel to start: on a busy machine a minute is too little
-
 WRITTEN = (".csv", ".md", ".parquet", ".png", ".svg")  # by notebooks
 
 

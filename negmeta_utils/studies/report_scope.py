@@ -23,9 +23,8 @@ def scope(manifests: list[dict]) -> str:
         seeds.setdefault(p["method"], set()).add(p["seed"])
     counts = {len(found) for found in seeds.values()}
     least, most = min(counts), max(counts)
-    networks = "one network" if most == 1 else f"{most} networks"
-    if least < most:
-        networks = f"{least} to {most} networks"
+    number = f"{least} to {most}" if least < most else str(most)
+    networks = "one network" if most == 1 else f"{number} networks"
     return (
         f"{_listed(f'{p:,}' for p in _values(parameters, 'n_updates'))} meta-updates on "
         f"{_listed(IN_WORDS.get(d, d) for d in _values(parameters, 'dataset'))} at "

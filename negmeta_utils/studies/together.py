@@ -4,9 +4,10 @@ from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
-from negmeta_utils.checkpoints import is_at_its_end, update_of
+from negmeta_utils.checkpoints import is_at_its_end
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.device import resolve_device
+from negmeta_utils.runs import update_of
 from negmeta_utils.storage import atomic
 from negmeta_utils.studies.planning import Job, is_complete
 from negmeta_utils.studies.values import TRAINING, notebook_defaults

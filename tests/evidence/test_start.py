@@ -9,8 +9,7 @@ import start
 from scipy import stats
 
 from negmeta_utils.evidence.learned_rates import WEIGHTS
-
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "logits")
+from negmeta_utils.model import LAYERS
 
 
 def last_rates(seeds, first_draw):
