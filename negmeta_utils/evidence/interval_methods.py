@@ -10,7 +10,7 @@ from scipy import stats
 
 from negmeta_utils.evidence.intervals import Interval, estimate, over_episodes, over_seeds
 from negmeta_utils.evidence.mixed_model import Components, fit
-from negmeta_utils.evidence.quantities import MAML, META_SGD, bootstrap_interval, grids
+from negmeta_utils.evidence.quantities import MAML, META_SGD, bootstrap_interval, grids_over_seeds
 
 COLUMNS = ["interval", "drawn", "mean", "low", "high", "misses"]
 # interval: what it takes as drawn anew
@@ -36,7 +36,7 @@ def compared(
     share count. With one seed, intervals over seeds and `misses` are NaN; without any the table is
     empty.
     """
-    tables = grids(features)
+    tables = grids_over_seeds(features)
     maml, meta_sgd = (tables[method, quantity] for method in (MAML, META_SGD))
     shared = maml.index.intersection(meta_sgd.index)
     if shared.empty:

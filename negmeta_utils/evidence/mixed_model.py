@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from negmeta_utils.evidence.intervals import Estimate, Source
-from negmeta_utils.evidence.quantities import grids
+from negmeta_utils.evidence.quantities import grids_over_seeds
 
 
 class Components(NamedTuple):
@@ -109,7 +109,7 @@ def _outcome(pools: list[_Pool]) -> str:
 
 
 def mixed_model(features: pd.DataFrame) -> pd.DataFrame:
-    """`fit` of every quantity of `quantities.grids`, one row each.
+    """`fit` of every quantity of `quantities.grids_over_seeds`, one row each.
 
     Columns: method, quantity, mean, low, high, p_value (two-sided, of a mean of zero), df,
     sd_seeds, sd_episodes and sd_residual (percentage points), n_seeds, n_episodes, fit (its
@@ -118,7 +118,7 @@ def mixed_model(features: pd.DataFrame) -> pd.DataFrame:
     The verdicts do not rest on them.
     """
     rows = []
-    for (method, quantity), grid in grids(features).items():
+    for (method, quantity), grid in grids_over_seeds(features).items():
         mean, components, outcome = fit(grid)
         df = mean.errors[0].df
         p_value = mean.p_different(0)

@@ -25,7 +25,7 @@ from negmeta_utils.evidence.quantities import (
     MAML,
     META_SGD,
     PAPER_CHANGES,
-    grids,
+    grids_over_seeds,
 )
 from negmeta_utils.evidence.rules import MIN_SEEDS
 
@@ -140,7 +140,7 @@ def seeds_to_decide_table(features: pd.DataFrame) -> pd.DataFrame:
     """
     rows = [
         (method, quantity, over_seeds(grid).mean, *grid.shape, in_words(seeds_to_decide(grid)))
-        for (method, quantity), grid in grids(features).items()
+        for (method, quantity), grid in grids_over_seeds(features).items()
         if quantity in CHANGES or (method, quantity) == (DIFFERENCE, BEFORE)
     ]
     columns = ["method", "quantity", "points", "n_seeds", "n_episodes", "seeds_to_decide"]

@@ -94,6 +94,14 @@ def known_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.index >= 0]
 
 
+def grids_over_seeds(features: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """`grids` for what is asked over seeds: without a network of unknown seed, unless it is alone,
+    where nothing over seeds can be said of it."""
+    return {
+        key: known_seeds(grid) if len(grid) > 1 else grid for key, grid in grids(features).items()
+    }
+
+
 def _differences(
     of: dict[tuple[str, str], pd.DataFrame],
 ) -> dict[tuple[str, str], pd.DataFrame]:
@@ -248,11 +256,11 @@ def hierarchical_bootstrap(
     (Owen 2007, "The pigeonhole bootstrap"), not episodes anew within each seed. One draw serves all
     methods: the same episodes, and the same seeds, so that differences stay paired. With few seeds
     such intervals are too narrow, so the verdicts do not rest on them. With one seed the bounds are
-    NaN.
+    NaN. A network of unknown seed is left out (`grids_over_seeds`).
 
     Columns: method, quantity, mean, low, high (percentage points), n_seeds, n_episodes.
     """
-    tables = grids(features)
+    tables = grids_over_seeds(features)
     rng = np.random.default_rng(seed)
     stacked = np.vstack([grid.to_numpy() for grid in tables.values()])
     means = _resample_episodes(stacked, n_resamples, rng)

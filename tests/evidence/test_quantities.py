@@ -1,14 +1,19 @@
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 from random_tables import crossed, table
 from scipy import stats
 
+from negmeta_utils.evidence.interval_methods import compared
 from negmeta_utils.evidence.intervals import (
     mean_interval,
     over_episodes,
     over_seeds,
 )
+from negmeta_utils.evidence.mixed_model import mixed_model
+from negmeta_utils.evidence.power import seeds_to_decide_table
 from negmeta_utils.evidence.quantities import (
     ACCURACIES,
     DIFFERENCE,
@@ -233,6 +238,27 @@ def test_a_network_of_unknown_seed_is_no_sample_of_seeds(of_both):
         row = effects.loc[method, "off-task change", "seeds"]
         oracle = known.loc[method, "off-task change", "seeds"]
         assert row.n == 3 and row.points == pytest.approx(oracle.points)
+
+
+@pytest.mark.parametrize("of_both", [True, False])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        hierarchical_bootstrap,
+        mixed_model,
+        seeds_to_decide_table,
+        partial(compared, quantity="off-task change", n_simulations=3),
+    ],
+)
+def test_what_is_asked_over_seeds_leaves_out_a_network_of_unknown_seed(asked, of_both):
+    features = table(n_seeds=4, n_episodes=40)
+    known = features[features.seed > 0]
+    unknown = features.replace({"seed": {0: -1}})
+    if not of_both:
+        unknown = unknown[(unknown.method == MAML) | (unknown.seed >= 0)]
+    pd.testing.assert_frame_equal(asked(unknown), asked(known))
+    alone = asked(features[features.seed == 0].assign(seed=-1))
+    assert len(alone) == len(asked(known))
 
 
 def test_methods_with_the_same_seeds_are_said_to_be_paired():
