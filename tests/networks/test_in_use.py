@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from in_process import execute
 from tiny_network import TINY
 
-from negmeta_utils.adaptation import METHODS, init_alpha
+import negmeta_utils as nm
+from negmeta_utils.adaptation import METHODS, init_alpha, loss_of, task_loss
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.engine.engines import engine_of, resolve_engine
 from negmeta_utils.episodes import draw_episodes
@@ -141,6 +143,22 @@ def test_a_network_in_a_file_of_ones_own(tiny_config, tmp_path):
             train(longer, tmp_path / "run")
     file.write_text(TINY)
     assert train(again, tmp_path / "run").params.keys() == run.params.keys()
+
+
+def test_notebook_1_shows_the_inner_loop_of_the_network_that_it_trains(tmp_path):
+    (tmp_path / "nets.py").write_text(TINY)
+    settings = {"image_size": 8, "method": "boil", "network": f"{tmp_path}/nets.py:TinyNet"}
+    seen = execute("01_train", {**settings, **SHORT, "out_dir": str(tmp_path / "run")})
+    images = nm.load_data("glyphs", "train", image_size=8)
+    net = TrainConfig(dataset="glyphs", **settings).find_network(images)
+    params = net.init(0, 1, 8, 5, 16)
+    alpha = init_alpha("boil", params, network=net)
+    task = draw_episodes(images, 0, "train", [0], 5, 1, 10)
+    given = task.support[0], task.support_labels, task.query[0], task.query_labels
+    before, after = (
+        task_loss(params, alpha, *given, steps, loss=loss_of(net))[0] for steps in (0, 1)
+    )
+    assert f"query loss of a fresh network: {before:.3f}; after 1 steps: {after:.3f}" in seen
 
 
 def test_plain_tensors_are_evaluated_as_the_run_that_holds_them(run, tiny_data):
