@@ -5,13 +5,10 @@ import pandas as pd
 import torch
 
 from negmeta_utils.adaptation import METHODS
-from negmeta_utils.model import BLOCKS
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import Network, Params
 from negmeta_utils.runs import Run, network_of
 
-# Batch normalisation takes a convolution's bias out again, so it has no gradient.
-STILL = {f"conv{block}.bias" for block in BLOCKS}
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -61,10 +58,9 @@ def summarise_rates(
 
 def rates_that_move(run: Run) -> pd.DataFrame:
     """`summarise_rates` of a network as it is, without the rates that stay where they started:
-    those of Conv4's biases before batch normalisation."""
+    those of `Network.still`."""
     network = network_of(run)
-    still = STILL if network is CONV4 else set()
-    alpha = {name: rate for name, rate in run.alpha.items() if name not in still}
+    alpha = {name: rate for name, rate in run.alpha.items() if name not in network.still}
     table = summarise_rates(alpha, run.parameters["seed"], run.update, network)
     return table.assign(network=run.network)
 

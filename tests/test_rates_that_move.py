@@ -9,7 +9,8 @@ from negmeta_utils.adaptation import init_alpha
 from negmeta_utils.evidence.learned_rates import table_1
 from negmeta_utils.evidence.words import signed
 from negmeta_utils.model import init_params
-from negmeta_utils.rates import STILL, rates_that_move
+from negmeta_utils.networks.conv4 import CONV4
+from negmeta_utils.rates import rates_that_move
 from negmeta_utils.runs import load_run
 from negmeta_utils.storage.paths import ROOT
 
@@ -40,10 +41,12 @@ def test_a_bias_keeps_the_rate_it_started_with():
     """Shipped networks' rates started from 0.01; later ones are drawn apart from the weights."""
     run = load_run("glyphs-meta-sgd-0")
     still = {name for name, rate in run.alpha.items() if (rate == rate.flatten()[0]).all()}
-    assert still == STILL and all(run.alpha[name][0] == torch.tensor(0.01) for name in STILL)
+    assert still == CONV4.still and all(
+        run.alpha[name][0] == torch.tensor(0.01) for name in CONV4.still
+    )
     params = init_params(0, 3, 28, 5, 64)
     started = init_alpha("meta-sgd", params, alpha_init="uniform", seed=0)
-    assert sum(started[name].numel() for name in STILL) == 4 * 64
+    assert sum(started[name].numel() for name in CONV4.still) == 4 * 64
     biases = [load_run(name).alpha["conv1.bias"] for name in FOLDERS["decide/alpha"]]
     assert f"stays where it started, at {torch.cat(biases).mean():.3f} on average" in RESULTS
 
@@ -74,7 +77,7 @@ def without_biases(rates, run):
     own = rates[rates["group"] == "weights+bias"]
     sums = own.assign(sum=own["n"] * own["mean"]).pivot(index="update", columns="layer")
     means = {}
-    for name in sorted(STILL):
+    for name in sorted(CONV4.still):
         layer, rate = name.partition(".")[0], run.alpha[name].double()
         weights = sums["n"][layer] - rate.numel()
         means[layer] = (sums["sum"][layer] - float(rate.sum())) / weights

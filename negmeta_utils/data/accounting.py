@@ -1,4 +1,4 @@
-"""Which files in a data set's folder are not read, and why; and what a data set lacks of what was
+"""Which files in a data set's folder are not read, and why; and where a data set is unlike what was
 published."""
 
 import os

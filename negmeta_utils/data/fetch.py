@@ -200,7 +200,7 @@ def _is_there(name: str, folder: Path) -> bool:
 
 def _unpack(packed: list[Path], folder: Path) -> None:
     """Move what is in these archives to `folder`, and remove them. Nothing is moved before all are
-    unpacked, so that a call that was interrupted, or found no room, can be repeated."""
+    unpacked, so that a call that was interrupted until then, or found no room, can be repeated."""
     with ExitStack() as held:
         found = [
             (archive, entry)

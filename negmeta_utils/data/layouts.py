@@ -8,6 +8,7 @@ from the images in order.
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -209,15 +210,20 @@ def _missing_split(found: Found) -> Exception:
     )
 
 
-def _real(files: Iterable) -> set[str]:
-    """Files by where their folders really lie, which links may call by several names."""
+def _real(files: Iterable) -> Counter[str]:
+    """How often each file is there, by where its folder really lies, which links may call by
+    several names."""
     place = functools.cache(os.path.realpath)
-    return {os.path.join(place(os.path.dirname(f)), os.path.basename(f)) for f in map(str, files)}
+    parts = map(os.path.split, map(str, files))
+    return Counter(os.path.join(place(folder), name) for folder, name in parts)
 
 
 def _refuse_shared(found: Found, splits: dict[str, Split]) -> None:
     of_files = found.layout.of_files
     places = {s: _real(content.images) for s, content in splits.items()} if of_files else {}
+    for split, real in places.items():
+        if again := [place for place, n in real.items() if n > 1]:
+            raise ValueError(f"{min(again)}: is twice in {split}, by a link; correct the data")
     for one, other in combinations(splits, 2):
         classes = [set(splits[s].class_names) for s in (one, other)]
         shared = sorted(set.intersection(*classes))

@@ -14,10 +14,16 @@ def shown(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says, its kind where it says nothing."""
     said = str(error).strip().splitlines()
     return shown(said[0])[:200] if said else type(error).__name__
+
+
+def kind_and_line(error: BaseException) -> str:
+    """An error's kind and the first line of what it says, where it says something."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
 
 
 def class_name(raw: str) -> str:

@@ -57,7 +57,8 @@ def path_of(wanted: Wanted, split: str) -> Path:
         made_from = _source_key(layouts.find(name, wanted.dataset.layouts, source), split)
     label, dataset = name.partition(":")[0], wanted.dataset
     # The place, too: files of two data sets may have names, lengths and times in common.
-    about = f"{FORMAT} {label} {split} {size} {dataset.mode} {dataset.invert} {source} {made_from}"
+    place = source and os.path.realpath(source)
+    about = f"{FORMAT} {label} {split} {size} {dataset.mode} {dataset.invert} {place} {made_from}"
     key = hashlib.sha256(os.fsencode(about)).hexdigest()
     return folder / f"{label}-{split}-{size}-{key[:16]}.safetensors"
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 
 from negmeta_utils.adaptation import MetaGradient
-from negmeta_utils.data.names import first_line
-from negmeta_utils.model import BLOCKS
+from negmeta_utils.data.names import kind_and_line
+from negmeta_utils.networks.conv4 import CONV4
 
 # In float32 the two are 1e-5 of a tensor's length apart, until rounding decides otherwise which of
 # two equal values max-pooling takes. Of the tensor furthest apart, on a CPU, in batches of three
@@ -17,8 +17,6 @@ from negmeta_utils.model import BLOCKS
 # a tensor that is missing is 1 apart. So one batch within the bound is enough.
 MOST_APART = 0.1
 BATCHES = 5
-# What batch normalisation takes away again: their exact gradient is zero, and rounding all of it.
-VANISHING = {f"conv{block}.bias" for block in BLOCKS}
 
 
 def tested_on(device: torch.device) -> bool:
@@ -36,7 +34,7 @@ def fault(
         try:
             apart, what = furthest(fast(batch), expected)
         except Exception as error:  # whatever a driver, a compiler or an unknown operation raises
-            return f"it fails with {type(error).__name__}: {first_line(error)}"
+            return f"it fails with {kind_and_line(error)}"
         if apart <= MOST_APART:
             return None
     return f"its {what} is {apart:.2g} times the reference's length away from it"
@@ -49,7 +47,7 @@ def furthest(got: MetaGradient, expected: MetaGradient) -> tuple[float, str]:
     groups = ("", got.params, expected.params), ("the rates of ", got.alpha, expected.alpha)
     for of, ours, theirs in groups:
         lengths = {name: _length(value) for name, value in theirs.items()}
-        lengths |= dict.fromkeys(VANISHING & lengths.keys(), math.hypot(*lengths.values()))
+        lengths |= dict.fromkeys(CONV4.still & lengths.keys(), math.hypot(*lengths.values()))
         for name, value in theirs.items():
             found.append((_apart(ours[name], value, lengths[name]), f"gradient of {of}{name}"))
     return max(found, key=lambda one: (one[0] != one[0], one[0]))

@@ -216,10 +216,10 @@ def _numbers(n: int) -> torch.Tensor:
 def _labels(labels: torch.Tensor, n_way: int, n: int) -> torch.Tensor:
     """Raises ValueError unless they are the numbers of the classes of `n` images: C would read
     beside its arrays."""
-    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= n_way:
-        raise ValueError(f"labels must be int64 in 0..{n_way - 1}")
     if labels.shape != (n,):
         raise ValueError(f"labels must be one for each of {n} images, not {list(labels.shape)}")
+    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= n_way:
+        raise ValueError(f"labels must be int64 in 0..{n_way - 1}")
     return labels.contiguous()
 
 

@@ -152,7 +152,8 @@ def embed(sets: list[Params], images: torch.Tensor) -> list[torch.Tensor]:
 
     sets: each as `params` for `adapt`. Each task is normalised by its own statistics.
     """
-    if network := cpu.network_of(sets[0], images):
+    network, *others = (cpu.network_of(params, images) for params in sets)
+    if network and all(other == network for other in others):
         return list(_predict_in_c(network, sets, images)[0].unbind(1))
     return [_embed(params, images) for params in sets]
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from negmeta_utils.networks.catalogue import check_name
 from negmeta_utils.networks.modules import nearest
 from negmeta_utils.storage import strict_yaml
@@ -17,6 +19,12 @@ from negmeta_utils.storage import strict_yaml
 # Wrappers of modules, whose names stand before a parameter's.
 PREFIXES = ("", "module.", "model.", "net.", "network.", "module.module.", "model.module.")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def without_prefix(named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors by their keys without the wrapper's prefix that all of these have."""
+    prefix = max((p for p in PREFIXES if all(key.startswith(p) for key in named)), key=len)
+    return {key.removeprefix(prefix): value for key, value in named.items()}
 
 
 class Format(NamedTuple):

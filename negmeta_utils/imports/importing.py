@@ -21,7 +21,7 @@ from negmeta_utils.imports.formats import (
 )
 from negmeta_utils.imports.reading import read_tensors_of
 from negmeta_utils.networks import catalogue
-from negmeta_utils.networks.modules import nearest
+from negmeta_utils.networks.modules import nearest, same_values
 from negmeta_utils.networks.network import Network, Params
 from negmeta_utils.rates import summarise_rates, table_of_rates
 from negmeta_utils.storage import atomic, files, paths
@@ -33,6 +33,7 @@ NEEDED = (
     "inner_steps", "inner_lr", "network",
 )  # fmt: skip
 KNOWN = (*NEEDED, "seed", "n_updates")  # all that may be given
+FIRST = ("conv1.weight", "block1.conv1.weight")  # convolutions of `catalogue.NETWORKS`
 END = 1  # stands in tables for the meta-update of the file, where nobody says which
 
 
@@ -58,6 +59,7 @@ def import_run(
     config, image_size, unknown_seed = _config(seen, given, digest)
     channels = _channels(found, tensors, given.get("dataset"))
     network, wanted, own = _network(config, image_size, channels)
+    found = _without_buffers(path, network, found, tensors)
     params = _params(path, network, wanted, found, tensors, config)
     alpha = _alpha(path, network, params, found, tensors, config)
     manifest = _manifest(path, digest, found, tensors, config, {**seen, **given}, unknown_seed, own)
@@ -109,7 +111,7 @@ def _seen_in(path: Path, found: Translation, tensors: dict[str, torch.Tensor]) -
         seen["n_way"] = len(head[0])
     elif found.network in catalogue.NETWORKS:
         seen["method"] = "protonet"  # what has no linear layer classifies by features
-    for ours in ("conv1.weight", "block1.conv1.weight"):
+    for ours in FIRST:
         if ours in found.keys and found.network in catalogue.NETWORKS:
             value = tensors.get(found.keys[ours])
             if value is None or value.dim() != 4:
@@ -141,15 +143,16 @@ def _config(
 
 
 def _channels(found: Translation, tensors: dict[str, torch.Tensor], dataset: object) -> int:
-    """Of the images that the network takes: those of its first convolution where that is known by
-    its name, else of the data set that was given; else of the first weights that may be a
-    convolution's."""
-    first = tensors.get(found.keys.get("conv1.weight", ""))
-    if first is None and dataset is not None:
+    """Of the images that the network takes: those of its first convolution where its name is known;
+    of a network of one's own, of the data set that was given, or else of the first weights that may
+    be a convolution's."""
+    if found.network in catalogue.NETWORKS:
+        first = [found.keys[name] for name in FIRST if found.keys.get(name) in tensors]
+    elif dataset is not None:
         return {"L": 1, "RGB": 3}[find_dataset(str(dataset)).mode]
-    images = [tensors[key] for key in found.keys.values() if key in tensors]
-    candidates = images if first is None else [first]
-    return next((value.shape[1] for value in candidates if value.dim() == 4), 3)
+    else:
+        first = [key for key in found.keys.values() if key in tensors]
+    return next((tensors[key].shape[1] for key in first if tensors[key].dim() == 4), 3)
 
 
 def _network(
@@ -163,6 +166,21 @@ def _network(
     wanted = network.init(0, *sizes, device="meta")
     digest = catalogue.fingerprint(config.network)
     return network, wanted, {"sha256": digest, "channels": channels} if digest else None
+
+
+def _without_buffers(
+    path: Path, network: Network, found: Translation, tensors: dict[str, torch.Tensor]
+) -> Translation:
+    """A run keeps parameters; buffers are as the network makes them, so a file's have to be."""
+    for name, value in network.buffers.items():
+        key = found.keys.get(name, name)
+        if key in tensors and not same_values(value, tensors[key]):
+            raise ValueError(
+                f"{path}: the buffer {key} is another than {network.name} makes, and a run keeps "
+                "parameters alone; have the class make it so"
+            )
+    keys = {ours: key for ours, key in found.keys.items() if ours not in network.buffers}
+    return found._replace(keys=keys)
 
 
 def _params(

@@ -9,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from negmeta_utils.data.names import first_line
+from negmeta_utils.imports.formats import without_prefix
+from negmeta_utils.networks.modules import same_values
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".bin")
 WHOLE = "it may be cut short; fetch it again"
@@ -56,29 +58,41 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: holds more than tensors, and reading it could execute code; save the "
             "module's state_dict() alone"
         ) from error
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+    except Exception as error:  # damaged content can raise errors of any kind
         raise ValueError(f"{path}: cannot be read ({first_line(error)}); {WHOLE}") from error
     found = _dictionaries(content)
     tensors = max(found, key=len, default={})
     if not tensors:
         raise ValueError(f"{path}: no dictionary of tensors in it; save a state_dict()")
-    if sum(other.keys() == tensors.keys() for other in found) > 1:  # such as weights and rates
+    for key, value in (item for dictionary in found for item in dictionary.items()):
+        _check_claim(path, key, value)
+    if rival := next((other for other in found if _rivals(tensors, other)), None):
         raise ValueError(
-            f"{path}: several dictionaries of the same names in it, such as {min(tensors)!r}; "
-            "save the one that counts alone"
+            f"{path}: several dictionaries in it may be the one, with {min(tensors)!r} and with "
+            f"{min(rival)!r}; save the one that counts alone"
         )
-    most = path.stat().st_size
-    for key, value in tensors.items():
-        claimed = value.numel() * value.element_size()
-        if (
-            value.layout != torch.strided
-            or claimed > value.untyped_storage().nbytes()
-            or (value.untyped_storage().nbytes() > most)
-        ):
-            raise ValueError(
-                f"{path}: {key} claims {claimed} bytes, more than the file holds; {WHOLE}"
-            )
     return tensors
+
+
+def _check_claim(path: Path, key: str, value: torch.Tensor) -> None:
+    """Raise ValueError for a tensor of more elements than the file has room for."""
+    claimed = value.numel() * value.element_size()
+    if (
+        value.layout != torch.strided
+        or claimed > value.untyped_storage().nbytes()
+        or value.untyped_storage().nbytes() > path.stat().st_size
+    ):
+        raise ValueError(f"{path}: {key} claims {claimed} bytes, more than the file holds; {WHOLE}")
+
+
+def _rivals(tensors: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether `other` could be meant as well, such as rates or averages beside weights: it is as
+    large, or has a name in common, a wrapper's prefix aside; and not just the same values."""
+    one, other = without_prefix(tensors), without_prefix(other)
+    shared = one.keys() & other.keys()
+    if all(same_values(one[name], other[name]) for name in shared):
+        return not shared and len(one) == len(other)
+    return True
 
 
 def _dictionaries(content: object) -> list[dict[str, torch.Tensor]]:

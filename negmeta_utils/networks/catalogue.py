@@ -6,7 +6,7 @@ from types import ModuleType
 
 import torch
 
-from negmeta_utils.data.names import first_line
+from negmeta_utils.data.names import kind_and_line
 from negmeta_utils.networks import own_file
 from negmeta_utils.networks.conv4 import CONV4, FOREIGN, four_blocks
 from negmeta_utils.networks.modules import network
@@ -80,7 +80,6 @@ def _execute(path: Path) -> ModuleType:
     try:
         # Not by import, which may take bytecode of the file as it was within the same second.
         exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
-    except Exception as error:
-        said = f"{type(error).__name__}: {first_line(error)}"
-        raise ValueError(f"network: {path} cannot be executed ({said})") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"network: {path} cannot be executed ({kind_and_line(error)})") from error
     return module

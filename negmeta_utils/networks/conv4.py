@@ -11,6 +11,9 @@ from negmeta_utils import model
 from negmeta_utils.model import BATCH_NORM_EPS, BLOCKS, LAYERS, Params
 from negmeta_utils.networks.network import Network
 
+# Batch normalisation right behind a convolution takes its bias out again, so it has no gradient.
+STILL = frozenset(f"conv{block}.bias" for block in BLOCKS)
+
 
 class Blocks(NamedTuple):
     """Four blocks of a 3x3 convolution; the defaults are Conv4's.
@@ -73,6 +76,7 @@ def four_blocks(name: str, kind: Blocks) -> Network:
         partial(_activations, kind),
         model.layer_and_group,
         least_size=next(size for size in range(1, 1000) if kind.side(size) > 0),
+        still=frozenset() if kind.relu_first else STILL,
     )
 
 
@@ -81,8 +85,9 @@ def _conv4_activations(params: Params, images: torch.Tensor) -> dict[str, torch.
 
 
 CONV4 = Network(
-    "conv4", LAYERS, model.init_params, _conv4_activations, model.layer_and_group, least_size=16
-)
+    "conv4", LAYERS, model.init_params, _conv4_activations, model.layer_and_group, least_size=16,
+    still=STILL,
+)  # fmt: skip
 # Each as its library's own code has it at the version named.
 FOREIGN = {
     # dragen1860/MAML-Pytorch, miniimagenet_train.py

@@ -18,8 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from negmeta_utils.data.names import first_line
-from negmeta_utils.networks.network import WEIGHTS, Network, Params
+from negmeta_utils.data.names import kind_and_line
+from negmeta_utils.networks.network import WEIGHTS, Network, Params, RefusedNetworkError
 
 OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
 # What a network may be made for, where its constructor has arguments of these names.
@@ -72,7 +72,7 @@ def network(
 
     def activations(params: Params, images: torch.Tensor) -> dict[str, torch.Tensor]:
         if missing := placed.keys() - params.keys():  # else the module's own would step in
-            raise ValueError(f"params: {min(missing)!r} of {name} is missing")
+            raise RefusedNetworkError(f"params: {min(missing)!r} of {name} is missing")
         # of the faster ways to compute attention torch has no second derivative
         whole = sdpa_kernel(SDPBackend.MATH)
         given = {key: value.to(images.device) for key, value in kept.named_buffers()} | params
@@ -80,24 +80,26 @@ def network(
             answer = torch.func.functional_call(kept, given, (images,))
         return _check_pass(name, seen, watched, head, answer)
 
-    return Network(name, ordered, init, activations, placed.__getitem__)
+    buffers = dict(kept.named_buffers())
+    return Network(name, ordered, init, activations, placed.__getitem__, buffers=buffers)
 
 
 def _make(
     maker: Callable[..., nn.Module], seed: int, sizes: dict[str, int], device: str
 ) -> nn.Module:
-    takes = inspect.signature(maker).parameters
+    takes, called = inspect.signature(maker).parameters, getattr(maker, "__name__", maker)
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         try:
             made = maker(**{key: value for key, value in sizes.items() if key in takes})
         except Exception as error:  # whatever the code of a network of one's own raises
+            hint = f"; of its arguments only {', '.join(SIZES)} may be without a default"
             raise ValueError(
-                f"network: {maker.__name__} cannot be made ({first_line(error)}); of its arguments "
-                f"only {', '.join(SIZES)} may be without a default"
+                f"network: {called} cannot be made ({kind_and_line(error)})"
+                f"{hint if isinstance(error, TypeError) else ''}"
             ) from error
     if not isinstance(made, nn.Module):
-        raise ValueError(f"network: {maker.__name__} gives a {type(made).__name__}, no nn.Module")
+        raise ValueError(f"network: {called} gives a {type(made).__name__}, no nn.Module")
     return made
 
 
@@ -106,11 +108,18 @@ def _check_buffers(one: nn.Module, other: nn.Module) -> None:
     alone follow the seed."""
     others = dict(other.named_buffers())
     for place, buffer in one.named_buffers():
-        if not torch.equal(buffer, others[place]):
+        if not same_values(buffer, others[place]):
             raise ValueError(
                 f"network: the buffer {place!r} of {type(one).__name__} is drawn at random, and "
                 "only parameters follow the seed; make it a parameter, or always the same"
             )
+
+
+def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have one shape and the same values, of which some may be NaN."""
+    if one.shape != other.shape or not one.is_floating_point():
+        return torch.equal(one, other)
+    return torch.allclose(one, other.to(one.dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def _check_modules(name: str, module: nn.Module) -> None:
@@ -118,7 +127,7 @@ def _check_modules(name: str, module: nn.Module) -> None:
         if not value.requires_grad:
             raise ValueError(
                 f"network: {name}.{place} is frozen, and every parameter adapts; register it as a "
-                "buffer"
+                "buffer, or let it learn by requires_grad_(True)"
             )
     for place, part in module.named_modules():
         if isinstance(part, _NormBase) and part.running_mean is not None:
@@ -217,13 +226,19 @@ def _first(output: torch.Tensor | tuple) -> torch.Tensor:
 
 @contextmanager
 def _watching(module: nn.Module, places: list[str]) -> Iterator[dict[str, tuple]]:
-    """Input and output of the submodules at `places` in what is computed inside."""
+    """Input and output of the submodules at `places` in what is computed inside, of the last call
+    of each, in the order of these calls."""
     seen: dict[str, tuple] = {}
     parts = dict(module.named_modules())
+
+    def note(place: str, call: tuple) -> None:
+        seen.pop(place, None)
+        seen[place] = call
+
     handles = [
         parts[place].register_forward_hook(
-            lambda _, inputs, named, output, place=place: seen.update(
-                {place: ((*inputs, *named.values(), None)[0], output)}
+            lambda _, inputs, named, output, place=place: note(
+                place, ((*inputs, *named.values(), None)[0], output)
             ),
             with_kwargs=True,
         )
@@ -242,23 +257,27 @@ def _check_pass(
     """Activations by layer, from what was seen of a forward pass."""
     for layer, place in {**watched, head: head}.items():
         if place not in seen:
-            raise ValueError(
+            raise RefusedNetworkError(
                 f"layers: {layer!r} of {name} takes no part in its forward pass, or is not called "
                 "there; name with layers=[…] the submodules that are"
             )
     embedding, logits = seen[head]
     if embedding.dim() != 2:
-        raise ValueError(
+        raise RefusedNetworkError(
             f"network: what reaches {name}.{head} is {list(embedding.shape)}, not a vector an "
             "image; flatten it, or take its mean over places"
         )
     if answer is not logits:
-        raise ValueError(
+        raise RefusedNetworkError(
             f"head={head!r}: what {name} returns is not what its head answers; return the logits "
             "as they are, or name the layer that answers"
         )
     outputs = {layer: _first(seen[place][1]).flatten(1) for layer, place in watched.items()}
-    order = list(seen)  # of the first calls
-    last = max(watched, key=lambda layer: order.index(watched[layer]))
-    del outputs[last]
-    return outputs | {last: embedding}
+    layer_at, order = {place: layer for layer, place in watched.items()}, list(seen)
+    before = [layer_at[place] for place in order[: order.index(head)]]
+    if not before:
+        raise RefusedNetworkError(
+            f"head={head!r}: no layer of {name} is called before it; name the layer that answers"
+        )
+    del outputs[before[-1]]
+    return outputs | {before[-1]: embedding}

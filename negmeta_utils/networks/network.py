@@ -13,6 +13,10 @@ Params = dict[str, torch.Tensor]
 WEIGHTS = "weights+bias"  # the group of parameters that are no normalisation's
 
 
+class RefusedNetworkError(ValueError):
+    """What this study refuses of a network, in one line that says what to do."""
+
+
 class Network(NamedTuple):
     """A network as functions of a dictionary of parameters.
 
@@ -27,6 +31,8 @@ class Network(NamedTuple):
     layer_and_group: takes a parameter's name; gives its layer, and "weights+bias" or the kind of
     its normalisation, such as "batchnorm".
     least_size: images of fewer pixels a side leave nothing to embed.
+    buffers: what belongs to it besides parameters, the same under every seed.
+    still: parameters whose gradient is zero, so that their rates cannot move.
     """
 
     name: str
@@ -35,6 +41,8 @@ class Network(NamedTuple):
     activations: Callable[[Params, torch.Tensor], dict[str, torch.Tensor]]
     layer_and_group: Callable[[str], tuple[str, str]]
     least_size: int = 1
+    buffers: Params = {}
+    still: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"Network({self.name}, {len(self.layers)} layers)"
@@ -110,6 +118,11 @@ def check_params(network: Network, params: Params, alpha: Params) -> None:
             rate.expand(wanted)
         except RuntimeError as error:
             raise ValueError(f"alpha: {name!r} is {list(rate.shape)}, wanted {wanted}") from error
+        if rate.dtype != params[name].dtype:
+            raise ValueError(
+                f"alpha: {name!r} is {rate.dtype}, and its parameter {params[name].dtype}; give "
+                "both one precision"
+            )
 
 
 def check_pass(network: Network, params: Params, images: torch.Tensor, n_way: int) -> None:
@@ -120,18 +133,20 @@ def check_pass(network: Network, params: Params, images: torch.Tensor, n_way: in
     drawn = torch.get_rng_state()
     try:
         logits, again = (network.forward(params, images) for _ in range(2))
-    except ValueError:
+    except RefusedNetworkError:
         raise
     except Exception as error:  # whatever the code of a network of one's own raises
         raise ValueError(
             f"network: {network.name} with these params takes no images of {shape} "
             f"({first_line(error)})"
         ) from error
-    if not torch.allclose(logits, again, equal_nan=True) or not torch.equal(
-        drawn, torch.get_rng_state()
-    ):
+    if not torch.allclose(logits, again, equal_nan=True):
         raise ValueError(
             f"network: two looks of {network.name} at one image differ; take its dropout out"
+        )
+    if not torch.equal(drawn, torch.get_rng_state()):
+        raise ValueError(
+            f"network: {network.name} draws random numbers in its forward pass; take them out"
         )
     if logits.shape[1] < n_way:
         raise ValueError(

@@ -90,8 +90,11 @@ def rates_over_training(rates: pd.DataFrame) -> Figure:
     are its own.
     """
     rates = rates.drop_duplicates(["seed", "update", "layer"])  # of two networks of one training
+    moving = rates[rates.groupby("seed")["update"].transform("nunique") > 1]
+    rates = moving if len(moving) else rates  # of imported networks the end alone is known
     at_hand = rates.groupby("update")["seed"].transform("nunique")
-    rates = rates[at_hand == rates["seed"].nunique()]
+    common = rates[at_hand == rates["seed"].nunique()]
+    rates = common if len(common) else rates
     layers = list(dict.fromkeys(rates["layer"]))
     bands = math.ceil(len(layers) / ACROSS)
     figure, axes = plt.subplots(2 * bands, ACROSS, figsize=(12, 4.6 * bands), sharex="col")

@@ -21,7 +21,7 @@ from negmeta_utils.plots.style import (
     colour,
     label,
     legend_below,
-    marker,
+    markers,
 )
 
 SMOOTHED = 40  # meta-updates whose training accuracies are averaged in figure 5
@@ -136,13 +136,13 @@ def feature_accuracy(accuracies: pd.DataFrame) -> Figure:
     place_width = 0.52 if readable else 0.2
     width = place_width * len(methods) + 0.58
     figure, axis = plt.subplots(figsize=(width * len(measures) + 1, 3.4))
-    apart = place_width / width
+    apart, marks = place_width / width, markers(methods)
     for number, method in enumerate(methods):
         rows = accuracies[accuracies["method"] == method].set_index("measure").loc[measures]
         places = np.arange(len(measures)) + apart * (number - (len(methods) - 1) / 2)
         errors = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
         axis.errorbar(
-            places, rows["mean"], errors, fmt=marker(method), capsize=3, color=colour(method),
+            places, rows["mean"], errors, fmt=marks[method], capsize=3, color=colour(method),
             label=label(method),
         )  # fmt: skip
         for place, mean in zip(places, rows["mean"], strict=True) if readable else ():

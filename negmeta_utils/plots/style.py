@@ -1,5 +1,7 @@
 """The one style of every figure: colours, names, and how a figure is saved."""
 
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -43,6 +45,7 @@ NETWORKS = {"end": "end of training", "best": "best validation"}  # others: thei
 NEGATIVE, POSITIVE, PAPER = PALETTE[3], PALETTE[7], "black"
 THEIRS = "the paper, Mini-ImageNet at 84×84"
 ABOVE = "#00543d"  # zero; as far from NEGATIVE and POSITIVE as `COLOURS` are from one another
+MARKS = "Ds^vP<>Xph"  # of networks kept along the way
 APART = {"episodes": 0.12, "seeds": -0.12}  # of a method's two intervals, from its place
 
 
@@ -59,9 +62,13 @@ def colour(method: str) -> str:
     return COLOURS[method.partition("@")[0]]
 
 
-def marker(method: str) -> str:
-    """The mark of a method; another one of its networks that are not the last."""
-    return "o" if method.partition("@")[2] in ("", "end") else "D"
+def markers(methods: Sequence[str]) -> dict[str, str]:
+    """The mark of each method of a figure: a circle, or for its networks kept along the way
+    ("meta-sgd@best") one for each place."""
+    places = {method: method.partition("@")[2] for method in methods}
+    kept = dict.fromkeys(place for place in places.values() if place not in ("", "end"))
+    marks = dict(zip(kept, cycle(MARKS))) | {"": "o", "end": "o"}
+    return {method: marks[place] for method, place in places.items()}
 
 
 def set_style() -> None:

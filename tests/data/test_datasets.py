@@ -535,6 +535,26 @@ def test_one_folder_under_two_names_is_in_two_splits(tmp_path):
         datasets.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
 
 
+def test_one_folder_under_two_names_is_twice_in_its_split(tmp_path):
+    for folder in ("train/cat", "val/dog", "test/cow"):
+        (tmp_path / "my" / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "my" / folder / "0.png")
+    (tmp_path / "my" / "train" / "cat2").symlink_to("cat")
+    with pytest.raises(ValueError, match="train/cat/0.png: is twice in train, by a link; correct"):
+        datasets.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
+
+
+def test_a_data_set_called_by_a_link_is_decoded_once(tmp_path):
+    for folder in ("train/cat", "val/dog", "test/cow"):
+        (tmp_path / "my" / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "my" / folder / "0.png")
+    (tmp_path / "link").symlink_to("my")
+    for name in ("my", "link"):
+        images = datasets.load(f"folder:{tmp_path / name}", "val", 8, None, tmp_path / "cache")
+        assert images.class_names == ("dog",)
+    assert len(list((tmp_path / "cache").glob("*-val-*"))) == 1
+
+
 def test_another_data_set_in_the_place_of_one_is_told_by_its_classes(tmp_path, capsys):
     """Of tiered-imagenet alone, which lies as mini-imagenet may, nothing else would show it."""
     for first, split, n_classes in ((1, "train", 65), (2, "val", 16), (3, "test", 20)):

@@ -431,6 +431,14 @@ def test_rates_of_another_precision_are_not_read_as_of_this_one(calls):
     assert not set(calls) & {"task_gradient", "adapt"}
 
 
+def test_parameters_of_two_precisions_are_not_read_as_of_one(calls):
+    params, _, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=32)
+    sets = params, {name: value.float() for name, value in params.items()}
+    with pytest.raises(RuntimeError, match="type"):  # of torch
+        adjoint.embed(sets, episodes.query)
+    assert "predict" not in calls
+
+
 @pytest.mark.parametrize("n_filters", [32, 20], ids=["in C", "in torch"])
 def test_a_rate_that_stands_for_several_has_the_sum_of_their_gradients(n_filters):
     params, alpha, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=n_filters)
@@ -457,8 +465,10 @@ def test_there_is_one_label_for_each_image():
     params, alpha, episodes = random_setting("meta-sgd", 19, channels=3, n_filters=32)
     for labels in ("support_labels", "query_labels"):
         short = episodes._replace(**{labels: getattr(episodes, labels)[:-1]})
-        with pytest.raises(ValueError, match="labels must be one for each of"):
-            adjoint.meta_gradient(params, alpha, short, 1)
+        none = episodes._replace(**{labels: getattr(episodes, labels)[:0]})
+        for few in (short, none):
+            with pytest.raises(ValueError, match="labels must be one for each of"):
+                adjoint.meta_gradient(params, alpha, few, 1)
 
 
 def test_adam_moves_parameters_however_they_lie_in_memory():

@@ -234,6 +234,38 @@ def test_a_network_without_convolutions_takes_the_images_of_its_data_set(tmp_pat
     assert run.params["1.weight"].shape == (8, 28 * 28)
 
 
+CENTRED = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, n_way, n_filters):
+        super().__init__()
+        self.register_buffer("mean", torch.full((28, 1), 0.5))
+        self.conv1 = nn.Conv1d(28, n_filters, 3)
+        self.fc = nn.Linear(n_filters, n_way)
+
+    def forward(self, x):
+        return self.fc(self.conv1(x.mean(1) - self.mean).relu().mean(2))
+"""
+
+
+@pytest.mark.parametrize("wrapped", ["", "module."])
+def test_buffers_of_a_module_of_ones_own_are_those_that_it_makes(tmp_path, wrapped):
+    (tmp_path / "nets.py").write_text(CENTRED)
+    name = f"{tmp_path}/nets.py:Net"
+    own = catalogue.find(name, channels=1, image_size=28, n_way=5, n_filters=64)
+    params = own.init(0, 1, 28, 5, 64)
+    state = {wrapped + key: value for key, value in {**own.buffers, **params}.items()}
+    torch.save(state, tmp_path / "own.pt")
+    run = import_run(tmp_path / "own.pt", tmp_path / "run", network=name, dataset="glyphs")
+    assert run.params.keys() == params.keys()
+    assert run.manifest["imported"]["left_out"] == [f"{wrapped}mean"]
+    torch.save({**state, f"{wrapped}mean": torch.ones(28, 1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=f"the buffer {wrapped}mean is another than .*Net makes"):
+        import_run(tmp_path / "other.pt", tmp_path / "other", network=name, dataset="glyphs")
+
+
 @pytest.mark.parametrize("wrapped", ["", "module."])
 def test_a_module_of_ones_own_needs_no_mapping(tmp_path, wrapped):
     """Its file's keys are its own names, and it may have been trained with running statistics."""

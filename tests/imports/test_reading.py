@@ -1,7 +1,9 @@
 """Files that are not what they should be."""
 
 import pickle
+import struct
 import zipfile
+from unittest import mock
 
 import pytest
 import torch
@@ -45,8 +47,26 @@ def twins(path):
     torch.save({"alpha": rates, "params": weights}, path)
 
 
+def averaged(path):
+    weights = {"conv.weight": torch.rand(3), "conv.bias": torch.rand(3)}
+    mean = {f"module.{name}": value / 2 for name, value in weights.items()}
+    torch.save({"ema": mean, "model": weights}, path)
+
+
+def longer(path):
+    weights = {"a": torch.rand(3), "b": torch.rand(3)}
+    torch.save({"params": weights, "rates": {**weights, "a": weights["a"] / 9, "scale": 1}}, path)
+
+
+def as_long(path):
+    torch.save({"alpha": {"alpha.a": torch.rand(3)}, "params": {"a": torch.rand(3)}}, path)
+
+
 BROKEN = {
-    "twins.pt": (twins, "several dictionaries of the same names in it, such as 'a'; save the one"),
+    "twins.pt": (twins, "several dictionaries in it may be the one, with 'a' and with 'a'; save"),
+    "averaged.pt": (averaged, "with 'module.conv.bias' and with 'conv.bias'; save the one that"),
+    "longer.pt": (longer, "several dictionaries in it may be the one"),
+    "as_long.pt": (as_long, "several dictionaries in it may be the one"),
     "hollow.pt": (hollow, r"cannot be read \(.+\)"),
     "code.pt": (lambda path: torch.save({"a": Evil()}, path), "reading it could execute code"),
     "module.pt": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "could execute code"),
@@ -71,6 +91,21 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path, capsys, name):
         read_tensors_of(tmp_path / name)
     assert "\n" not in str(told.value)
     assert "executed" not in capsys.readouterr().out
+
+
+def test_the_same_weights_twice_are_no_riddle(tmp_path):
+    weights = {"a": torch.rand(2), "b": torch.tensor([1.0, float("nan")])}
+    wrapped = {f"module.{name}": value.clone() for name, value in weights.items()}
+    torch.save({"model": weights, "state_dict": weights, "net": wrapped}, tmp_path / "all.pt")
+    assert list(read_tensors_of(tmp_path / "all.pt")) == ["a", "b"]
+
+
+def test_damage_of_any_kind_is_told(tmp_path, monkeypatch):
+    torch.save({"a": torch.rand(2)}, tmp_path / "a.pt")
+    for error in (IndexError("pop from empty list"), TypeError("no"), struct.error("short")):
+        monkeypatch.setattr(torch, "load", mock.Mock(side_effect=error))
+        with pytest.raises(ValueError, match=r"a.pt: cannot be read \(.*\); it may be cut short"):
+            read_tensors_of(tmp_path / "a.pt")
 
 
 def test_the_largest_dictionary_within_is_taken(tmp_path):

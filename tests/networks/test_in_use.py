@@ -192,6 +192,13 @@ def test_plain_tensors_are_evaluated_as_the_run_that_holds_them(run, tiny_data):
             {"params": {"conv1.bias": torch.zeros(4)}, "alpha": {"conv1.bias": torch.zeros(5)}},
             r"alpha: 'conv1.bias' is \[5\], wanted \[4\]",
         ),
+        (
+            {
+                "params": {"conv1.bias": torch.zeros(4)},
+                "alpha": {"conv1.bias": torch.zeros(4).double()},
+            },
+            "alpha: 'conv1.bias' is torch.float64, and its parameter torch.float32; give both one",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(random_images, change, said):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -73,6 +74,32 @@ def test_the_layer_that_is_called_last_shows_the_embeddings():
     }  # fmt: skip
     torch.testing.assert_close(own.forward(own.init(0), images), module(images))
     check_pass(network(Backwards), own.init(0), images, 3)
+
+
+class Again(nn.Module):
+    """Calls its first layer twice, and one more behind the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.fc, self.aside = nn.Linear(2, 3), nn.Linear(2, 4)
+
+    def forward(self, x):
+        features = self.a(self.b(self.a(x))).mean((2, 3))
+        logits = self.fc(features)
+        self.aside(features)
+        return logits
+
+
+def test_a_layer_called_twice_or_behind_the_head_keeps_the_others_in_place():
+    module, images = Again(), torch.rand(6, 2, 9, 9)
+    own = network(module, head="fc")
+    activations = own.activations(own.init(0), images)
+    torch.testing.assert_close(activations["b"], module.b(module.a(images)).flatten(1))
+    embeddings = module.a(module.b(module.a(images))).mean((2, 3))
+    assert list(activations)[-1] == "a"
+    torch.testing.assert_close(activations["a"], embeddings)
+    torch.testing.assert_close(activations["aside"], module.aside(embeddings))
 
 
 def test_gradients_go_through():
@@ -181,16 +208,42 @@ class Lucky(Tiny):
         self.register_buffer("noise", torch.rand(2, 1, 1))
 
 
+class Gaps(Tiny):
+    """A buffer that is always the same, and partly no number."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("gaps", torch.tensor([0.0, float("nan")]))
+
+
+def test_a_buffer_may_hold_nan():
+    assert network(Gaps).buffers["gaps"].isnan().sum() == 1
+
+
 def frozen():
     module = Tiny()
     module.stem.requires_grad_(False)
     return module
 
 
+def broken(n_way):
+    raise RuntimeError("no weights here")
+
+
 REFUSED = {
     "a random buffer": (lambda: network(Lucky), "the buffer 'noise' of Lucky is drawn at random"),
-    "a frozen layer": (lambda: network(frozen()), "Tiny.stem.weight is frozen, .* buffer"),
-    "no constructor": (lambda: network(lambda: 1 / 0), r"cannot be made \(division by zero\)"),
+    "a frozen layer": (
+        lambda: network(frozen()),
+        r"Tiny.stem.weight is frozen, .* buffer, or let it learn by requires_grad_\(True\)",
+    ),
+    "no constructor": (
+        lambda: network(lambda: 1 / 0),
+        r"cannot be made \(ZeroDivisionError: division by zero\)$",
+    ),
+    "no name": (
+        lambda: network(partial(broken, 3)),
+        r"cannot be made \(RuntimeError: no weights here\)$",
+    ),
     "running statistics": (
         lambda: network(Tiny(norm=nn.BatchNorm2d(4))),
         "Tiny.norm keeps running statistics, .* call torch.func.replace_all_batch_norm_modules_",
@@ -227,6 +280,28 @@ class Asserting(Tiny):
         assert x.shape[1] == 7
 
 
+class Flat(Tiny):
+    def forward(self, x):
+        n, p = x.shape
+        return super().forward(x)
+
+
+class Draws(Tiny):
+    def forward(self, x):
+        torch.rand(1)
+        return super().forward(x)
+
+
+class HeadFirst(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(162, 3), nn.Linear(3, 3))
+
+    def forward(self, x):
+        logits = self[0](x.flatten(1))
+        self[1](logits)
+        return logits
+
+
 class Behind(Looks):
     """Its head answers nothing yet, so that dropout before it does not show."""
 
@@ -239,7 +314,9 @@ class Behind(Looks):
     ("module", "said"),
     [
         (Asserting(), r"Asserting with these params takes no images of 2x9x9 \(assert"),
-        (Behind(), "two looks of Behind at one image differ; take its dropout out"),
+        (Flat(), r"Flat with these params takes no images of 2x9x9 \(too many values"),
+        (Behind(), "Behind draws random numbers in its forward pass; take them out"),
+        (Draws(), "Draws draws random numbers in its forward pass; take them out"),
         (Unflat(), "not a vector an image; flatten it"),
         (Idle(), "'block.0' of Idle takes no part"),
         (Tiny(end=nn.LogSoftmax(1)), "head='fc': what Tiny returns is not what its head answers"),
@@ -251,6 +328,12 @@ class Behind(Looks):
 def test_what_only_a_forward_pass_shows_is_refused_there(module, said):
     own = network(module)
     with pytest.raises(ValueError, match=said):
+        check_pass(own, own.init(0), torch.rand(4, 2, 9, 9), 3)
+
+
+def test_a_head_that_is_called_before_all_layers_is_refused():
+    own = network(HeadFirst(), head="0")
+    with pytest.raises(ValueError, match="head='0': no layer of HeadFirst is called before it"):
         check_pass(own, own.init(0), torch.rand(4, 2, 9, 9), 3)
 
 
@@ -280,10 +363,12 @@ def test_the_modules_own_weights_do_not_step_in():
         ("nowhere.py:Net", "no file .*nowhere.py"),
         ("{folder}/nets.py:Net", "nets.py has no class or function Net"),
         ("{folder}/broken.py:Net", "cannot be executed"),
+        ("{folder}/ends.py:Net", r"cannot be executed \(SystemExit\)"),
     ],
 )
 def test_names_that_lead_nowhere(tmp_path, name, said):
     (tmp_path / "nets.py").write_text(TINY)
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found")
+    (tmp_path / "ends.py").write_text("raise SystemExit")
     with pytest.raises(ValueError, match=said):
         find(name.format(folder=tmp_path))

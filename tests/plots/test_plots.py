@@ -161,6 +161,28 @@ def test_means_over_seeds_end_where_the_first_of_them_does():
     assert mean.get_xdata().tolist() == [1]
 
 
+def test_an_imported_network_has_no_place_along_training():
+    columns = ["q05", "q25", "mean", "q75", "q95"]
+
+    def drawn(points):
+        rows = [
+            {"layer": layer, "update": update, "seed": seed} | dict.fromkeys(columns, seed + update)
+            for layer in LAYERS
+            for seed, update in points
+        ]
+        along = learned_rates.rates_over_training(pd.DataFrame(rows)).axes[len(LAYERS)]
+        return along.get_lines()[0].get_xydata().tolist()
+
+    assert drawn([(0, 0), (0, 60), (-7, 1)]) == [[0, 0], [60, 60]]
+    assert drawn([(-7, 1)]) == [[1, -6]]
+    assert drawn([(-7, 1), (3, 50)]) == [[1, -6], [50, 53]], "no meta-update that both have"
+
+
+def test_networks_kept_along_the_way_have_marks_of_their_own():
+    names = ["maml", "maml@best", "meta-sgd", "meta-sgd@best", "meta-sgd@20000", "maml@end"]
+    assert list(style.markers(names).values()) == ["o", "D", "o", "D", "s", "o"]
+
+
 def test_a_line_that_the_first_panel_lacks_is_in_the_legend():
     table = pd.DataFrame({"line": "one step", "x": [0, 1], "points": 0.0, "low": -1.0, "high": 1.0})
     more = pd.concat([table, table.assign(line="ten steps")])
