@@ -35,6 +35,7 @@ class Format(NamedTuple):
     without_statistics: the network in place of `network` where a file has no running statistics.
     rates: what the library calls its list of rates, if it has one.
     twins: how keys begin that are left aside, being a tensor's second name or no parameter.
+    channels: of the images, where two networks have the same keys.
     """
 
     library: str
@@ -43,6 +44,7 @@ class Format(NamedTuple):
     without_statistics: str | None = None
     rates: str | None = None
     twins: tuple[str, ...] = ()
+    channels: int | None = None
 
 
 class Translation(NamedTuple):
@@ -67,6 +69,12 @@ def _four_blocks(conv: str, norm: str, head: str, first: int = 1, norm_first: bo
     return keys | {f"logits.{kind}": f"{head}.{kind}" for kind in ("weight", "bias")}
 
 
+def _learn2learn(body: str, head: str) -> dict[str, str]:
+    """Its blocks make batch normalisation before the convolution."""
+    conv, norm = f"{body}.{{}}.conv", f"{body}.{{}}.normalize"
+    return _four_blocks(conv, norm, head, first=0, norm_first=True)
+
+
 def _numbered() -> dict[str, str]:
     """MAML-Pytorch's list: of each block the convolution's, then batch normalisation's."""
     names = _four_blocks("conv{}", "norm{}", "logits")
@@ -89,21 +97,31 @@ def _resnet12() -> dict[str, str]:
 
 FORMATS = (
     Format("few-shot", "conv4", _four_blocks("conv{}.0", "conv{}.1", "logits")),
-    Format(
-        "learn2learn",
-        "conv4",
-        _four_blocks(
-            "features.{}.conv", "features.{}.normalize", "classifier", first=0, norm_first=True
-        ),
-        without_statistics="learn2learn-0.1.3",
-        rates="lrs",
-    ),
+    Format("learn2learn", "conv4", _learn2learn("features", "classifier"), rates="lrs"),
+    Format("learn2learn 0.1.3", "conv4", _learn2learn("features.0", "classifier"), rates="lrs"),
     Format(
         "learn2learn (Omniglot)",
         "learn2learn-omniglot",
-        _four_blocks("base.{}.conv", "base.{}.normalize", "classifier", first=0, norm_first=True),
+        _learn2learn("base", "classifier"),
         rates="lrs",
         twins=("features.1.",),
+        channels=1,
+    ),
+    Format(
+        "learn2learn 0.1.0",
+        "conv4",
+        _learn2learn("base", "linear"),
+        without_statistics="learn2learn-0.0",
+        rates="lrs",
+        channels=3,
+    ),
+    Format(
+        "learn2learn 0.1.0 (Omniglot)",
+        "learn2learn-omniglot",
+        _learn2learn("base", "linear"),
+        without_statistics="learn2learn-0.0-omniglot",
+        rates="lrs",
+        channels=1,
     ),
     Format("MAML-Pytorch", "maml-pytorch", _numbered(), twins=("vars_bn.",)),
     Format(
@@ -126,22 +144,25 @@ FORMATS = (
 )
 
 
-def recognise(path: Path, keys: Iterable[str]) -> Translation:
-    """The translation of a file with these keys.
+def recognise(path: Path, tensors: dict[str, torch.Tensor]) -> Translation:
+    """The translation of a file with these tensors.
 
     Raises ValueError, with the key that the most similar format lacks, for one of no known format.
     """
-    keys = list(keys)
-    best = (-1.0, FORMATS[0], "")
+    keys = list(tensors)
+    best = (-1.0, False, FORMATS[0], "")
     for form in FORMATS:
         for prefix in PREFIXES:
             wanted = {ours: prefix + theirs for ours, theirs in form.keys.items()}
             body = {k for ours, k in wanted.items() if not ours.startswith("logits.")}
             share = len(body & set(keys)) / len(body)
-            if share == 1:
-                return _translation(form, prefix, wanted, keys)
-            best = max(best, (share, form, prefix), key=lambda found: found[0])
-    share, form, prefix = best
+            if share < 1 or _fits(form, wanted, tensors):
+                has_head = prefix + form.keys["logits.weight"] in keys
+                best = max(best, (share, has_head, form, prefix), key=lambda found: found[:2])
+    share, _, form, prefix = best
+    if share == 1:
+        wanted = {ours: prefix + theirs for ours, theirs in form.keys.items()}
+        return _translation(form, prefix, wanted, keys)
     theirs = [prefix + key for key in form.keys.values()]
     missing = next(key for key in theirs if key not in keys)
     left = [key for key in keys if key not in theirs]
@@ -150,6 +171,14 @@ def recognise(path: Path, keys: Iterable[str]) -> Translation:
         f"{nearest(missing, left)}; name its keys in a file for --mapping, or a module of your own "
         "with --network FILE.py:CLASS"
     )
+
+
+def _fits(form: Format, wanted: dict[str, str], tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether the first convolution is for images as the format has them."""
+    if form.channels is None:
+        return True
+    first = tensors[wanted["conv1.weight"]]
+    return first.dim() == 4 and first.shape[1] == form.channels
 
 
 def _translation(form: Format, prefix: str, wanted: dict[str, str], keys: list[str]) -> Translation:

@@ -92,10 +92,11 @@ CONV4 = Network(
 FOREIGN = {
     # dragen1860/MAML-Pytorch, miniimagenet_train.py
     "maml-pytorch": Blocks(padding=0, relu_first=True, last_stride=1),
-    # learnables/learn2learn up to 0.1.3: MiniImagenetCNN
-    "learn2learn-0.1.3": Blocks(eps=1e-3),
     # learnables/learn2learn 0.2.1: OmniglotCNN
     "learn2learn-omniglot": Blocks(stride=2, pool=0, average=True),
+    # learnables/learn2learn 0.0.4: MiniImagenetCNN and OmniglotCNN
+    "learn2learn-0.0": Blocks(eps=1e-3),
+    "learn2learn-0.0-omniglot": Blocks(eps=1e-3, stride=2, pool=0, average=True),
     # RL-VIG/LibFewShot: Conv64F with leaky_relu=True
     "conv64f-leaky": Blocks(slope=0.2),
 }

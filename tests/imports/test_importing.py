@@ -19,15 +19,19 @@ def few_shot():
     return Oracle(blocks(), FILTERS * 4, named("conv{}.0", "conv{}.1", "logits")).double()
 
 
-def learn2learn(**options):
-    keys = named("module.features.{}.conv", "module.features.{}.normalize", "module.classifier", 0)
+def learn2learn(body="features", head="classifier", **options):
+    keys = named(f"module.{body}.{{}}.conv", f"module.{body}.{{}}.normalize", f"module.{head}", 0)
     return Oracle(blocks(**options), FILTERS * 4, keys)
 
 
-def learn2learn_omniglot():
-    body = blocks(1, order="conv norm relu", stride=2)[:-1]
+def learn2learn_omniglot(head="classifier", **options):
+    body = blocks(1, order="conv norm relu", stride=2, **options)[:-1]
     body = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return Oracle(body, FILTERS, named("base.{}.conv", "base.{}.normalize", "classifier", 0))
+    return Oracle(body, FILTERS, named("base.{}.conv", "base.{}.normalize", head, 0))
+
+
+# Batch normalisation of learn2learn 0.0.4; in later releases these are comments.
+OF_2019 = {"eps": 1e-3, "track": False}
 
 
 def maml_pytorch():
@@ -90,10 +94,22 @@ class FeatResNet12(nn.Module):
 LIBRARIES = {
     "few-shot": (few_shot, "conv4", 32, Oracle.state),
     "learn2learn": (learn2learn, "conv4", 32, Oracle.state),
-    "learn2learn 0.1.3": (
-        lambda: learn2learn(eps=1e-3, track=False), "learn2learn-0.1.3", 32, Oracle.state,
+    "learn2learn without statistics": (
+        lambda: learn2learn(track=False), "conv4", 32, Oracle.state,
+    ),
+    "learn2learn 0.1.3": (lambda: learn2learn("features.0"), "conv4", 32, Oracle.state),
+    "learn2learn 0.1.0": (lambda: learn2learn("base", "linear"), "conv4", 32, Oracle.state),
+    "learn2learn 0.0": (
+        lambda: learn2learn("base", "linear", **OF_2019), "learn2learn-0.0", 32, Oracle.state,
     ),
     "learn2learn (Omniglot)": (learn2learn_omniglot, "learn2learn-omniglot", 28, Oracle.state),
+    "learn2learn 0.1.0 (Omniglot)": (
+        lambda: learn2learn_omniglot("linear"), "learn2learn-omniglot", 28, Oracle.state,
+    ),
+    "learn2learn 0.0 (Omniglot)": (
+        lambda: learn2learn_omniglot("linear", **OF_2019), "learn2learn-0.0-omniglot", 28,
+        Oracle.state,
+    ),
     "MAML-Pytorch": (maml_pytorch, "maml-pytorch", 84, maml_pytorch_state),
     "LibFewShot": (libfewshot, "conv4", 32, Oracle.state),
     "torchmeta": (
