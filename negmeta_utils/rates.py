@@ -1,5 +1,7 @@
 """Learned inner-loop rates as tables: what `evidence.learned_rates` and figure 6 start from."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -82,9 +84,13 @@ def table_of_rates(alpha: Params, update: int, precision: float) -> pd.DataFrame
 
 def rates_along_training(trained: list[Run]) -> pd.DataFrame:
     """The tables of rates of several runs, one below the other. Raises ValueError for a run whose
-    method learns none."""
+    method learns none, and for two trainings of one seed, which the tables could not tell apart."""
+    seen: dict[int, Path] = {}
     for run in trained:
         check_learned_rates(run)
+        seed = run.parameters["seed"]
+        if seen.setdefault(seed, run.directory) != run.directory:
+            raise ValueError(f"{run.directory}: seed {seed}, as {seen[seed]}; name one of them")
     return pd.concat([run.rates() for run in trained], ignore_index=True)
 
 

@@ -142,10 +142,11 @@ def read_tables(folders: list[str], name: str) -> pd.DataFrame:
     """The tables `name` of several folders or shipped runs, one below the other.
 
     Raises FileNotFoundError, and ValueError for a file that is no table, lacks `COLUMNS` or holds
-    several networks of one training.
+    several networks of one training, and for two folders with trainings of one method and seed.
     """
     check_folders(Path(name).stem, folders)
-    tables = []
+    tables: list[pd.DataFrame] = []
+    seen: dict[tuple, Path] = {}
     for path in (directory_of(folder) / name for folder in folders):
         tables.append(read_table(path))
         missing = set(COLUMNS.get(name, ())) - set(tables[-1])
@@ -160,6 +161,13 @@ def read_tables(folders: list[str], name: str) -> pd.DataFrame:
                 f"{path}: of several networks of one training; name a folder where notebook 2 or 3 "
                 "was given one of each"
             )
+        trained = tables[-1][training].drop_duplicates() if training else tables[-1].head(0)
+        for of in trained.itertuples(index=False, name=None):
+            if seen.setdefault(of, path) != path:
+                raise ValueError(
+                    f"{path}: {' '.join(f'{k} {v}' for k, v in zip(training, of, strict=True))}, "
+                    f"as in {seen[of]}; name one of them"
+                )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -268,7 +276,7 @@ def update_of(directory: Path) -> int:
 
 def check_no_network(directory: Path) -> None:
     """Raise ValueError for a folder that is called as a network of a run is: none could load it."""
-    if split_name(directory.name)[1] != END:
+    if split_name(str(directory))[1] != END:
         raise ValueError(f"{directory}: what follows an @ names a network of a run; choose another")
 
 

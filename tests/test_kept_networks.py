@@ -213,7 +213,9 @@ def test_a_loss_that_is_no_number_makes_no_best_network(trained, tmp_path):
 def test_a_folder_named_as_a_network_of_a_run_is_refused(tiny_config, tmp_path):
     with pytest.raises(ValueError, match="exp@2024: what follows an @ names a network of a run"):
         train(tiny_config, tmp_path / "exp@2024")
-    assert not (tmp_path / "exp@2024").exists()
+    with pytest.raises(ValueError, match="@best: what follows an @ names a network of a run"):
+        train(tiny_config, tmp_path / "@best")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["runs/a@b", "a@b/run", "you@best.org"])

@@ -1,9 +1,18 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from negmeta_utils import load_pretrained
 from negmeta_utils.model import init_params
-from negmeta_utils.rates import rates_long, summarise_rates, table_of_rates
+from negmeta_utils.rates import (
+    rates_along_training,
+    rates_long,
+    summarise_rates,
+    table_of_rates,
+)
 
 
 @pytest.fixture
@@ -45,3 +54,10 @@ def test_a_table_of_rates_gives_every_tensor_back_rounded(alpha):
         expected = [round(value, 2) for value in alpha[name].flatten().tolist()]
         assert values.tolist() == pytest.approx(expected, abs=1e-6)
     assert set(table["name"]) == set(alpha)
+
+
+def test_two_trainings_of_one_seed_are_not_taken_for_one():
+    run = load_pretrained("meta-sgd", "glyphs", 0)
+    assert len(rates_along_training([run, run])) == 2 * len(run.rates())  # and its networks
+    with pytest.raises(ValueError, match="elsewhere: seed 0, as .*glyphs-meta-sgd-0; name one"):
+        rates_along_training([run, replace(run, directory=Path("elsewhere"))])

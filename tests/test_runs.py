@@ -114,3 +114,7 @@ def test_tables_of_several_folders_are_joined(tmp_path):
     assert runs.read_tables(folders, "t.parquet")["from"].tolist() == ["a", "b"]
     with pytest.raises(FileNotFoundError, match="no such table"):
         runs.read_tables([str(tmp_path)], "t.parquet")
+    for name, updates in (("a", [0, 60]), ("b", [1])):
+        files.write_table(tmp_path / name / "t.parquet", pd.DataFrame({"seed": 3, "at": updates}))
+    with pytest.raises(ValueError, match="b/t.parquet: seed 3, as in .*a/t.parquet; name one"):
+        runs.read_tables(folders, "t.parquet")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from negmeta_utils.evidence.collapsed import collapsed, without
+from negmeta_utils.evidence.collapsed import collapsed, rates_without, without
 from negmeta_utils.evidence.contrasts import equivalence
 from negmeta_utils.evidence.intervals import estimate
 from negmeta_utils.evidence.learned_rates import last_mean_rates
@@ -47,13 +47,10 @@ def means_apart(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    apart = changes_apart(
-        read_table(folder / "features" / "features.parquet"),
-        read_table(DECIDE / "features" / "features.parquet"),
-    )
-    apart.to_csv(folder / "changes_apart.csv", index=False)
+    features = [read_table(of / "features" / "features.parquet") for of in (folder, DECIDE)]
+    changes_apart(*features).to_csv(folder / "changes_apart.csv", index=False)
+    rates = [read_table(of / "alpha" / "rates.parquet") for of in (folder, DECIDE)]
     means = means_apart(
-        read_table(folder / "alpha" / "rates.parquet"),
-        read_table(DECIDE / "alpha" / "rates.parquet"),
+        *(rates_without(r, collapsed(f)) for r, f in zip(rates, features, strict=True))
     )
     means.to_csv(folder / "means_apart.csv", index=False, float_format="%.6f")

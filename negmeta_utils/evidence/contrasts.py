@@ -8,7 +8,7 @@ import pandas as pd
 
 from negmeta_utils.evidence.intervals import over_episodes, over_seeds
 from negmeta_utils.evidence.power import in_words, seeds_to_decide
-from negmeta_utils.evidence.quantities import grids
+from negmeta_utils.evidence.quantities import grids, sample_of_seeds
 from negmeta_utils.evidence.words import in_markdown, p_said, signed, with_interval
 
 MARGIN = 0.1  # points: the largest change that counts as no change
@@ -45,16 +45,18 @@ def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> p
     `UNCHANGED` where every value is 0, or `UNDECIDED` where the interval holds 0 or there is one
     seed; needed, in words the seeds that would decide the sign of an effect of this size, where it
     is undecided; minus_base, minus_low, minus_high, verdict_minus and needed_minus, the same of
-    the difference (NaN for the base and where there is none); seeds, episodes. Raises ValueError
-    where a condition shares no seed or has not the same episodes as the base.
+    the difference (NaN for the base and where there is none); seeds, episodes. Networks of unknown
+    seed count where there are no others (`quantities.sample_of_seeds`). Raises ValueError where a
+    condition shares no seed or has not the same episodes as the base.
     """
     rows = []
     for name, grid in conditions.items():
-        row = {"condition": name, **_judged(grid, "points", "low", "high", "verdict", "needed")}
+        sample = sample_of_seeds(grid)
+        row = {"condition": name, **_judged(sample, "points", "low", "high", "verdict", "needed")}
         if base is not None and name != base:
             difference = _paired(grid, conditions[base], name, base)
-            row |= _judged(difference, *MINUS)
-        rows.append(row | {"seeds": grid.shape[0], "episodes": grid.shape[1]})
+            row |= _judged(sample_of_seeds(difference), *MINUS)
+        rows.append(row | dict(zip(("seeds", "episodes"), sample.shape, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -100,10 +102,10 @@ def equivalence(conditions: dict[str, pd.DataFrame], name: str, base: str) -> pd
     `UNDECIDED`. Raises ValueError as `contrasts`.
     """
     grid = _paired(conditions[name], conditions[base], name, base)
-    rows = []
+    sample, rows = sample_of_seeds(grid), []
     for over, of, n in (
         ("episodes", over_episodes(grid), grid.shape[1]),
-        ("seeds", over_seeds(grid), grid.shape[0]),
+        ("seeds", over_seeds(sample), len(sample)),
     ):
         p, (_, low, high) = of.p_outside(MARGIN), of.interval(0.95)
         verdict = UP if low > 0 else DOWN if high < 0 else UNDECIDED

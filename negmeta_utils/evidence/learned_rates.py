@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from negmeta_utils.evidence.intervals import estimate
+from negmeta_utils.evidence.quantities import sample_of_seeds
 
 COLUMNS = ["seed", "update", "layer", "group", "mean"]  # what the claims need
 WEIGHTS, BOTH = "weights+bias", "both"  # the second with batch normalisation's rates
@@ -24,12 +25,14 @@ def table_1(rates: pd.DataFrame) -> pd.DataFrame:
     rates: as `rates.summarise_rates` gives. Columns: group, layer; mean, std and share_negative
     (averages over seeds); mean_low and mean_high, share_low and share_high (95 % t intervals over
     seeds, the share's cut off at 0 and 1; NaN with one seed); rates (their number), paper mean,
-    paper std. Raises ValueError for two networks of one seed.
+    paper std. Networks of unknown seed count where there are no others. Raises ValueError for two
+    networks of one seed.
     """
     rows = []
     for (group, layer), networks in _last(rates).groupby(["group", "layer"]):
-        mean = estimate(networks["mean"]).interval()
-        share = estimate(networks["share_negative"]).interval()
+        own = sample_of_seeds(networks.set_index("seed")[["mean", "std", "share_negative"]])
+        mean = estimate(own["mean"]).interval()
+        share = estimate(own["share_negative"]).interval()
         rows.append(
             {
                 "group": group,
@@ -37,7 +40,7 @@ def table_1(rates: pd.DataFrame) -> pd.DataFrame:
                 "mean": mean.mean,
                 "mean_low": mean.low,
                 "mean_high": mean.high,
-                "std": networks["std"].mean(),
+                "std": own["std"].mean(),
                 "share_negative": share.mean,
                 "share_low": np.maximum(share.low, 0),
                 "share_high": np.minimum(share.high, 1),

@@ -127,7 +127,7 @@ def seeds_to_decide(grid: pd.DataFrame) -> int | float | None:
     sign by the 95 % interval over seeds 4 times out of 5, with at least as many as `rules` ask for.
     inf and None as for `seeds_needed`; 0 where the measured effect is 0, so that it has no sign.
     """
-    mean = over_seeds(grid).mean
+    mean = round(over_seeds(grid).mean, 9)  # what rounding leaves of nothing is no effect
     return seeds_needed(grid, mean, grid.shape[1]) if mean else 0
 
 

@@ -94,12 +94,16 @@ def known_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.index >= 0]
 
 
+def sample_of_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """The `known_seeds` of a table by seed; where there are none, their mean as one row, of which
+    nothing over seeds can be said."""
+    known = known_seeds(table)
+    return known if len(known) else table.mean().to_frame(-1).T
+
+
 def grids_over_seeds(features: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """`grids` for what is asked over seeds: without a network of unknown seed, unless it is alone,
-    where nothing over seeds can be said of it."""
-    return {
-        key: known_seeds(grid) if len(grid) > 1 else grid for key, grid in grids(features).items()
-    }
+    """`grids` for what is asked over seeds: `sample_of_seeds` of each."""
+    return {key: sample_of_seeds(grid) for key, grid in grids(features).items()}
 
 
 def _differences(

@@ -97,8 +97,8 @@ which of them survive together: where the correction of a verdict's own p-value 
 level, the probability that any such verdict of the column is wrong is at most 5 %, whatever the
 dependence between the claims; over two looks, at most the sum of their levels, 5.9 % after 8 and 12
 seeds. What does not survive says so beside its verdict. The family holds every p-value of the
-column, two for each claim and a third where it has a margin; what is not measured, or not tested,
-counts as 1.
+column, two for each claim and a third where it has a margin, each as the one-sided value that it
+is, not doubled; what is not measured, or not tested, counts as 1.
 (a) of these networks has no sampling error, therefore no p, and no place in its column's family.
 """
 

@@ -1,12 +1,14 @@
 """Which of the choices that the paper does not state give its table 1 (notebook 10)."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS
+from negmeta_utils.config import TrainConfig
 from negmeta_utils.evidence.learned_rates import (
     PAPER_TABLE_1,
     WEIGHTS,
@@ -24,10 +26,11 @@ CHOICES = {
     "alpha_init": "start of the learned rates",
     "alpha_lr": "outer rate of the learned rates",
 }
-# What trainings must have in common for their recipes to be compared.
+# What trainings must have in common for their recipes to be compared; a schedule and where a
+# training was nearest depend on its validations.
 ALIKE = (
     "dataset", "classes", "method", "image_size", "network", "n_filters", "n_way", "n_shot",
-    "n_query", "n_tasks", "inner_steps", "outer_lr",
+    "n_query", "n_tasks", "inner_steps", "outer_lr", "val_every", "val_episodes", "val_fresh",
 )  # fmt: skip
 STARTS = {"uniform": "U[0.005, 0.1]"}  # of the learned rates
 WRITTEN = "recipes.parquet"  # by notebook 10
@@ -39,37 +42,63 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
     """The rates along several trainings, complete or not, with what each was trained with.
 
     names: folders of notebook 1, or shipped runs; one that holds no rates yet is left out; or of
-    notebook 10, with the table that it wrote. Columns:
-    those of `rates.summarise_rates`; `CHOICES`, alpha_lr being outer_lr where it is None; recipe,
-    these in words. Raises ValueError for a method that learns no rates, a network of other layers
-    than the paper's and trainings that differ in other ways, too; FileNotFoundError where no folder
-    holds any rates.
+    notebook 10, with the table that it wrote. Columns: those of `rates.summarise_rates`; `ALIKE`;
+    `CHOICES`, alpha_lr being outer_lr where it is None; recipe, these in words. Raises ValueError
+    for a method that learns no rates, a network of other layers than the paper's, trainings of
+    which too little is known or that differ in other ways, too, and for two of one recipe and seed;
+    FileNotFoundError where no folder holds any rates.
     """
     check_folders("runs", names)
-    tables, first = [], {}
+    tables: list[pd.DataFrame] = []
+    alike: dict[str, object] = {}
+    seen: dict[tuple, Path] = {}
     for directory in map(runs.directory_of, names):
-        if (directory / WRITTEN).is_file():
-            tables.append(read_table(directory / WRITTEN))
+        if (table := _read(directory)) is None:
             continue
-        if not (directory / "rates.parquet").is_file():
-            continue
-        given = read_json(directory / "manifest.json")["parameters"]
-        if not METHODS[given["method"]].learns_alpha:
-            raise ValueError(f"{directory}: a run of {given['method']}, which learns no rates")
         for name in ALIKE:
-            value = given.get(name)
-            if first.setdefault(name, value) != value:
+            (value,) = table[name].unique().tolist()
+            if alike.setdefault(name, value) != value:
                 raise ValueError(
-                    f"{directory}: {name}={value!r}, and {first[name]!r} before; compare trainings "
+                    f"{directory}: {name}={value!r}, and {alike[name]!r} before; compare trainings "
                     "that differ in nothing but the schedule, and start and outer rate of the rates"
                 )
-        table = read_table(directory / "rates.parquet")
-        if not is_papers(table["layer"]):
-            raise ValueError(f"{directory}: table 1 is of {LAYERS}; its layers are others")
-        tables.append(table.assign(**choices(given), recipe=in_words(given)))
+        for of in table[["recipe", "seed"]].drop_duplicates().itertuples(index=False, name=None):
+            if seen.setdefault(of, directory) != directory:
+                raise ValueError(
+                    f"{directory}: {of[0]}, seed {of[1]}, as in {seen[of]}; name one of them"
+                )
+        tables.append(table)
     if not tables:
         raise FileNotFoundError(f"runs={names}: no rates.parquet in any; train with notebook 1")
     return pd.concat(tables, ignore_index=True)
+
+
+def _read(directory: Path) -> pd.DataFrame | None:
+    """The table that notebook 10 wrote to a folder, or that of a training; None where there is
+    neither."""
+    if (directory / WRITTEN).is_file():
+        table = read_table(directory / WRITTEN)
+        if missing := [name for name in ALIKE if name not in table]:
+            raise ValueError(
+                f"{directory / WRITTEN}: does not say {missing[0]} of its trainings; execute "
+                "notebook 10 on them again"
+            )
+        return table
+    if not (directory / "rates.parquet").is_file():
+        return None
+    manifest = read_json(directory / "manifest.json")
+    if "imported" in manifest:
+        raise ValueError(f"{directory}: imported, so that its recipe is not known; leave it out")
+    given = manifest["parameters"]
+    if not METHODS[given["method"]].learns_alpha:
+        raise ValueError(
+            f"{directory}: a run of {given['method']}, which learns no rates; name one of meta-sgd"
+        )
+    table = read_table(directory / "rates.parquet")
+    if not is_papers(table["layer"]):
+        raise ValueError(f"{directory}: its layers are not {LAYERS}, as in table 1; leave it out")
+    settings = {name: given.get(name, getattr(TrainConfig, name)) for name in ALIKE}
+    return table.assign(**settings, **choices(given), recipe=in_words(given))
 
 
 def choices(given: dict) -> dict:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import papermill
@@ -68,9 +69,10 @@ def execute(job: Job, folder: Path) -> Result:
         if is_complete(job, folder):
             return Result("skipped")
         _remove_results_of_another(job, folder)
+        begun = atomic.now()
         attempt = {
             "key": job.key,
-            "started": atomic.now(),
+            "started": begun,
             "host": platform.node(),
             "worker": os.getpid(),
         }
@@ -85,9 +87,9 @@ def execute(job: Job, folder: Path) -> Result:
         if error:
             # An interruption is no failure: the job is still to come.
             if not (error.startswith("KeyboardInterrupt") or "stopped after meta-update" in error):
-                atomic.write_json(
-                    folder / ATTEMPT, attempt | {"ended": atomic.now(), "error": error}
-                )
+                failed = {"ended": atomic.now(), "error": error}
+                wrote = {"wrote": _written_since(begun, folder)}
+                atomic.write_json(folder / ATTEMPT, attempt | failed | wrote)
             return Result("failed", seconds, error)
         record = {
             "notebook": job.notebook.stem,
@@ -97,6 +99,7 @@ def execute(job: Job, folder: Path) -> Result:
             "seconds": seconds,
             "ended": atomic.now(),
             "files": results_in(folder),
+            "wrote": _written_since(begun, folder),
         }
         atomic.write_json(folder / "job.json", attempt | record)
         (folder / ATTEMPT).unlink()
@@ -105,17 +108,24 @@ def execute(job: Job, folder: Path) -> Result:
 
 def _remove_results_of_another(job: Job, folder: Path) -> None:
     """Delete the record of a job that was complete here with other parameters or sources, and, but
-    for a training, which goes on from them, its tables, figures and answer: not every one would be
-    written again."""
-    record = folder / "job.json"
-    if not record.is_file():
-        return
-    training = (folder / "manifest.json").exists()
-    if not training and atomic.read_json(record)["key"] != job.key:
-        for path in folder.glob("[!.]*"):
-            if path.suffix in WRITTEN:
-                path.unlink()
-    record.unlink()
+    for a training, which goes on from them, the tables, figures and answers that it or an attempt
+    with others wrote: not every one would be written again."""
+    if not (folder / "manifest.json").exists():
+        for record in (folder / "job.json", folder / ATTEMPT):
+            found = atomic.read_json(record) if record.is_file() else {"key": job.key}
+            if found["key"] != job.key:
+                # One that was killed could not say what it had written.
+                wrote = found.get("wrote")
+                for name in _written_since(found["started"], folder) if wrote is None else wrote:
+                    (folder / name).unlink(missing_ok=True)
+    (folder / "job.json").unlink(missing_ok=True)
+
+
+def _written_since(started: str, folder: Path) -> list[str]:
+    """Tables, figures and answers in `folder` that are no older than an execution."""
+    since = datetime.fromisoformat(started).timestamp() - 2  # file systems may round to two seconds
+    found = [path for path in folder.glob("[!.]*") if path.suffix in WRITTEN]
+    return sorted(path.name for path in found if path.stat().st_mtime >= since)
 
 
 def in_execution(folder: Path) -> bool:

@@ -57,4 +57,4 @@ def train_jobs(jobs: list[Job], out_dir: Path, say: Callable[[str], None]) -> No
 def _config(job: Job) -> TrainConfig:
     """Of the notebook, which has defaults of its own."""
     settings = notebook_defaults(job.notebook) | job.parameters | {"device": "cuda"}
-    return TrainConfig(**{name: settings[name] for name in TRAINING})
+    return TrainConfig(**{name: settings[name] for name in TRAINING if name in settings})

@@ -25,6 +25,20 @@ def grid(shift, seeds=5, episodes=40, noise=0.5, seed=0):
     return pd.DataFrame(values, index=range(seeds), columns=range(episodes))
 
 
+def test_networks_of_unknown_seed_are_no_sample_of_trainings():
+    conditions = {"base": grid(0.0), "more": grid(3.0, seed=1)}
+    known = contrasts({name: of.iloc[1:] for name, of in conditions.items()}, "base")
+    unknown = {name: of.rename(index={0: -7}) for name, of in conditions.items()}
+    pd.testing.assert_frame_equal(contrasts(unknown, "base"), known)
+    assert equivalence(unknown, "more", "base")["n"].tolist() == [40, 4]
+    none = {name: of.rename(index=lambda s: -1 - s) for name, of in conditions.items()}
+    alone = contrasts(none, "base").set_index("condition")
+    assert alone["points"].to_dict() == pytest.approx(
+        {name: of.to_numpy().mean() for name, of in conditions.items()}
+    )
+    assert alone["low"].isna().all() and set(alone["verdict"]) == {"undecided"}
+
+
 def test_rows_are_the_intervals_of_grids_and_of_paired_differences():
     conditions = {"base": grid(0.0), "more": grid(3.0, seed=1), "less": grid(-3.0, seed=2)}
     table = contrasts(conditions, "base").set_index("condition")

@@ -47,6 +47,19 @@ def test_table_1_averages_the_last_update_over_seeds(alpha):
     assert [layer for _, layer in table.index[:5]] == ["conv1", "conv2", "conv3", "conv4", "logits"]
 
 
+def test_table_1_is_of_known_seeds_where_there_are_any(alpha):
+    tables = {
+        seed: summarise_rates({name: value + shift for name, value in alpha.items()}, seed, 8)
+        for seed, shift in ((0, 0.0), (1, 0.1), (-5, 0.9), (-6, 0.5))
+    }
+    known, unknown = (pd.concat([tables[s] for s in seeds]) for seeds in ((0, 1), (-5, -6)))
+    pd.testing.assert_frame_equal(table_1(pd.concat([known, unknown])), table_1(known))
+    alone = table_1(unknown)
+    means = unknown.groupby(["group", "layer"])["mean"].mean()
+    assert alone.set_index(["group", "layer"])["mean"].to_dict() == pytest.approx(means.to_dict())
+    assert alone["mean_low"].isna().all()
+
+
 def test_the_share_of_negative_rates_counts_every_weight_and_bias_once(alpha):
     table = table_1(summarise_rates(alpha, 0, 1))
     values = torch.cat([v.flatten() for n, v in alpha.items() if not n.startswith("norm")])

@@ -80,11 +80,12 @@ def test_seeds_to_decide_an_effect_of_the_measured_size():
     grid = crossed(np.random.default_rng(4), 4, 400, 0.5, 0.5)
     grid += 0.4 - grid.to_numpy().mean()
     assert seeds_to_decide(grid) == seeds_needed(grid, 0.4, 400) == seeds_to_decide(-grid)
-    assert seeds_to_decide(grid - 0.4) == np.inf
+    assert seeds_to_decide(grid - 0.4 + 1e-6) == np.inf
     assert seeds_to_decide(grid[:1]) is None
     assert in_words(0) == "no effect to show"
     assert seeds_to_decide(0 * grid) == 0
     assert seeds_to_decide(pd.DataFrame([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]])) == 0
+    assert seeds_to_decide(pd.DataFrame([[0.1, 0.2, -0.3], [0.1, 0.2, -0.3 + 1e-16]])) == 0
 
 
 @pytest.mark.slow

@@ -257,8 +257,14 @@ def test_what_is_asked_over_seeds_leaves_out_a_network_of_unknown_seed(asked, of
     if not of_both:
         unknown = unknown[(unknown.method == MAML) | (unknown.seed >= 0)]
     pd.testing.assert_frame_equal(asked(unknown), asked(known))
-    alone = asked(features[features.seed == 0].assign(seed=-1))
-    assert len(alone) == len(asked(known))
+    for all_unknown in (
+        features[features.seed == 0].assign(seed=-1),
+        features.replace({"seed": {s: -1 - s for s in range(4)}}),
+    ):
+        alone = asked(all_unknown)
+        assert len(alone) == len(asked(known))
+        assert "n_seeds" not in alone or set(alone["n_seeds"]) == {1}
+        assert "low" not in alone or alone["low"].isna().any()
 
 
 def test_methods_with_the_same_seeds_are_said_to_be_paired():

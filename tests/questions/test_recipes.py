@@ -8,6 +8,7 @@ import pytest
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, WEIGHTS
 from negmeta_utils.questions.recipes import (
     CHOICES,
+    WRITTEN,
     distances,
     in_words,
     nearest,
@@ -96,12 +97,36 @@ def test_trainings_that_differ_in_something_else_are_not_compared(tmp_path):
         read_recipes(two)
 
 
+def test_a_table_of_notebook_10_is_held_to_the_same(four, tmp_path):
+    (tmp_path / "ten").mkdir()
+    files.write_table(tmp_path / "ten" / WRITTEN, read_recipes(four))
+    more = training(tmp_path / "more", [1], [1], alpha_lr=1e-5)
+    assert read_recipes([str(tmp_path / "ten"), more])["recipe"].nunique() == 4
+    other = training(tmp_path / "other", [1], [1], n_filters=32, alpha_lr=1e-5)
+    with pytest.raises(ValueError, match="other: n_filters=32, and 64 before; compare trainings"):
+        read_recipes([str(tmp_path / "ten"), other])
+    with pytest.raises(ValueError, match="b: constant, from 0.01, .*seed 0, as in .*ten; name one"):
+        read_recipes([str(tmp_path / "ten"), four[1]])
+    old = read_recipes(four).drop(columns="val_every")
+    files.write_table(tmp_path / "ten" / WRITTEN, old)
+    with pytest.raises(ValueError, match="does not say val_every of its trainings; execute"):
+        read_recipes([str(tmp_path / "ten")])
+
+
+def test_the_recipe_of_an_imported_network_is_not_known(tmp_path):
+    other = training(tmp_path / "theirs", [1], [1])
+    manifest = atomic.read_json(tmp_path / "theirs" / "manifest.json") | {"imported": {}}
+    atomic.write_json(tmp_path / "theirs" / "manifest.json", manifest)
+    with pytest.raises(ValueError, match="theirs: imported, so that its recipe is not known"):
+        read_recipes([other])
+
+
 def test_a_network_of_other_layers_is_refused(tmp_path):
     other = training(tmp_path / "other", [1], [1])
     table = files.read_table(tmp_path / "other" / "rates.parquet")
     renamed = table.assign(layer="body." + table["layer"])
     files.write_table(tmp_path / "other" / "rates.parquet", renamed)
-    with pytest.raises(ValueError, match="other: table 1 is of conv1, conv2, .*others"):
+    with pytest.raises(ValueError, match="other: its layers are not conv1, conv2, .*leave it out"):
         read_recipes([other])
 
 

@@ -1,7 +1,9 @@
 """`make study`, cut down: side by side, in a row, again; and studies that fail or are killed."""
 
+import os
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -187,6 +189,23 @@ def test_another_execution_leaves_nothing_of_the_one_before(tmp_path):
         found = [file.name for file in (tmp_path / "out" / "n").glob("*.csv")]
         assert found == [f"{number}.csv"]
     assert (tmp_path / "out" / "n" / ".kept-a.parquet").exists()
+
+
+def test_what_failed_leaves_nothing_either_and_what_others_put_there_stays(tmp_path):
+    notebooks, folder = tmp_path / "notebooks", tmp_path / "out" / "n"
+    small_studies.small_notebook(
+        notebooks,
+        "from pathlib import Path\nPath(out_dir, f'{number}.csv').write_text('a')\n"
+        "assert number % 2",
+    )
+    for number, state in ((1, "done"), (2, "failed"), (3, "done")):
+        parameters = {"number": number, "out_dir": str(folder)}
+        job = planning.Job("n", "n", notebooks / "small.ipynb", parameters, (), f"key-{number}")
+        assert execute.execute(job, folder).state == state
+        (folder / f"notes-{number}.md").write_text("mine")
+        os.utime(folder / f"notes-{number}.md", (time.time() - 60,) * 2)  # as if put there before
+    assert [file.name for file in folder.glob("*.csv")] == ["3.csv"]
+    assert len(list(folder.glob("notes-*.md"))) == 3
 
 
 @pytest.mark.parametrize(
