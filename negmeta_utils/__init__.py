@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # for editors, which do not run what is below
     from negmeta_utils.networks.modules import network
     from negmeta_utils.notebook import begin
     from negmeta_utils.questions.interventions import interventions
-    from negmeta_utils.runs import load_run, load_runs
+    from negmeta_utils.runs import load_run, load_runs, network_of
     from negmeta_utils.shipped import list_pretrained, load_pretrained
     from negmeta_utils.training import train
 
@@ -76,6 +76,7 @@ _PUBLIC = {
     "load_runs": ("runs", "load_runs"),
     "meta_gradient": ("engine.meta_gradient", "meta_gradient"),
     "network": ("networks.modules", "network"),
+    "network_of": ("runs", "network_of"),
     "train": ("training", "train"),
 }
 __all__ = list(_PUBLIC)

@@ -244,9 +244,11 @@ def _load(directory: Path, network: str) -> Run:
     manifest = read_json(path) if path.is_file() else {}
     if manifest.get("status") != "complete" and not (manifest and network.isdigit()):
         why = "it has begun, but not ended" if manifest else "no manifest.json"
+        beside = sorted(found.parent.name for found in directory.parent.glob("*/manifest.json"))
+        others = ("one beside it", beside) if beside else ("a shipped one", shipped_runs())
         raise FileNotFoundError(
             f"{directory}: no finished run there ({why}); train one with 01_train.ipynb, or name "
-            f"a shipped one: {', '.join(shipped_runs())}"
+            f"{others[0]}: {', '.join(others[1])}"
         )
     path = _model_file(directory, network)
     if not path.is_file():

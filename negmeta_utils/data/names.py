@@ -1,8 +1,9 @@
 """Names that come from files, and errors that hold them: data, never markup, always one line."""
 
+import difflib
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -24,6 +25,12 @@ def kind_and_line(error: BaseException) -> str:
     """An error's kind and the first line of what it says, where it says something."""
     kind, line = type(error).__name__, first_line(error)
     return kind if line == kind else f"{kind}: {line}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """For a message: the most similar of `names`, or nothing."""
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f" (nearest: {close[0]!r})" if close else ""
 
 
 def class_name(raw: str) -> str:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from negmeta_utils.data.names import nearest
 from negmeta_utils.networks.catalogue import check_name
-from negmeta_utils.networks.modules import nearest
 from negmeta_utils.storage import strict_yaml
 
 # Wrappers of modules, whose names stand before a parameter's.

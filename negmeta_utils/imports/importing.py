@@ -12,6 +12,7 @@ from negmeta_utils import runs
 from negmeta_utils.adaptation import METHODS, init_alpha
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.datasets import find_dataset
+from negmeta_utils.data.names import nearest
 from negmeta_utils.imports.formats import (
     STATISTICS,
     Translation,
@@ -21,7 +22,7 @@ from negmeta_utils.imports.formats import (
 )
 from negmeta_utils.imports.reading import read_tensors_of
 from negmeta_utils.networks import catalogue
-from negmeta_utils.networks.modules import nearest, same_values
+from negmeta_utils.networks.modules import same_values
 from negmeta_utils.networks.network import Network, Params
 from negmeta_utils.rates import summarise_rates, table_of_rates
 from negmeta_utils.storage import atomic, files, paths
@@ -196,12 +197,12 @@ def _params(
     if absent == head and METHODS[config.method].prototypes:  # it plays no part: zeros
         own = {name: value for name, value in wanted.items() if name not in head}
         zeros = {name: torch.zeros_like(wanted[name], device="cpu") for name in head}
-        return _taken(path, own, found.keys, tensors) | zeros
+        return _taken(path, own, found.keys, tensors, config) | zeros
     if absent == head:
         raise ValueError(
             f"{path}: no linear layer in it, which {config.method} adapts; use --method protonet"
         )
-    return _taken(path, wanted, found.keys, tensors)
+    return _taken(path, wanted, found.keys, tensors, config)
 
 
 def _alpha(
@@ -220,16 +221,21 @@ def _alpha(
     if found.rates and not METHODS[config.method].learns_alpha:
         raise ValueError(f"method={config.method!r}: {path} has rates of its own; use meta-sgd")
     if found.rates:
-        return _taken(path, params, found.rates, tensors)
+        return _taken(path, params, found.rates, tensors, config)
     return init_alpha(config.method, params, config.inner_lr, network=network)
 
 
 def _taken(
-    path: Path, wanted: Params, keys: dict[str, str], tensors: dict[str, torch.Tensor]
+    path: Path,
+    wanted: Params,
+    keys: dict[str, str],
+    tensors: dict[str, torch.Tensor],
+    config: TrainConfig,
 ) -> Params:
     """Tensors of the wanted names and shapes, float32, copied once all is known to fit.
 
-    Raises ValueError with a line for each that is missing, of another shape, or not wanted.
+    Raises ValueError with a line for each that is missing, of another shape, or not wanted, and one
+    with the sizes that shapes are wanted for.
     """
     strange = [ours for ours in keys if ours not in wanted]
     wrong = [f"{ours}: no parameter of the network{nearest(ours, wanted)}" for ours in strange]
@@ -246,6 +252,10 @@ def _taken(
             wrong.append(f"{ours}: {key!r} is {list(tensors[key].shape)}, wanted {shape}{near}")
         elif not tensors[key].is_floating_point():
             wrong.append(f"{ours}: {key!r} holds {tensors[key].dtype}, not numbers with a point")
+    if any("' is [" in line for line in wrong):
+        sizes = ("image_size", "n_way", "n_filters")
+        told = ", ".join(f"{name}={getattr(config, name)}" for name in sizes)
+        wrong.append(f"wanted for {told}; give those of the file where they are others")
     if wrong:
         raise ValueError("\n".join(f"{path}: {line}" for line in wrong))
     taken = {ours: tensors[keys[ours]].to(torch.float32, copy=True) for ours in wanted}

@@ -7,9 +7,8 @@ parameters, and buffers that are drawn at random; and embeddings that are no vec
 """
 
 import copy
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from negmeta_utils.data.names import kind_and_line
+from negmeta_utils.data.names import kind_and_line, nearest
 from negmeta_utils.networks.network import WEIGHTS, Network, Params, RefusedNetworkError
 
 OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
@@ -156,12 +155,6 @@ def _find_head(name: str, module: nn.Module, head: str | None) -> str:
             f"{', '.join(linear) or 'none'}"
         )
     return head or linear[-1]
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """For a message: the most similar of `names`, or nothing."""
-    close = difflib.get_close_matches(name, list(names), 1)
-    return f" (nearest: {close[0]!r})" if close else ""
 
 
 def _place(

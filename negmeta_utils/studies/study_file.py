@@ -24,6 +24,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from negmeta_utils.data.names import nearest
 from negmeta_utils.storage import atomic, strict_yaml
 
 NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").resolve()
@@ -33,9 +34,9 @@ MOST_JOBS = 10_000  # of a step
 
 def find_study(name: str) -> Path:
     """A study by name, of the notebooks in the working directory before those of the package, or
-    any YAML file by path."""
+    any YAML file by path, with or without its suffix."""
     folders = [folder / "studies" for folder in (Path("notebooks").absolute(), NOTEBOOKS)]
-    for path in (*(folder / f"{name}.yml" for folder in folders), Path(name)):
+    for path in (*(folder / f"{name}.yml" for folder in folders), Path(name), Path(f"{name}.yml")):
         if path.is_file():
             return path
     known = ", ".join(sorted({p.stem for folder in folders for p in folder.glob("*.yml")}))
@@ -99,8 +100,8 @@ def read_study(path: Path, overrides: dict[str, object]) -> dict[str, dict]:
         for parameter in [*step["grid"], *step["parameters"]]:
             if parameter not in known[name]:
                 raise ValueError(
-                    f"{path}: step {name!r}: {step['notebook']} has no parameter {parameter!r}; "
-                    f"it has {', '.join(sorted(known[name]))}"
+                    f"{path}: step {name!r}: {step['notebook']} has no parameter {parameter!r}"
+                    f"{nearest(parameter, known[name])}; it has {', '.join(sorted(known[name]))}"
                 )
             if parameter == "out_dir":
                 raise ValueError(
@@ -181,8 +182,8 @@ def _override(
     for name in chosen:
         if parameter not in known[name]:
             raise ValueError(
-                f"--set {target}: {steps[name]['notebook']} has no parameter {parameter!r}; it "
-                f"has {', '.join(sorted(known[name]))}"
+                f"--set {target}: {steps[name]['notebook']} has no parameter {parameter!r}"
+                f"{nearest(parameter, known[name])}; it has {', '.join(sorted(known[name]))}"
             )
         if isinstance(value, list) and parameter in steps[name]["grid"]:
             steps[name]["grid"][parameter] = value

@@ -49,8 +49,11 @@ def check_data(jobs: Iterable[Job]) -> None:
         if set(kinds) >= TRAINING:
             settings = defaults | job.parameters
             name = settings["dataset"]
-            if datasets.find_dataset(name).layouts or name.startswith(datasets.FOLDER):
-                datasets.locate(name, settings["data_dir"])
+            try:
+                if datasets.find_dataset(name).layouts or name.startswith(datasets.FOLDER):
+                    datasets.locate(name, settings["data_dir"])
+            except (FileNotFoundError, ValueError) as error:
+                raise type(error)(f"step {job.step!r}: {error}") from error
 
 
 def notebook_defaults(notebook: Path) -> dict[str, Any]:

@@ -250,6 +250,14 @@ def test_a_network_without_convolutions_takes_the_images_of_its_data_set(tmp_pat
     assert run.params["1.weight"].shape == (8, 28 * 28)
 
 
+def test_sizes_that_were_assumed_are_named_where_shapes_differ(tmp_path):
+    torch.save(few_shot().state(), tmp_path / "theirs.pt")
+    with pytest.raises(ValueError, match=r"'logits.weight' is \[5, 24\], wanted") as told:
+        import_run(tmp_path / "theirs.pt", tmp_path / "run")
+    last = str(told.value).splitlines()[-1]
+    assert "wanted for image_size=84, n_way=5, n_filters=6; give those of the file" in last
+
+
 CENTRED = """
 import torch
 from torch import nn

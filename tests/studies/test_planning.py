@@ -94,7 +94,10 @@ def test_a_kernel_that_dies_fails_its_job_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s["train"]["parameters"].update(n_ways=5), "01_train has no parameter 'n_ways'"),
+        (
+            lambda s: s["train"]["parameters"].update(n_ways=5),
+            r"01_train has no parameter 'n_ways' \(nearest: 'n_way'\); it has",
+        ),
         (lambda s: s["train"]["grid"].update(seeds=[0]), "01_train has no parameter 'seeds'"),
         (lambda s: s["train"].update(notebook="01_trian"), "no notebook '01_trian'; there are"),
         (lambda s: s["train"].update(loops=3), "step 'train': unknown key 'loops'"),
