@@ -96,7 +96,7 @@ def test_a_kernel_that_dies_fails_its_job_alone(tmp_path, monkeypatch):
     [
         (
             lambda s: s["train"]["parameters"].update(n_ways=5),
-            r"01_train has no parameter 'n_ways' \(nearest: 'n_way'\); it has",
+            "01_train has no parameter 'n_ways' (nearest: 'n_way'); it has",
         ),
         (lambda s: s["train"]["grid"].update(seeds=[0]), "01_train has no parameter 'seeds'"),
         (lambda s: s["train"].update(notebook="01_trian"), "no notebook '01_trian'; there are"),
