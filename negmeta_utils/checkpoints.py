@@ -90,9 +90,11 @@ def find_run(directory: Path, manifest: dict) -> dict | None:
     """The manifest in `directory`, if any. Raises ValueError where it is one of another
     configuration, of other images or other code of a network than `manifest`, or of a training
     that cannot be extended to that length: it is longer, or its own length is no multiple of
-    `val_every`."""
+    `val_every`; and for a folder of tables, which a run would replace."""
     path = directory / "manifest.json"
     if not path.exists():
+        if (directory / "rates.parquet").exists():
+            raise ValueError(f"{directory}: holds tables and no run; choose another folder")
         return None
     found = atomic.read_json(path)
     check_same_run(path, identity(found), manifest)

@@ -264,6 +264,13 @@ def test_a_complete_run_is_not_trained_again(tiny_config, tmp_path, monkeypatch)
     assert_same_run(first, train(tiny_config, tmp_path / "run"))
 
 
+def test_a_folder_of_tables_is_not_trained_over(tiny_config, tmp_path):
+    (tmp_path / "rates.parquet").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="holds tables and no run; choose another folder"):
+        train(tiny_config, tmp_path)
+    assert (tmp_path / "rates.parquet").read_bytes() == b"mine"
+
+
 def test_a_directory_of_another_configuration_is_refused(tiny_config, tmp_path):
     train(replace(tiny_config, n_updates=3, val_every=2), tmp_path / "run")
     for other in (2, 12):  # the check at 3 is of a training that ends there

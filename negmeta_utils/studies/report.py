@@ -145,7 +145,7 @@ def notebook_section(group: list[Job], jobs: list[Job]) -> dict:
 
 def settings(job: Job, jobs: list[Job]) -> dict[str, str]:
     """Parameters of a job and of all it rests on; several values where those differ. Of folders
-    that it reads, which network of theirs, where that is not the last: "at best"."""
+    that it reads, which network of theirs, where that is not always the last: "at best, end"."""
     known = {other.name: other for other in jobs}
     chain, waiting = [], [job.name]
     while waiting:
@@ -161,9 +161,13 @@ def settings(job: Job, jobs: list[Job]) -> dict[str, str]:
             named = [runs.split_name(text) for text in listed]
             if {Path(place).name for place, _ in named} <= set(link.record["needs"]):
                 networks = dict.fromkeys(network for _, network in named)
-                name, listed = "at", [network for network in networks if network != runs.END]
+                of_runs = name.endswith("runs")  # a folder of tables says nothing of its networks
+                listed = [network for network in networks if of_runs or network != runs.END]
+                name = "at"
             if listed and name not in (*runs.PLACE, "out_dir"):
                 values.setdefault(name, []).append(", ".join(listed))
+    if set(values.get("at", ())) == {runs.END}:
+        del values["at"]
     return {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
 
 

@@ -218,6 +218,11 @@ def test_a_network_along_the_way_of_a_run_is_named_without_its_folder(results):
     write(results)
     figures = soup_of(results).find(id="figures").get_text()
     assert "@best" not in figures and "at best" in figures.replace("\xa0", " ")
+    record["parameters"]["runs"][0] = record["parameters"]["runs"][0].removesuffix("@best")
+    atomic.write_json(results / "features" / "job.json", record)
+    write(results)
+    figures = soup_of(results).find(id="figures").get_text()
+    assert "at end, best" in figures.replace("\xa0", " ")
 
 
 def test_a_figure_has_its_caption_settings_and_words(finished):
