@@ -2,6 +2,7 @@
 comes out is what `training.train` makes of each configuration alone."""
 
 import dataclasses
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -133,6 +134,38 @@ def test_they_go_on_from_where_they_were(tmp_path, by_cpu, splits):
     for kind, tensors in whole.items():
         for name, value in tensors.items():
             torch.testing.assert_close(halves[kind][name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_a_signal_leaves_checkpoints_that_all_go_on_from(tmp_path, by_cpu, splits):
+    configs = _resolved(CONFIGS[:2])
+    folders = [tmp_path / config.method for config in configs]
+    with pytest.raises(SystemExit, match="stopped after meta-update 2"):
+        together.train_together(
+            configs, folders, splits, lambda text: signal.raise_signal(signal.SIGTERM), device="cpu"
+        )
+    saved = [files.read_tensors(f / "checkpoint.safetensors")[1]["update"] for f in folders]
+    assert saved == [2, 2]
+    together.train_together(configs, folders, splits, device="cpu")
+    assert {len(_tables(folder)["history"]) for folder in folders} == {7}
+
+
+def test_one_that_diverges_leaves_the_checkpoints_of_the_others(
+    tmp_path, by_cpu, splits, monkeypatch
+):
+    def diverging(*arguments):
+        found = _meta_gradients(*arguments)
+        found.loss[0] = float("nan")
+        return found
+
+    configs = _resolved(CONFIGS[:2])
+    folders = [tmp_path / config.method for config in configs]
+    together.train_together(configs, folders, splits, device="cpu", seconds=0)
+    monkeypatch.setattr(group, "meta_gradients", diverging)
+    monkeypatch.setattr(together, "fault", lambda *_: None)
+    with pytest.raises(FloatingPointError, match="maml"):
+        together.train_together(configs, folders, splits, device="cpu")
+    saved = [files.read_tensors(f / "checkpoint.safetensors")[1]["update"] for f in folders]
+    assert saved[0] == 2 < saved[1]
 
 
 def _a_fifth_wrong(*arguments):
