@@ -67,6 +67,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         if (paths.ROOT / name).is_file():
             assert name in packed
     assert "negmeta_utils/figures/demo/features.parquet" in packed  # of notebook 4 as it stands
+    assert "negmeta_utils/figures/decide/mechanism/interventions.parquet" in packed  # of 5
     assert not [name for name in packed if name.startswith(("tests/", "benchmarks/", "tools/"))]
 
 

@@ -11,6 +11,7 @@ from answers import (
     LONGEST,
     answer,
     of_claims,
+    of_negative_rates,
     of_single_mechanisms,
     questions,
     verdict,
@@ -101,6 +102,8 @@ def of_answer_3() -> Iterator[pd.DataFrame]:
 
 def of_mechanism() -> Iterator[pd.DataFrame]:
     yield from of_single_mechanisms()
+    for name in ("paper-28", "paper-84", "recipes"):
+        yield of_negative_rates(f"{name}/mechanism")[0].to_frame().T
     for study in ("decide", "questions"):
         folder = FIGURES / study / "mechanism"
         yield pd.read_csv(folder / "equivalence.csv")

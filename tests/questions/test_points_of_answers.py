@@ -3,11 +3,14 @@
 import pandas as pd
 import pytest
 import yaml
-from answers import FIGURES, answer, questions
+from answers import FIGURES, answer, of_negative_rates, questions
 
 from negmeta_utils.evidence.contrasts import (
+    DOWN,
     MARGIN,
     UNCHANGED,
+    UNDECIDED,
+    UP,
     accuracy_grids,
     change_grids,
     contrasts,
@@ -24,7 +27,16 @@ from negmeta_utils.storage.paths import ROOT
 from negmeta_utils.studies.study_file import NOTEBOOKS
 
 RESULTS = (ROOT / "docs" / "results.md").read_text()
-WORDS = {5: "five", 6: "six", 7: "seven"}
+WORDS = {1: "one", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+MECHANISM = {  # by folder, what the first column of notebook 5's table says behind their number
+    "decide": ", Mini-ImageNet at 28×28, 20,000 meta-updates",
+    "length": " of these, 60,000 meta-updates",
+    "recipes": " by the same recipe, 60,000 meta-updates",
+    "paper-28": " by another recipe, 60,000 meta-updates",
+    "paper-84": " at 84×84, 60,000 meta-updates",
+    "questions": ", Omniglot at 28×28, 1,000 meta-updates",
+}
+MEANS = {UNCHANGED: f"within ±{MARGIN}", UP: "better", DOWN: "worse", UNDECIDED: "undecided"}
 
 
 def test_notebook_3_opens_on_as_many_pairs_as_were_evaluated():
@@ -55,6 +67,27 @@ def test_notebook_5_says_how_much_of_the_gain_negative_rates_carry():
     assert "a fifth of the gain, two fifths at most" in RESULTS
     assert f"the on-task change, {signed(on_task[AS_LEARNED])} points as learned," in answer("05")
     assert abs(off_task["support of one class"]) < 0.05 and "and so it is gone" in answer("05")
+
+
+@pytest.mark.slow
+def test_the_table_that_notebook_5_opens_on():
+    _, said = answer("05").split("## The answer so far\n\n")
+    opening, table, _ = said.split("\n\n", 2)
+    verdicts, rows = {}, []
+    for name, what in MECHANISM.items():
+        learned, without = of_negative_rates(f"{name}/mechanism")
+        number = WORDS[without.n if without.over == "seeds" else 1]
+        cells = [f"{number}{what} (`figures/{name}`)", with_interval(*learned)]
+        cells += [with_interval(without.points, without.low, without.high)]
+        verdicts[name] = MEANS[without.verdict]
+        rows.append(f"| {' | '.join([*cells, verdicts[name]])} |")
+    assert table.splitlines()[2:] == rows
+    within = [name for name, verdict in verdicts.items() if verdict == MEANS[UNCHANGED]]
+    assert f"within ±0.1 points of what it was in {WORDS[len(within)]} of the six" in opening
+    assert (verdicts["paper-84"], verdicts["questions"]) == ("worse", "undecided")
+    learned, without = of_negative_rates("length/mechanism")
+    assert f"Where the gain is {signed(learned.points)} points, as in five networks" in opening
+    assert round(-without.low, 2) == round(learned.points, 2)  # "could still make all of it"
 
 
 def test_what_is_said_of_the_mechanism_in_eight_networks():
