@@ -203,6 +203,8 @@ def test_every_interval_of_eight_seeds_is_in_the_tables():
     positive = pd.read_parquet(FIGURES / "decide" / "features-positive" / "features.parquet")
     tables = [of_verdicts(), of_verdicts("statistics-best"), effects, effect_sizes(positive)]
     tables += [*of_mechanism(), *of_single_networks(), *of_length(), of_rates_that_move()]
+    large = pd.read_parquet(FIGURES / "paper-84" / "features" / "features.parquet")
+    tables.append(effect_sizes(large[large["shared_classes"] == 0]))
     check_intervals(own, tables, 35)
     jobs = ("statistics", "statistics-best")
     end, best = (of_claims(f"decide/{job}")["methods"] for job in jobs)

@@ -41,8 +41,8 @@ MEANS = {UNCHANGED: f"within ±{MARGIN}", UP: "better", DOWN: "worse", UNDECIDED
 
 def test_notebook_3_opens_on_as_many_pairs_as_were_evaluated():
     effects = pd.read_csv(FIGURES / "paper-84" / "statistics" / "effects.csv")
-    assert set(effects.loc[effects["over"] == "episodes", "n"]) == {10_000}
-    assert "over 10,000 pairs of tasks" in answer("03")
+    assert set(effects.loc[effects["over"] == "episodes", "n"]) == {40_000}
+    assert "over 40,000 pairs of tasks" in answer("03")
 
 
 def mean_changes(table):
