@@ -601,7 +601,7 @@ def test_what_adaptation_does_to_features_at_84():
     alone = (features.loc[features["method"] == MAML, "shared_classes"] == 0).sum()
     assert len(features) == 80_000 and f"({alone:,} of them share no class)" in RESULTS
     verdicts = list(of_claims("paper-84/statistics")["networks"])
-    assert verdicts == ["contradicted"] * 6
+    assert verdicts == ["contradicted"] * 6 and "all six claims are contradicted." in README
     apart = in_words(effect_sizes(features[features["shared_classes"] == 0]))
     off = {method: apart[method, "off-task change"] for method in (META_SGD, MAML, DIFFERENCE)}
     said = f"off-task {off[META_SGD]} (Meta-SGD) and {off[MAML]} (MAML), the difference "
