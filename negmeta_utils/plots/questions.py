@@ -22,6 +22,8 @@ from negmeta_utils.plots.style import (
 
 OWN_SCALES = "each panel on its own scale"
 OVER_BOTH = "95 % over seeds and episodes"
+# Which rates a table counts in a layer.
+COUNTED = {"weights+bias": "weights and biases", "both": "with batch normalisation's"}
 OF_RECIPES = "outer rate's schedule, where learned rates start, and their own outer rate:"
 VERDICT_COLOURS = {UP: ABOVE, DOWN: NEGATIVE}
 
@@ -211,7 +213,7 @@ def distance_along(distance: pd.DataFrame) -> Figure:
         for recipe, own in finite[finite["group"] == group].groupby("recipe", sort=False):
             along = own.groupby("update")["distance"].mean()
             axis.plot(along.index, along, **lines[recipe])
-        axis.set(title=group, xlabel="meta-update", ylim=(0, None))
+        axis.set(title=COUNTED.get(group, group), xlabel="meta-update", ylim=(0, None))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[0, 0].set_ylabel("distance to table 1")
     figure.tight_layout()
