@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 from negmeta_utils.data import scratch
-from negmeta_utils.data.names import one_line
+from negmeta_utils.data.names import nearest, one_line
 from negmeta_utils.networks.catalogue import find, fingerprint
 from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import BEST, check_folders, check_value
@@ -244,11 +244,10 @@ def _load(directory: Path, network: str) -> Run:
     manifest = read_json(path) if path.is_file() else {}
     if manifest.get("status") != "complete" and not (manifest and network.isdigit()):
         why = "it has begun, but not ended" if manifest else "no manifest.json"
-        beside = sorted(found.parent.name for found in directory.parent.glob("*/manifest.json"))
-        others = ("one beside it", beside) if beside else ("a shipped one", shipped_runs())
+        beside = [found.parent.name for found in directory.parent.glob("*/manifest.json")]
         raise FileNotFoundError(
-            f"{directory}: no finished run there ({why}); train one with 01_train.ipynb, or name "
-            f"{others[0]}: {', '.join(others[1])}"
+            f"{directory}: no finished run there ({why}){nearest(directory.name, beside)}; train "
+            f"one with 01_train.ipynb, or name a shipped one: {', '.join(shipped_runs())}"
         )
     path = _model_file(directory, network)
     if not path.is_file():

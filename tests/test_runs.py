@@ -72,6 +72,9 @@ def test_an_absent_run_is_named_with_the_shipped_ones(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run there") as raised:
         runs.load_run(tmp_path)
     assert all(name in str(raised.value) for name in runs.shipped_runs())
+    networks = paths.ROOT / "figures" / "decide" / "networks"
+    with pytest.raises(FileNotFoundError, match=r"\(nearest: 'meta-sgd-meta-sgd-0'\)"):
+        runs.load_run(networks / "meta-sgd-0")
 
 
 @pytest.mark.parametrize("name", runs.shipped_runs())
