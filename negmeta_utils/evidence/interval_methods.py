@@ -10,7 +10,13 @@ from scipy import stats
 
 from negmeta_utils.evidence.intervals import Interval, estimate, over_episodes, over_seeds
 from negmeta_utils.evidence.mixed_model import Components, fit
-from negmeta_utils.evidence.quantities import MAML, META_SGD, bootstrap_interval, grids_over_seeds
+from negmeta_utils.evidence.quantities import (
+    DIFFERENCE,
+    MAML,
+    META_SGD,
+    bootstrap_interval,
+    grids_over_seeds,
+)
 
 COLUMNS = ["interval", "drawn", "mean", "low", "high", "misses"]
 # interval: what it takes as drawn anew
@@ -39,7 +45,8 @@ def compared(
     tables = grids_over_seeds(features)
     maml, meta_sgd = (tables[method, quantity] for method in (MAML, META_SGD))
     shared = maml.index.intersection(meta_sgd.index)
-    if shared.empty:
+    # Networks of two unknown seeds are no pair, though their rows are called alike.
+    if shared.empty or (DIFFERENCE, quantity) not in tables:
         return pd.DataFrame(columns=COLUMNS)
     maml, meta_sgd = maml.loc[shared], meta_sgd.loc[shared]
     rng = np.random.default_rng(seed)

@@ -88,6 +88,12 @@ def test_misses_side_by_side_are_those_of_each_quantity():
         assert list(wide[quantity]) == list(found.misses)
 
 
+def test_two_networks_of_unknown_seed_are_no_pair():
+    features = table(n_seeds=1, n_episodes=40)
+    unknown = features.assign(seed=features["method"].map({"maml": -5, "meta-sgd": -9}))
+    assert compared(unknown, "off-task change", n_simulations=3).empty
+
+
 def test_without_a_shared_seed_nothing_is_compared_in_pairs():
     features = table()
     features.loc[features.method == MAML, "seed"] += 10
