@@ -1,7 +1,5 @@
 """Learned inner-loop rates as tables: what `evidence.learned_rates` and figure 6 start from."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
@@ -9,7 +7,7 @@ import torch
 from negmeta_utils.adaptation import METHODS
 from negmeta_utils.networks.conv4 import CONV4
 from negmeta_utils.networks.network import Network, Params
-from negmeta_utils.runs import Run, network_of
+from negmeta_utils.runs import Run, check_in_one_place, network_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -85,12 +83,9 @@ def table_of_rates(alpha: Params, update: int, precision: float) -> pd.DataFrame
 def rates_along_training(trained: list[Run]) -> pd.DataFrame:
     """The tables of rates of several runs, one below the other. Raises ValueError for a run whose
     method learns none, and for two trainings of one seed, which the tables could not tell apart."""
-    seen: dict[int, Path] = {}
     for run in trained:
         check_learned_rates(run)
-        seed = run.parameters["seed"]
-        if seen.setdefault(seed, run.directory) != run.directory:
-            raise ValueError(f"{run.directory}: seed {seed}, as {seen[seed]}; name one of them")
+    check_in_one_place((f"seed {run.parameters['seed']}", run.directory) for run in trained)
     return pd.concat([run.rates() for run in trained], ignore_index=True)
 
 

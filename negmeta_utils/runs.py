@@ -17,6 +17,7 @@ Every file is written to the side, synced and renamed, so a reader sees a whole 
 
 import atexit
 import re
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ def read_tables(folders: list[str], name: str) -> pd.DataFrame:
     """
     check_folders(Path(name).stem, folders)
     tables: list[pd.DataFrame] = []
-    seen: dict[tuple, Path] = {}
+    trainings = []
     for path in (directory_of(folder) / name for folder in folders):
         tables.append(read_table(path))
         missing = set(COLUMNS.get(name, ())) - set(tables[-1])
@@ -161,14 +162,19 @@ def read_tables(folders: list[str], name: str) -> pd.DataFrame:
                 f"{path}: of several networks of one training; name a folder where notebook 2 or 3 "
                 "was given one of each"
             )
-        trained = tables[-1][training].drop_duplicates() if training else tables[-1].head(0)
-        for of in trained.itertuples(index=False, name=None):
-            if seen.setdefault(of, path) != path:
-                raise ValueError(
-                    f"{path}: {' '.join(f'{k} {v}' for k, v in zip(training, of, strict=True))}, "
-                    f"as in {seen[of]}; name one of them"
-                )
+        if training:
+            of_each = tables[-1][training].drop_duplicates().to_dict("records")
+            trainings += [(" ".join(f"{k} {v}" for k, v in of.items()), path) for of in of_each]
+    check_in_one_place(trainings)
     return pd.concat(tables, ignore_index=True)
+
+
+def check_in_one_place(found: Iterable[tuple[str, Path]]) -> None:
+    """Raise ValueError for a training, in words, that is in two places."""
+    seen: dict[str, Path] = {}
+    for what, place in found:
+        if seen.setdefault(what, place) != place:
+            raise ValueError(f"{place}: {what}, as in {seen[what]}; name one of them")
 
 
 def directory_of(name: str | Path) -> Path:

@@ -56,7 +56,7 @@ def contrasts(conditions: dict[str, pd.DataFrame], base: str | None = None) -> p
         if base is not None and name != base:
             difference = _paired(grid, conditions[base], name, base)
             row |= _judged(sample_of_seeds(difference), *MINUS)
-        rows.append(row | dict(zip(("seeds", "episodes"), sample.shape, strict=True)))
+        rows.append(row | {"seeds": sample.shape[0], "episodes": sample.shape[1]})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

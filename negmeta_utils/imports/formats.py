@@ -150,22 +150,19 @@ def recognise(path: Path, tensors: dict[str, torch.Tensor]) -> Translation:
     Raises ValueError, with the key that the most similar format lacks, for one of no known format.
     """
     keys = list(tensors)
-    best = (-1.0, False, FORMATS[0], "")
+    found = []
     for form in FORMATS:
         for prefix in PREFIXES:
             wanted = {ours: prefix + theirs for ours, theirs in form.keys.items()}
             body = {k for ours, k in wanted.items() if not ours.startswith("logits.")}
             share = len(body & set(keys)) / len(body)
             if share < 1 or _fits(form, wanted, tensors):
-                has_head = prefix + form.keys["logits.weight"] in keys
-                best = max(best, (share, has_head, form, prefix), key=lambda found: found[:2])
-    share, _, form, prefix = best
+                found.append((share, wanted["logits.weight"] in keys, form, prefix, wanted))
+    share, _, form, prefix, wanted = max(found, key=lambda of: of[:2])
     if share == 1:
-        wanted = {ours: prefix + theirs for ours, theirs in form.keys.items()}
         return _translation(form, prefix, wanted, keys)
-    theirs = [prefix + key for key in form.keys.values()]
-    missing = next(key for key in theirs if key not in keys)
-    left = [key for key in keys if key not in theirs]
+    missing = next(key for key in wanted.values() if key not in keys)
+    left = [key for key in keys if key not in wanted.values()]
     raise ValueError(
         f"{path}: of no known format; most like {form.library}, but without {missing!r}"
         f"{nearest(missing, left)}; name its keys in a file for --mapping, or a module of your own "

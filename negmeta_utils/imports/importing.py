@@ -239,6 +239,7 @@ def _taken(
     """
     strange = [ours for ours in keys if ours not in wanted]
     wrong = [f"{ours}: no parameter of the network{nearest(ours, wanted)}" for ours in strange]
+    misshapen = False
     for ours, value in wanted.items():
         key, shape = keys.get(ours), list(value.shape)
         if key is None:
@@ -248,11 +249,11 @@ def _taken(
             wrong.append(f"{ours}: no key {key!r} in the file{near}; wanted {shape}")
         elif list(tensors[key].shape) != shape:
             same = [other for other, it in tensors.items() if list(it.shape) == shape]
-            near = nearest(key, same)
+            near, misshapen = nearest(key, same), True
             wrong.append(f"{ours}: {key!r} is {list(tensors[key].shape)}, wanted {shape}{near}")
         elif not tensors[key].is_floating_point():
             wrong.append(f"{ours}: {key!r} holds {tensors[key].dtype}, not numbers with a point")
-    if any("' is [" in line for line in wrong):
+    if misshapen:
         sizes = ("image_size", "n_way", "n_filters")
         told = ", ".join(f"{name}={getattr(config, name)}" for name in sizes)
         wrong.append(f"wanted for {told}; give those of the file where they are others")

@@ -64,8 +64,9 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     tensors = max(found, key=len, default={})
     if not tensors:
         raise ValueError(f"{path}: no dictionary of tensors in it; save a state_dict()")
+    most = path.stat().st_size
     for key, value in (item for dictionary in found for item in dictionary.items()):
-        _check_claim(path, key, value)
+        _check_claim(path, key, value, most)
     if rival := next((other for other in found if _rivals(tensors, other)), None):
         raise ValueError(
             f"{path}: several dictionaries in it may be the one, with {min(tensors)!r} and with "
@@ -74,13 +75,13 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _check_claim(path: Path, key: str, value: torch.Tensor) -> None:
-    """Raise ValueError for a tensor of more elements than the file has room for."""
+def _check_claim(path: Path, key: str, value: torch.Tensor, most: int) -> None:
+    """Raise ValueError for a tensor of more elements than a file of `most` bytes has room for."""
     claimed = value.numel() * value.element_size()
     if (
         value.layout != torch.strided
         or claimed > value.untyped_storage().nbytes()
-        or value.untyped_storage().nbytes() > path.stat().st_size
+        or value.untyped_storage().nbytes() > most
     ):
         raise ValueError(f"{path}: {key} claims {claimed} bytes, more than the file holds; {WHOLE}")
 

@@ -67,19 +67,18 @@ def network(
     _check_modules(name, kept)
     head = _find_head(name, kept, head)
     placed, watched = _place(name, kept, head, layers)
-    ordered = (*watched, head)
+    ordered, buffers = (*watched, head), dict(kept.named_buffers())
 
     def activations(params: Params, images: torch.Tensor) -> dict[str, torch.Tensor]:
         if missing := placed.keys() - params.keys():  # else the module's own would step in
             raise RefusedNetworkError(f"params: {min(missing)!r} of {name} is missing")
         # of the faster ways to compute attention torch has no second derivative
         whole = sdpa_kernel(SDPBackend.MATH)
-        given = {key: value.to(images.device) for key, value in kept.named_buffers()} | params
+        given = {key: value.to(images.device) for key, value in buffers.items()} | params
         with whole, _watching(kept, [*watched.values(), head]) as seen:
             answer = torch.func.functional_call(kept, given, (images,))
         return _check_pass(name, seen, watched, head, answer)
 
-    buffers = dict(kept.named_buffers())
     return Network(name, ordered, init, activations, placed.__getitem__, buffers=buffers)
 
 
@@ -224,18 +223,15 @@ def _watching(module: nn.Module, places: list[str]) -> Iterator[dict[str, tuple]
     seen: dict[str, tuple] = {}
     parts = dict(module.named_modules())
 
-    def note(place: str, call: tuple) -> None:
-        seen.pop(place, None)
-        seen[place] = call
+    def noting(place: str) -> Callable[..., None]:
+        def note(_: nn.Module, inputs: tuple, named: dict, output: torch.Tensor | tuple) -> None:
+            seen.pop(place, None)
+            seen[place] = (*inputs, *named.values(), None)[0], output
+
+        return note
 
     handles = [
-        parts[place].register_forward_hook(
-            lambda _, inputs, named, output, place=place: note(
-                place, ((*inputs, *named.values(), None)[0], output)
-            ),
-            with_kwargs=True,
-        )
-        for place in places
+        parts[place].register_forward_hook(noting(place), with_kwargs=True) for place in places
     ]
     try:
         yield seen

@@ -51,7 +51,7 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
     check_folders("runs", names)
     tables: list[pd.DataFrame] = []
     alike: dict[str, object] = {}
-    seen: dict[tuple, Path] = {}
+    trainings = []
     for directory in map(runs.directory_of, names):
         if (table := _read(directory)) is None:
             continue
@@ -62,14 +62,12 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
                     f"{directory}: {name}={value!r}, and {alike[name]!r} before; compare trainings "
                     "that differ in nothing but the schedule, and start and outer rate of the rates"
                 )
-        for of in table[["recipe", "seed"]].drop_duplicates().itertuples(index=False, name=None):
-            if seen.setdefault(of, directory) != directory:
-                raise ValueError(
-                    f"{directory}: {of[0]}, seed {of[1]}, as in {seen[of]}; name one of them"
-                )
+        of_each = table[["recipe", "seed"]].drop_duplicates().itertuples()
+        trainings += [(f"{of.recipe}, seed {of.seed}", directory) for of in of_each]
         tables.append(table)
     if not tables:
         raise FileNotFoundError(f"runs={names}: no rates.parquet in any; train with notebook 1")
+    runs.check_in_one_place(trainings)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -84,12 +84,11 @@ def execute(job: Job, folder: Path) -> Result:
         finally:
             (folder / PROGRESS).unlink(missing_ok=True)
         seconds = round(time.monotonic() - started, 1)
+        ended = {"ended": atomic.now(), "wrote": _written_since(begun, folder)}
         if error:
             # An interruption is no failure: the job is still to come.
             if not (error.startswith("KeyboardInterrupt") or "stopped after meta-update" in error):
-                failed = {"ended": atomic.now(), "error": error}
-                wrote = {"wrote": _written_since(begun, folder)}
-                atomic.write_json(folder / ATTEMPT, attempt | failed | wrote)
+                atomic.write_json(folder / ATTEMPT, attempt | ended | {"error": error})
             return Result("failed", seconds, error)
         record = {
             "notebook": job.notebook.stem,
@@ -97,11 +96,9 @@ def execute(job: Job, folder: Path) -> Result:
             "needs": list(job.needs),
             "version": __version__,
             "seconds": seconds,
-            "ended": atomic.now(),
             "files": results_in(folder),
-            "wrote": _written_since(begun, folder),
         }
-        atomic.write_json(folder / "job.json", attempt | record)
+        atomic.write_json(folder / "job.json", attempt | ended | record)
         (folder / ATTEMPT).unlink()
         return Result("done", seconds)
 

@@ -535,19 +535,21 @@ def test_one_folder_under_two_names_is_in_two_splits(tmp_path):
         datasets.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
 
 
+def one_class_a_split(folder):
+    for place in ("train/cat", "val/dog", "test/cow"):
+        (folder / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / place / "0.png")
+
+
 def test_one_folder_under_two_names_is_twice_in_its_split(tmp_path):
-    for folder in ("train/cat", "val/dog", "test/cow"):
-        (tmp_path / "my" / folder).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "my" / folder / "0.png")
+    one_class_a_split(tmp_path / "my")
     (tmp_path / "my" / "train" / "cat2").symlink_to("cat")
     with pytest.raises(ValueError, match="train/cat/0.png: is twice in train, by a link; correct"):
         datasets.load(f"folder:{tmp_path / 'my'}", "val", 8, None, tmp_path / "cache")
 
 
 def test_a_data_set_called_by_a_link_is_decoded_once(tmp_path):
-    for folder in ("train/cat", "val/dog", "test/cow"):
-        (tmp_path / "my" / folder).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "my" / folder / "0.png")
+    one_class_a_split(tmp_path / "my")
     (tmp_path / "link").symlink_to("my")
     for name in ("my", "link"):
         images = datasets.load(f"folder:{tmp_path / name}", "val", 8, None, tmp_path / "cache")

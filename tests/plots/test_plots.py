@@ -141,17 +141,23 @@ def test_files_are_the_same_bytes_from_the_same_tables(tmp_path):
         assert (here / name).read_bytes() == (there / name).read_bytes(), name
 
 
-def test_means_over_seeds_end_where_the_first_of_them_does():
-    """Else a line would jump where one drops out."""
-    points = [(0, 0), (0, 50), (0, 100), (1, 0), (1, 50)]
+def means_along(points):
+    """The line of mean rates of networks (seed, update) whose rates are seed + update."""
     columns = ["q05", "q25", "mean", "q75", "q95"]
     rows = [
         {"layer": layer, "update": update, "seed": seed} | dict.fromkeys(columns, seed + update)
         for layer in LAYERS
-        for seed, update in [*points, (0, 50)]  # and of two networks of one training, once
+        for seed, update in points
     ]
     along = learned_rates.rates_over_training(pd.DataFrame(rows)).axes[len(LAYERS)]
-    assert along.get_lines()[0].get_xydata().tolist() == [[0, 0.5], [50, 50.5]]
+    return along.get_lines()[0].get_xydata().tolist()
+
+
+def test_means_over_seeds_end_where_the_first_of_them_does():
+    """Else a line would jump where one drops out."""
+    points = [(0, 0), (0, 50), (0, 100), (1, 0), (1, 50)]
+    of_two_networks = (0, 50)  # of one training, which counts once
+    assert means_along([*points, of_two_networks]) == [[0, 0.5], [50, 50.5]]
     of_two = [
         ("maml", seed, pd.DataFrame({"update": [1, 2], "val_accuracy": [0.2, value]}))
         for seed, value in ((0, 0.4), (1, np.nan))
@@ -162,20 +168,9 @@ def test_means_over_seeds_end_where_the_first_of_them_does():
 
 
 def test_an_imported_network_has_no_place_along_training():
-    columns = ["q05", "q25", "mean", "q75", "q95"]
-
-    def drawn(points):
-        rows = [
-            {"layer": layer, "update": update, "seed": seed} | dict.fromkeys(columns, seed + update)
-            for layer in LAYERS
-            for seed, update in points
-        ]
-        along = learned_rates.rates_over_training(pd.DataFrame(rows)).axes[len(LAYERS)]
-        return along.get_lines()[0].get_xydata().tolist()
-
-    assert drawn([(0, 0), (0, 60), (-7, 1)]) == [[0, 0], [60, 60]]
-    assert drawn([(-7, 1)]) == [[1, -6]]
-    assert drawn([(-7, 1), (3, 50)]) == [[1, -6], [50, 53]], "no meta-update that both have"
+    assert means_along([(0, 0), (0, 60), (-7, 1)]) == [[0, 0], [60, 60]]
+    assert means_along([(-7, 1)]) == [[1, -6]]
+    assert means_along([(-7, 1), (3, 50)]) == [[1, -6], [50, 53]], "no meta-update that both have"
 
 
 def test_networks_kept_along_the_way_have_marks_of_their_own():
