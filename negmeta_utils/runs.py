@@ -28,7 +28,7 @@ import torch
 
 from negmeta_utils.data import scratch
 from negmeta_utils.data.names import nearest, one_line
-from negmeta_utils.networks.catalogue import find, fingerprint
+from negmeta_utils.networks.catalogue import NETWORKS, find, fingerprint
 from negmeta_utils.networks.network import Network
 from negmeta_utils.parameters import BEST, check_folders, check_value
 from negmeta_utils.storage import digests
@@ -200,10 +200,16 @@ def load_runs(names: list[str], several: bool = False, parameter: str = "runs") 
 def network_of(run: Run) -> Network:
     """The network of a finished run.
 
-    Raises ValueError as `catalogue.find`, and for a file that has changed since.
+    Raises ValueError as `catalogue.find`, for a file that has changed since, and for weights that
+    were imported for a network that this version calls otherwise.
     """
     name = run.parameters.get("network", "conv4")
     own = run.manifest.get("network")
+    if own is None and "imported" in run.manifest and name not in NETWORKS:
+        raise ValueError(
+            f"{run.directory}: imported as {name}, which this version has not; import "
+            f"{run.manifest['imported']['file']} again, into another folder"
+        )
     if own is None:
         return find(name)
     if fingerprint(name) != own["sha256"]:

@@ -120,7 +120,7 @@ def test_threads_share_the_pairs_and_a_network_of_ones_own_has_one(run, images, 
         return engine._replace(embed=embed)
 
     met = set()
-    for name, network in (("conv4", CONV4), ("own", CONV4._replace(name="own"))):
+    for name, network in (("conv4", CONV4), ("own", replace(CONV4, name="own"))):
         engine = note(name, engine_of(network))
         with patch.object(evaluation, "engine_of", lambda *_, engine=engine: engine):
             evaluation.evaluate(network, run.params, run.alpha, images, 4, 2, n_query=2)

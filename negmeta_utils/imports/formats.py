@@ -144,10 +144,12 @@ FORMATS = (
 )
 
 
-def recognise(path: Path, tensors: dict[str, torch.Tensor]) -> Translation:
+def recognise(path: Path, tensors: dict[str, torch.Tensor], network: object = None) -> Translation:
     """The translation of a file with these tensors.
 
-    Raises ValueError, with the key that the most similar format lacks, for one of no known format.
+    network: the one that the user names, which tells apart what the keys do not.
+    Raises ValueError, with the key that the most similar format lacks, for one of no known format;
+    and for one that the keys of two networks fit alike.
     """
     keys = list(tensors)
     found = []
@@ -158,9 +160,11 @@ def recognise(path: Path, tensors: dict[str, torch.Tensor]) -> Translation:
             share = len(body & set(keys)) / len(body)
             if share < 1 or _fits(form, wanted, tensors):
                 found.append((share, wanted["logits.weight"] in keys, form, prefix, wanted))
-    share, _, form, prefix, wanted = max(found, key=lambda of: of[:2])
+    best = max(one[:2] for one in found)
+    share, _, form, prefix, wanted = next(one for one in found if one[:2] == best)
     if share == 1:
-        return _translation(form, prefix, wanted, keys)
+        alike = [_translation(*one[2:], keys) for one in found if one[:2] == best]
+        return _only(path, alike, network)
     missing = next(key for key in wanted.values() if key not in keys)
     left = [key for key in keys if key not in wanted.values()]
     raise ValueError(
@@ -168,6 +172,16 @@ def recognise(path: Path, tensors: dict[str, torch.Tensor]) -> Translation:
         f"{nearest(missing, left)}; name its keys in a file for --mapping, or a module of your own "
         "with --network FILE.py:CLASS"
     )
+
+
+def _only(path: Path, alike: list[Translation], network: object) -> Translation:
+    """The one of these that is for `network`, or the first where all are for one network."""
+    names = list(dict.fromkeys(one.network for one in alike))
+    if len(names) > 1 and network not in names:
+        raise ValueError(
+            f"{path}: its keys are those of {' and of '.join(names)}; say which with --network"
+        )
+    return next(one for one in alike if len(names) == 1 or one.network == network)
 
 
 def _fits(form: Format, wanted: dict[str, str], tensors: dict[str, torch.Tensor]) -> bool:

@@ -75,7 +75,7 @@ def _translation(
         return read_mapping(paths.resolve(mapping))
     if network is not None and network not in catalogue.NETWORKS:
         return own_names(str(network), tensors)
-    found = recognise(path, tensors)
+    found = recognise(path, tensors, network)
     _refuse_leftovers(path, found, tensors)
     return found
 

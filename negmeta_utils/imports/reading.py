@@ -3,6 +3,7 @@ the file is large."""
 
 import pickle
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -64,9 +65,8 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     tensors = max(found, key=len, default={})
     if not tensors:
         raise ValueError(f"{path}: no dictionary of tensors in it; save a state_dict()")
-    most = path.stat().st_size
-    for key, value in (item for dictionary in found for item in dictionary.items()):
-        _check_claim(path, key, value, most)
+    for key, value in tensors.items():
+        _check_claim(path, key, value, path.stat().st_size)
     if rival := next((other for other in found if _rivals(tensors, other)), None):
         raise ValueError(
             f"{path}: several dictionaries in it may be the one, with {min(tensors)!r} and with "
@@ -76,23 +76,24 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_claim(path: Path, key: str, value: torch.Tensor, most: int) -> None:
-    """Raise ValueError for a tensor of more elements than a file of `most` bytes has room for."""
+    """Raise ValueError for a tensor of more elements than a file of `most` bytes has room for, and
+    for one that does not hold every element."""
+    if value.layout != torch.strided:
+        raise ValueError(f"{path}: {key} is sparse; save its to_dense()")
     claimed = value.numel() * value.element_size()
-    if (
-        value.layout != torch.strided
-        or claimed > value.untyped_storage().nbytes()
-        or value.untyped_storage().nbytes() > most
-    ):
+    if claimed > value.untyped_storage().nbytes() or value.untyped_storage().nbytes() > most:
         raise ValueError(f"{path}: {key} claims {claimed} bytes, more than the file holds; {WHOLE}")
 
 
 def _rivals(tensors: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Whether `other` could be meant as well, such as rates or averages beside weights: it is as
-    large, or has a name in common, a wrapper's prefix aside; and not just the same values."""
+    """Whether `other` could be meant as well, such as rates or averages beside weights: it has
+    tensors of the same shapes, or a name in common, a wrapper's prefix aside; and not just the same
+    values."""
     one, other = without_prefix(tensors), without_prefix(other)
     shared = one.keys() & other.keys()
     if all(same_values(one[name], other[name]) for name in shared):
-        return not shared and len(one) == len(other)
+        shapes = [Counter(value.shape for value in of.values()) for of in (one, other)]
+        return not shared and shapes[0] == shapes[1]
     return True
 
 

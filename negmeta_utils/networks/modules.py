@@ -115,6 +115,8 @@ def _check_buffers(one: nn.Module, other: nn.Module) -> None:
 
 def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors have one shape and the same values, of which some may be NaN."""
+    if one.layout != other.layout:
+        return False
     if one.shape != other.shape or not one.is_floating_point():
         return torch.equal(one, other)
     return torch.allclose(one, other.to(one.dtype), rtol=0, atol=0, equal_nan=True)

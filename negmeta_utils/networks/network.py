@@ -2,7 +2,7 @@
 which layer a parameter belongs to."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,8 @@ class RefusedNetworkError(ValueError):
     """What this study refuses of a network, in one line that says what to do."""
 
 
-class Network(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Network:
     """A network as functions of a dictionary of parameters.
 
     name: as manifests have it.
@@ -41,7 +42,7 @@ class Network(NamedTuple):
     activations: Callable[[Params, torch.Tensor], dict[str, torch.Tensor]]
     layer_and_group: Callable[[str], tuple[str, str]]
     least_size: int = 1
-    buffers: Params = {}
+    buffers: Params = field(default_factory=dict)
     still: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:

@@ -56,7 +56,13 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
         if (table := _read(directory)) is None:
             continue
         for name in ALIKE:
-            (value,) = table[name].unique().tolist()
+            values = table[name].unique().tolist()
+            if len(values) != 1:
+                raise ValueError(
+                    f"{directory}: no one {name} of its trainings; name folders of notebook 1, or "
+                    "execute notebook 10 on them again"
+                )
+            value = None if pd.isna(values[0]) else values[0]  # a file may hold either for nothing
             if alike.setdefault(name, value) != value:
                 raise ValueError(
                     f"{directory}: {name}={value!r}, and {alike[name]!r} before; compare trainings "

@@ -68,11 +68,10 @@ def execute(job: Job, folder: Path) -> Result:
     with _locked(folder) as lock:
         if is_complete(job, folder):
             return Result("skipped")
-        _remove_results_of_another(job, folder)
-        begun = atomic.now()
         attempt = {
             "key": job.key,
-            "started": begun,
+            "wrote": _kept_from_before(job, folder),
+            "started": atomic.now(),
             "host": platform.node(),
             "worker": os.getpid(),
         }
@@ -84,11 +83,12 @@ def execute(job: Job, folder: Path) -> Result:
         finally:
             (folder / PROGRESS).unlink(missing_ok=True)
         seconds = round(time.monotonic() - started, 1)
-        ended = {"ended": atomic.now(), "wrote": _written_since(begun, folder)}
+        ended = {"wrote": _written(attempt, folder), "ended": atomic.now()}
         if error:
             # An interruption is no failure: the job is still to come.
-            if not (error.startswith("KeyboardInterrupt") or "stopped after meta-update" in error):
-                atomic.write_json(folder / ATTEMPT, attempt | ended | {"error": error})
+            gone = error.startswith("KeyboardInterrupt") or "stopped after meta-update" in error
+            why = {} if gone else {"error": error}
+            atomic.write_json(folder / ATTEMPT, attempt | ended | why)
             return Result("failed", seconds, error)
         record = {
             "notebook": job.notebook.stem,
@@ -103,26 +103,38 @@ def execute(job: Job, folder: Path) -> Result:
         return Result("done", seconds)
 
 
-def _remove_results_of_another(job: Job, folder: Path) -> None:
-    """Delete the record of a job that was complete here with other parameters or sources, and, but
-    for a training, which goes on from them, the tables, figures and answers that it or an attempt
-    with others wrote: not every one would be written again."""
-    if not (folder / "manifest.json").exists():
-        for record in (folder / "job.json", folder / ATTEMPT):
-            found = atomic.read_json(record) if record.is_file() else {"key": job.key}
-            if found["key"] != job.key:
-                # One that was killed could not say what it had written.
-                wrote = found.get("wrote")
-                for name in _written_since(found["started"], folder) if wrote is None else wrote:
-                    (folder / name).unlink(missing_ok=True)
+def _kept_from_before(job: Job, folder: Path) -> list[str]:
+    """The tables, figures and answers that earlier attempts at this job left in `folder`.
+
+    Deletes the record of a job that was complete here with other parameters or sources, and, but
+    for a training, which goes on from them, what it or attempts at it wrote: not every table would
+    be written again.
+    """
+    kept: list[str] = []
+    for record in (folder / "job.json", folder / ATTEMPT):
+        if not record.is_file():
+            continue
+        found = atomic.read_json(record)
+        wrote = _written(found, folder)
+        if found["key"] == job.key:
+            kept += wrote
+        elif not (folder / "manifest.json").exists():
+            for name in wrote:
+                (folder / name).unlink(missing_ok=True)
     (folder / "job.json").unlink(missing_ok=True)
+    return sorted(set(kept))
 
 
-def _written_since(started: str, folder: Path) -> list[str]:
-    """Tables, figures and answers in `folder` that are no older than an execution."""
-    since = datetime.fromisoformat(started).timestamp() - 2  # file systems may round to two seconds
-    found = [path for path in folder.glob("[!.]*") if path.suffix in WRITTEN]
-    return sorted(path.name for path in found if path.stat().st_mtime >= since)
+def _written(record: dict, folder: Path) -> list[str]:
+    """What an execution and those before it wrote, by its record; of one that has not ended, or was
+    killed before it could say, all that is no older than its start."""
+    wrote = set(record.get("wrote", ()))
+    if "ended" not in record:
+        # File systems may round to two seconds.
+        since = datetime.fromisoformat(record["started"]).timestamp() - 2
+        found = [path for path in folder.glob("[!.]*") if path.suffix in WRITTEN]
+        wrote |= {path.name for path in found if path.stat().st_mtime >= since}
+    return sorted(wrote)
 
 
 def in_execution(folder: Path) -> bool:

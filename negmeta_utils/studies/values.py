@@ -53,7 +53,8 @@ def check_data(jobs: Iterable[Job]) -> None:
                 if datasets.find_dataset(name).layouts or name.startswith(datasets.FOLDER):
                     datasets.locate(name, settings["data_dir"])
             except (FileNotFoundError, ValueError) as error:
-                raise type(error)(f"step {job.step!r}: {error}") from error
+                kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+                raise kind(f"step {job.step!r}: {error}") from error
 
 
 def notebook_defaults(notebook: Path) -> dict[str, Any]:

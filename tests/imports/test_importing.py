@@ -151,6 +151,26 @@ def test_leaky_blocks_of_libfewshot_when_told(tmp_path):
     check_logits(run, oracle, 32)
 
 
+def test_a_body_that_two_releases_may_have_written_is_asked_about(tmp_path):
+    oracle = learn2learn_omniglot(track=False)
+    body = {key: value for key, value in oracle.state().items() if key.startswith("base.")}
+    torch.save(body, tmp_path / "theirs.pt")
+    told = {"dataset": "omniglot", "image_size": 28}
+    with pytest.raises(ValueError, match="learn2learn-0.0-omniglot; say which with --network"):
+        import_run(tmp_path / "theirs.pt", tmp_path / "run", **told)
+    for network in ("learn2learn-omniglot", "learn2learn-0.0-omniglot"):
+        run = import_run(tmp_path / "theirs.pt", tmp_path / network, network=network, **told)
+        assert network_of(run).name == network
+
+
+def test_an_import_for_a_network_of_another_version_is_to_be_made_again(tmp_path):
+    torch.save(learn2learn().state(), tmp_path / "theirs.pt")
+    run = import_run(tmp_path / "theirs.pt", tmp_path / "run", image_size=32)
+    run.manifest["parameters"]["network"] = "learn2learn-0.1.3"
+    with pytest.raises(ValueError, match="this version has not; import theirs.pt again, into ano"):
+        network_of(run)
+
+
 def test_a_body_without_head_is_a_prototypical_network(tmp_path):
     oracle = FeatResNet12().train()
     torch.save(oracle.state_dict(), tmp_path / "theirs.pth")

@@ -62,7 +62,17 @@ def as_long(path):
     torch.save({"alpha": {"alpha.a": torch.rand(3)}, "params": {"a": torch.rand(3)}}, path)
 
 
+def claimed(path):
+    torch.save({"a": torch.rand(1).expand(10**9)}, path)
+
+
+def sparse(path):
+    torch.save({"a": torch.eye(3).to_sparse()}, path)
+
+
 BROKEN = {
+    "claimed.pt": (claimed, "a claims 4000000000 bytes, more than the file holds"),
+    "sparse.pt": (sparse, r"a is sparse; save its to_dense\(\)"),
     "twins.pt": (twins, "several dictionaries in it may be the one, with 'a' and with 'a'; save"),
     "averaged.pt": (averaged, "with 'module.conv.bias' and with 'conv.bias'; save the one that"),
     "longer.pt": (longer, "several dictionaries in it may be the one"),
@@ -114,3 +124,11 @@ def test_the_largest_dictionary_within_is_taken(tmp_path):
     torch.save(content, tmp_path / "all.tar")
     found = read_tensors_of(tmp_path / "all.tar")
     assert list(found) == ["a", "b"] and torch.equal(found["b"], weights["b"])
+
+
+def test_tensors_beside_the_weights_may_be_of_any_kind(tmp_path):
+    weights = {"a": torch.rand(2), "b": torch.rand(3), "c": torch.rand(4)}
+    adam = {"step": torch.tensor(7.0), "exp_avg": torch.rand(2), "exp_avg_sq": torch.rand(2)}
+    graph = {"edges": torch.eye(3).to_sparse(), "ones": torch.ones(1).expand(10**9)}
+    torch.save({"params": weights, "optimizer": {"a": adam}, "graph": graph}, tmp_path / "all.pt")
+    assert list(read_tensors_of(tmp_path / "all.pt")) == ["a", "b", "c"]

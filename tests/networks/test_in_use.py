@@ -89,7 +89,7 @@ def test_interventions_take_groups_of_any_network():
 
 def test_the_reference_engine_is_the_adjoint_where_both_can(random_images):
     """Conv4 under another name is computed by the reference."""
-    other = CONV4._replace(name="conv4 again")
+    other = replace(CONV4, name="conv4 again")
     params = {n: v.double() for n, v in CONV4.init(0, 1, 16, 3, 4).items()}
     alpha = {n: torch.full(v.shape, 0.1, dtype=torch.float64) for n, v in params.items()}
     episodes = draw_episodes(random_images, 0, "train", range(2), 3, 1, 2, torch.float64)

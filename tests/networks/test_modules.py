@@ -220,6 +220,11 @@ def test_a_buffer_may_hold_nan():
     assert network(Gaps).buffers["gaps"].isnan().sum() == 1
 
 
+def test_a_network_with_buffers_can_be_a_key():
+    one, other = network(Gaps), network(Gaps)
+    assert {one: "one", other: "other"}[one] == "one" and one != other
+
+
 def frozen():
     module = Tiny()
     module.stem.requires_grad_(False)

@@ -111,6 +111,17 @@ def test_a_table_of_notebook_10_is_held_to_the_same(four, tmp_path):
     files.write_table(tmp_path / "ten" / WRITTEN, old)
     with pytest.raises(ValueError, match="does not say val_every of its trainings; execute"):
         read_recipes([str(tmp_path / "ten")])
+    files.write_table(
+        tmp_path / "ten" / WRITTEN, read_recipes(four)[:2].assign(val_every=[400.0, float("nan")])
+    )
+    with pytest.raises(ValueError, match="ten: no one val_every of its trainings; name folders"):
+        read_recipes([str(tmp_path / "ten")])
+    nothing = read_recipes(four).assign(image_size=float("nan"))
+    files.write_table(tmp_path / "ten" / WRITTEN, nothing)
+    assert len(read_recipes([str(tmp_path / "ten"), more])) == len(nothing) + 5
+    files.write_table(tmp_path / "ten" / WRITTEN, read_recipes(four)[:0])
+    with pytest.raises(ValueError, match="ten: no one dataset of its trainings; name folders"):
+        read_recipes([str(tmp_path / "ten")])
 
 
 def test_the_recipe_of_an_imported_network_is_not_known(tmp_path):

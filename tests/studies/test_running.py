@@ -4,6 +4,9 @@ import os
 import re
 import shlex
 import time
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -206,6 +209,36 @@ def test_what_failed_leaves_nothing_either_and_what_others_put_there_stays(tmp_p
         os.utime(folder / f"notes-{number}.md", (time.time() - 60,) * 2)  # as if put there before
     assert [file.name for file in folder.glob("*.csv")] == ["3.csv"]
     assert len(list(folder.glob("notes-*.md"))) == 3
+
+
+def test_what_earlier_attempts_wrote_is_not_forgotten(tmp_path, monkeypatch):
+    """The first is killed, the second too, the third is interrupted; then come other parameters."""
+    small_studies.small_notebook(tmp_path / "notebooks", "1")
+    folder = tmp_path / "n"
+
+    def papermill(attempt):
+        def write_and_end(*_):
+            path = folder / f"{attempt}.csv"
+            path.write_text("a")
+            age = time.time() - 60 + 10 * attempt
+            os.utime(path, (age, age))
+            if attempt < 3:
+                raise SystemExit("as if killed")
+            return "KeyboardInterrupt"
+
+        return write_and_end
+
+    job = planning.Job("n", "n", tmp_path / "notebooks" / "small.ipynb", {}, (), "key")
+    for attempt in (1, 2, 3):
+        began = datetime.fromtimestamp(time.time() - 60 + 10 * attempt, UTC).isoformat()
+        monkeypatch.setattr(execute.atomic, "now", lambda began=began: began)
+        monkeypatch.setattr(execute, "_papermill", papermill(attempt))
+        with suppress(SystemExit):
+            execute.execute(job, folder)
+    (folder / "notes.md").write_text("mine")
+    monkeypatch.undo()
+    assert execute.execute(replace(job, key="other"), folder).state == "done"
+    assert not list(folder.glob("*.csv")) and (folder / "notes.md").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
+from unittest import mock
+
 import nbformat
 import pytest
 
-from negmeta_utils.studies import study_file, values
+from negmeta_utils.studies import planning, study_file, values
 
 
 def steps(**overrides):
@@ -43,6 +45,22 @@ def test_so_is_what_would_leave_a_table_empty(notebook, name, value):
     step = {"path": path, "grid": {}, "parameters": {name: value}}
     with pytest.raises(ValueError, match=f"step 'own': {name}={value}: must be at least"):
         values.check_values({"own": step})
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("gone"), FileNotFoundError),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text"), ValueError),
+    ],
+)
+def test_data_that_cannot_be_found_or_read_is_told_with_its_step(monkeypatch, error, kind):
+    monkeypatch.setattr(values.datasets, "locate", mock.Mock(side_effect=error))
+    path = study_file.NOTEBOOKS / "01_train.ipynb"
+    job = planning.Job("t-0", "t", path, {"dataset": "mini-imagenet"}, (), "key")
+    with pytest.raises(kind, match="step 't': .*(gone|no text)") as told:
+        values.check_data([job])
+    assert type(told.value) is kind
 
 
 def test_notebooks_of_ones_own_may_declare_what_is_not_known_here(tmp_path):
