@@ -552,6 +552,8 @@ def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number(
     )
     long = in_words(effect_sizes(pd.concat(map(read_features, NETWORKS))))
     longest = [long[method, "off-task change"] for method in (MAML, META_SGD)]
+    nearest = effect_sizes(pd.read_parquet(FIGURES / "recipes" / "features" / "features.parquet"))
+    gain = in_words(nearest)[META_SGD, "off-task change"]
     shown = [pd.read_csv(FIGURES / of / "mechanism" / "equivalence.csv") for of in SINGLE]
     small, large, gaining = (
         {
@@ -563,12 +565,12 @@ def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number(
     for said in (
         f"says, by {on[0]} (MAML) and {on[1]} (Meta-SGD); off-task they change by {off[0]} and",
         f"change by {off[0]} and {off[1]}, which leaves (e) and (f) undecided",
-        f"another recipe](docs/results.md#at-the-papers-length-on-mini-imagenet-at-2828) by "
-        f"{longest[1]}.",
-        f"MAML's beside the latter hardly changes, {longest[0]}.",
-        f"rates, {gaining['off-task change']} and {small['off-task change']} without them (90 %)",
-        f"84×84 it differs by {large['off-task change']}, and the on-task change by "
-        f"{large['on-task change']}:",
+        f"[one by another](docs/results.md#at-the-papers-length-on-mini-imagenet-at-2828), have "
+        f"{gain} and {longest[1]}, by {gaining['off-task change']} and "
+        f"{small['off-task change']} more without their negative rates (90 %); MAML's beside the "
+        f"latter hardly changes, {longest[0]}.",
+        f"by {large['off-task change']} in the one at 84×84.",
+        f"secondary; at 84×84 {large['on-task change']})",
     ):
         assert said in README, said
     best = [
@@ -629,7 +631,6 @@ def test_what_adapting_does_to_the_network_of_the_chosen_recipe_at_its_end():
     told = in_words(effect_sizes(features))
     off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
     assert f"off-task {off} points, on-task {on}, where the eight networks" in RESULTS
-    assert f"one by this recipe by {off} points, and one by" in README
     plan = (ROOT / "notebooks" / "studies" / "recipes.yml").read_text().replace("\n# ", " ")
     assert f"off-task {off} points, on-task {on} (95 %, over pairs)" in plan
 
@@ -679,8 +680,8 @@ def test_what_five_networks_of_meta_sgd_do_at_the_papers_length():
     off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
     notebook = (ROOT / "notebooks" / "03_feature_adaptation.ipynb").read_text()
     assert f"off-task by {off} points over five seeds" in RESULTS and f"On-task by {on}," in RESULTS
-    assert f"off-task by {off} points and on-task by {on}, over seeds" in README
-    said = f"a gain of {off} points in five networks of Meta-SGD, where the paper's +0.2 % is "
+    assert f"on-task they gain {on}. Whether length makes" in README
+    said = f"a gain of {off} points, where the paper's +0.2 % is "
     assert said + with_sign(PAPER_EFFECTS[META_SGD]) in README
     assert f"gain {off} points off-task and {on} on-task" in notebook
     change = grids(features)[META_SGD, "off-task change"]
@@ -733,7 +734,7 @@ def test_what_five_networks_of_the_papers_length_do_without_their_negative_rates
     assert (row.verdict, row.n) == ("unchanged", 5)
     assert f"differs by {told} points (90 %, over seeds), within" in RESULTS
     assert f"named beforehand (p = {row.p_value:.4f})" in RESULTS
-    assert f"which gain a little, by {told}, too" in README
+    assert f"and by {told} in the five that gain a little, within ±0.1" in README
     assert f"equivalence, {told} points (90 %; p = {row.p_value:.4f})." in STATISTICS
     assert f"by {told} (90 %, over seeds; planned), within ±0.1 (p = {row.p_value:.4f})" in answer(
         "05"
@@ -744,8 +745,8 @@ def test_what_five_networks_of_the_papers_length_do_without_their_negative_rates
         for name in ("on-task change", WHOLE)
         for row in against_base(tables[name]).query("condition == @WITHOUT_NEGATIVE").itertuples()
     )
-    assert f"and {on_task} (95 %, secondary), but the whole" in README
-    assert f"and {whole}. In the one at 84×84" in README
+    assert f"and {on_task} (95 %, secondary; at 84×84 " in README
+    assert f"and {whole}.\n" in README
     assert f"by {on_task}, and the whole adapted model better, by {whole}" in RESULTS
     assert f"without them, {on_task} (95 %), and the whole adapted model gains, {whole}." in answer(
         "05"
