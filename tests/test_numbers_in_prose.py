@@ -12,11 +12,12 @@ from negmeta_utils.evidence.contrasts import against_base
 from negmeta_utils.evidence.intervals import estimate, over_episodes, over_seeds
 from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, distance_to_paper
 from negmeta_utils.evidence.looks import levels
-from negmeta_utils.evidence.power import PAPER_EFFECTS, seeds_needed, seeds_to_decide
+from negmeta_utils.evidence.power import seeds_needed, seeds_to_decide
 from negmeta_utils.evidence.quantities import (
     DIFFERENCE,
     MAML,
     META_SGD,
+    PAPER_CHANGES,
     effect_sizes,
     grids,
 )
@@ -195,14 +196,13 @@ def test_what_is_said_of_eight_seeds():
     assert (p.loc[["d", "e", "f"], "p methods"] < level).all()
     assert set(p.loc[["d", "e", "f"], "Holm methods"].round(3)) == {0.032}
     assert (p.loc[["a", "b"], "Holm methods"] < level).all()
-    said = "(a) and (b) still stand there; (d), (e) and (f) do not, whose p becomes 0.032"
+    said = "(a) and (b) still stand there; (d), (e) and (f) have p = 0.032 and do not."
     assert said in README
     assert list(claims.loc[["e", "f"], "methods"]) == ["no such effect"] * 2  # so no second look
-    two, sixteen = (
-        pd.read_csv(FIGURES / study / "t_tests.csv").set_index("reading").p_value[AS_WORDED]
-        for study in ("paper-84/statistics", "decide/statistics")
-    )
-    assert f"p = {two:.2f} for the two networks on the right and {sixteen:.2f} for" in README
+    apart = claims[claims["networks"] != claims["methods"]]["networks"]
+    assert apart.to_dict() == {"c": "contradicted", "f": "reproduced"}
+    said = "the left have (c) *contradicted* and (f) *reproduced*, not by the paper's own test;"
+    assert said in README and "the paper's own test no" in claims.loc["f", "note"]
     rates = pd.read_parquet(FIGURES / "decide" / "alpha" / "rates.parquet")
     means = rates[rates["group"] == "weights+bias"].pivot_table("mean", "update", "layer")
     body = means.drop(columns="logits")
@@ -303,7 +303,7 @@ def test_the_jolt_in_the_training_at_the_papers_size():
     assert f"conv1's mean rises, conv2's and conv3's fall {turns}" in RESULTS
     ends = means.iloc[-1].sub(PAPER_TABLE_1.set_index("layer")["paper mean"]).abs().max()
     assert ends < 0.016
-    assert all("lies within 0.016 of the paper's" in page for page in (README, RESULTS))
+    assert "lies within 0.016 of the paper's" in RESULTS
     assert abs(maml.loc[30_081:30_100].mean() - maml.loc[29_900:30_080].mean()) < 4
 
 
@@ -550,10 +550,6 @@ def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number(
         [best[method, f"{where}-task change"] for method in (MAML, META_SGD)]
         for where in ("off", "on")
     )
-    long = in_words(effect_sizes(pd.concat(map(read_features, NETWORKS))))
-    longest = [long[method, "off-task change"] for method in (MAML, META_SGD)]
-    nearest = effect_sizes(pd.read_parquet(FIGURES / "recipes" / "features" / "features.parquet"))
-    gain = in_words(nearest)[META_SGD, "off-task change"]
     shown = [pd.read_csv(FIGURES / of / "mechanism" / "equivalence.csv") for of in SINGLE]
     small, large, gaining = (
         {
@@ -563,14 +559,11 @@ def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number(
         for table in shown
     )
     for said in (
-        f"says, by {on[0]} (MAML) and {on[1]} (Meta-SGD); off-task they change by {off[0]} and",
+        f"says, by {on[0]} (MAML) and {on[1]} (Meta-SGD), which is (d) *reproduced*, not by Holm;",
         f"change by {off[0]} and {off[1]}, which leaves (e) and (f) undecided",
-        f"[one by another](docs/results.md#at-the-papers-length-on-mini-imagenet-at-2828), have "
-        f"{gain} and {longest[1]}, by {gaining['off-task change']} and "
-        f"{small['off-task change']} more without their negative rates (90 %); MAML's beside the "
-        f"latter hardly changes, {longest[0]}.",
-        f"by {large['off-task change']} in the one at 84×84.",
-        f"secondary; at 84×84 {large['on-task change']})",
+        f"by {gaining['off-task change']} and {small['off-task change']} in the two that gain more",
+        f"and by {large['off-task change']} at 84×84.",
+        f"and by {large['on-task change']} at 84×84.",
     ):
         assert said in README, said
     best = [
@@ -579,6 +572,36 @@ def test_the_points_of_the_readme_name_the_method_and_the_change_of_each_number(
         for seed in range(8)
     ]
     assert f"loss, at {min(best):,} to {max(best):,} meta-updates; 10,000 pairs" in RESULTS
+
+
+GROUPS = {  # how a row begins: tables of features and of rates; over seeds or over pairs
+    "eight by each method, 28×28, 20,000 meta-updates": (
+        "decide/features", "decide/alpha", "seeds",
+    ),
+    "five of these, trained on, 28×28, 60,000": ("length/features", "length/alpha", "seeds"),
+    "one more, 28×28, 60,000": ("recipes/features", "recipes/longest", "episodes"),
+    "one by each method, by another recipe, 28×28, 60,000": (
+        "paper-28/networks/*", "paper-28/networks/meta-sgd-0", "episodes",
+    ),
+    "one by each method, 84×84, 60,000": ("paper-84/features", "paper-84/alpha", "episodes"),
+}  # fmt: skip
+
+
+def test_the_table_of_all_groups_of_networks():
+    pages = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", page) for page in (README, RESULTS)]
+    for group, (of_features, of_rates, over) in GROUPS.items():
+        tables = [*FIGURES.glob(f"{of_features}/features.parquet")]
+        told = in_words(effect_sizes(pd.concat(map(pd.read_parquet, tables))), over)
+        off = [told.get((method, "off-task change")) for method in (MAML, META_SGD)]
+        rates = pd.read_parquet(FIGURES / of_rates / "rates.parquet")
+        last = rates[
+            (rates["group"] == "weights+bias") & (rates["update"] == rates["update"].max())
+        ]
+        means = last.groupby("layer")["mean"].mean().drop("logits")
+        negative = ", ".join(means.index[means < 0]) or "none"
+        maml = off[0] or {"one": "–", "five": "to follow"}[group.split()[0]]
+        row = f"| {group} | {maml} | {off[1]} | {told[META_SGD, 'on-task change']} | {negative} |"
+        assert all(row in page for page in pages), row
 
 
 def test_what_adaptation_does_to_features_at_84():
@@ -595,15 +618,13 @@ def test_what_adaptation_does_to_features_at_84():
         assert all(told[method, "without head"] in page for page in (README, RESULTS))
     assert f"difference off-task, {told[DIFFERENCE, 'off-task change']}, has" in RESULTS
     assert f"by {told[DIFFERENCE, 'pre-adaptation']} points (Meta-SGD minus MAML)" in RESULTS
-    p = pd.read_csv(FIGURES / "paper-84" / "statistics" / "t_tests.csv").set_index("reading")
-    assert f"finds no difference here (p = {p.p_value[AS_WORDED]:.2f})." in RESULTS
     features = pd.read_parquet(FIGURES / "paper-84" / "features" / "features.parquet")
     apart = features.groupby("method")["ordinary"].mean()
     assert f"adapted model is better, by {100 * (apart[META_SGD] - apart[MAML]):.2f}." in RESULTS
     alone = (features.loc[features["method"] == MAML, "shared_classes"] == 0).sum()
     assert len(features) == 80_000 and f"({alone:,} of them share no class)" in RESULTS
     verdicts = list(of_claims("paper-84/statistics")["networks"])
-    assert verdicts == ["contradicted"] * 6 and "all six claims are contradicted." in README
+    assert verdicts == ["contradicted"] * 6 and "all six of its claims are contradicted**" in README
     apart = in_words(effect_sizes(features[features["shared_classes"] == 0]))
     off = {method: apart[method, "off-task change"] for method in (META_SGD, MAML, DIFFERENCE)}
     said = f"off-task {off[META_SGD]} (Meta-SGD) and {off[MAML]} (MAML), the difference "
@@ -680,9 +701,9 @@ def test_what_five_networks_of_meta_sgd_do_at_the_papers_length():
     off, on = (told[META_SGD, f"{where}-task change"] for where in ("off", "on"))
     notebook = (ROOT / "notebooks" / "03_feature_adaptation.ipynb").read_text()
     assert f"off-task by {off} points over five seeds" in RESULTS and f"On-task by {on}," in RESULTS
-    assert f"on-task they gain {on}. Whether length makes" in README
-    said = f"a gain of {off} points, where the paper's +0.2 % is "
-    assert said + with_sign(PAPER_EFFECTS[META_SGD]) in README
+    maml, meta_sgd = map(with_sign, PAPER_CHANGES["points"])
+    said = f"The paper's +0.2 % is {meta_sgd} points and its −0.3 % {maml} if they are percent"
+    assert said in README and said in RESULTS
     assert f"gain {off} points off-task and {on} on-task" in notebook
     change = grids(features)[META_SGD, "off-task change"]
     each = [over_episodes(change.loc[[seed]]).interval() for seed in change.index]
@@ -695,7 +716,7 @@ def test_what_five_networks_of_meta_sgd_do_at_the_papers_length():
         for row in table.itertuples()
     }
     assert f"the same networks have {longer['off-task change']} points more" in RESULTS
-    assert f"they had {longer['off-task change']} points less before" in README
+    assert f"at 60,000 minus that at 20,000 is {longer['off-task change']} points." in README
     assert f"On-task they have {longer['on-task change']} more" in RESULTS
     of = table.set_index("quantity")
     assert of.loc["off-task change", "needed_minus"] == 10 and "ten seeds would" in RESULTS
@@ -745,8 +766,8 @@ def test_what_five_networks_of_the_papers_length_do_without_their_negative_rates
         for name in ("on-task change", WHOLE)
         for row in against_base(tables[name]).query("condition == @WITHOUT_NEGATIVE").itertuples()
     )
-    assert f"and {on_task} (95 %, secondary; at 84×84 " in README
-    assert f"and {whole}.\n" in README
+    assert f"and {on_task} in the five (95 %, secondary)" in README
+    assert f"and in the five, {whole}.\n" in README
     assert f"by {on_task}, and the whole adapted model better, by {whole}" in RESULTS
     assert f"without them, {on_task} (95 %), and the whole adapted model gains, {whole}." in answer(
         "05"

@@ -56,7 +56,7 @@ def test_what_is_said_of_table_1_without_them():
     own = eight.loc["conv1"]
     said = f"{signed(own['mean'], 4)} [{signed(own['mean_low'], 4)}, {signed(own['mean_high'], 4)}]"
     assert f"conv1's mean is {said}, and negative in two of the eight" in RESULTS
-    assert f"(conv1's is not clearly so, {said}, [without its biases' rates]" in README
+    assert f"which cannot move, conv1's mean is {said}." in README
     each = pd.concat([rates_that_move(load_run(name)) for name in FOLDERS["decide/alpha"]])
     own = each[(each["layer"] == "conv1") & (each["group"] == "weights+bias")]
     assert (own["mean"] < 0).sum() == 2
