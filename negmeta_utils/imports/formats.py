@@ -22,9 +22,11 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def without_prefix(named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors by their keys without the wrapper's prefix that all of these have."""
-    prefix = max((p for p in PREFIXES if all(key.startswith(p) for key in named)), key=len)
-    return {key.removeprefix(prefix): value for key, value in named.items()}
+    """Tensors by their keys without the wrapper's prefix that all of these have, and without the
+    count that `torch.optim.swa_utils.AveragedModel` keeps beside its module."""
+    own = {key: value for key, value in named.items() if key != "n_averaged"}
+    prefix = max((p for p in PREFIXES if all(key.startswith(p) for key in own)), key=len)
+    return {key.removeprefix(prefix): value for key, value in own.items()}
 
 
 class Format(NamedTuple):
@@ -164,7 +166,7 @@ def recognise(path: Path, tensors: dict[str, torch.Tensor], network: object = No
     share, _, form, prefix, wanted = next(one for one in found if one[:2] == best)
     if share == 1:
         alike = [_translation(*one[2:], keys) for one in found if one[:2] == best]
-        return _only(path, alike, network)
+        return _only(path, [of for of in alike if not leftovers(of, keys)] or alike, network)
     missing = next(key for key in wanted.values() if key not in keys)
     left = [key for key in keys if key not in wanted.values()]
     raise ValueError(
@@ -175,13 +177,21 @@ def recognise(path: Path, tensors: dict[str, torch.Tensor], network: object = No
 
 
 def _only(path: Path, alike: list[Translation], network: object) -> Translation:
-    """The one of these that is for `network`, or the first where all are for one network."""
+    """The one of these that is for `network`; or, where all are for one network or the user names
+    one that none is for, the first."""
     names = list(dict.fromkeys(one.network for one in alike))
-    if len(names) > 1 and network not in names:
+    if len(names) > 1 and network is None:
         raise ValueError(
             f"{path}: its keys are those of {' and of '.join(names)}; say which with --network"
         )
-    return next(one for one in alike if len(names) == 1 or one.network == network)
+    return next((one for one in alike if one.network == network), alike[0])
+
+
+def leftovers(found: Translation, keys: Iterable[str]) -> list[str]:
+    """Those of a file's keys that name parameters for which the translation has no place."""
+    used = {*found.keys.values(), *found.rates.values()}
+    left = [key for key in keys if key not in used and not key.endswith(STATISTICS)]
+    return [key for key in left if not key.startswith(found.twins)]
 
 
 def _fits(form: Format, wanted: dict[str, str], tensors: dict[str, torch.Tensor]) -> bool:

@@ -14,8 +14,8 @@ from negmeta_utils.config import TrainConfig
 from negmeta_utils.data.datasets import find_dataset
 from negmeta_utils.data.names import nearest
 from negmeta_utils.imports.formats import (
-    STATISTICS,
     Translation,
+    leftovers,
     own_names,
     read_mapping,
     recognise,
@@ -93,13 +93,11 @@ def describe_import(run: runs.Run) -> str:
 
 def _refuse_leftovers(path: Path, found: Translation, tensors: Iterable[str]) -> None:
     """A file with parameters that the network has no place for holds another network."""
-    used = {*found.keys.values(), *found.rates.values()}
-    for key in tensors:
-        if key not in used and not key.endswith(STATISTICS) and not key.startswith(found.twins):
-            raise ValueError(
-                f"{path}: {key} has no place in {found.network}, as which {found.library} is read; "
-                "name the keys to take in a file for --mapping"
-            )
+    if left := leftovers(found, tensors):
+        raise ValueError(
+            f"{path}: {left[0]} has no place in {found.network}, as which {found.library} is read; "
+            "name the keys to take in a file for --mapping"
+        )
 
 
 def _seen_in(path: Path, found: Translation, tensors: dict[str, torch.Tensor]) -> dict[str, object]:

@@ -3,13 +3,13 @@ the file is large."""
 
 import pickle
 import zipfile
-from collections import Counter
+from itertools import starmap
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from negmeta_utils.data.names import first_line
+from negmeta_utils.data.names import first_line, one_line
 from negmeta_utils.imports.formats import without_prefix
 from negmeta_utils.networks.modules import same_values
 
@@ -61,7 +61,13 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # damaged content can raise errors of any kind
         raise ValueError(f"{path}: cannot be read ({first_line(error)}); {WHOLE}") from error
-    found = _dictionaries(content)
+    with one_line(path):
+        return _chosen(path, _dictionaries(content))
+
+
+def _chosen(path: Path, found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The largest of these dictionaries, held to what the file can hold. Raises ValueError where
+    another could be meant as well."""
     tensors = max(found, key=len, default={})
     if not tensors:
         raise ValueError(f"{path}: no dictionary of tensors in it; save a state_dict()")
@@ -86,20 +92,29 @@ def _check_claim(path: Path, key: str, value: torch.Tensor, most: int) -> None:
 
 
 def _rivals(tensors: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Whether `other` could be meant as well, such as rates or averages beside weights: it has
-    tensors of the same shapes, or a name in common, a wrapper's prefix aside; and not just the same
-    values."""
+    """Whether `other` could be meant as well, such as rates or averages beside weights: its tensors
+    or these stretch to the others' shapes, or it has a name in common, a wrapper's prefix aside;
+    and not just the same values."""
     one, other = without_prefix(tensors), without_prefix(other)
     shared = one.keys() & other.keys()
     if all(same_values(one[name], other[name]) for name in shared):
-        shapes = [Counter(value.shape for value in of.values()) for of in (one, other)]
-        return not shared and shapes[0] == shapes[1]
+        pairs = list(zip(one.values(), other.values(), strict=False))
+        return not shared and len(one) == len(other) and all(starmap(_stretch, pairs))
     return True
+
+
+def _stretch(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether one of the two tensors can be expanded to the other's shape."""
+    try:
+        return torch.broadcast_shapes(one.shape, other.shape) in (one.shape, other.shape)
+    except RuntimeError:
+        return False
 
 
 def _dictionaries(content: object) -> list[dict[str, torch.Tensor]]:
     """Those of tensors by text keys, in `content` or dictionaries within it."""
     if not isinstance(content, dict):
         return []
-    own = {k: v for k, v in content.items() if isinstance(k, str) and torch.is_tensor(v)}
+    tensors = ((k, v) for k, v in content.items() if torch.is_tensor(v) and not v.is_nested)
+    own = {key: value for key, value in tensors if isinstance(key, str)}
     return [own, *(found for value in content.values() for found in _dictionaries(value))]

@@ -117,7 +117,8 @@ def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors have one shape and the same values, of which some may be NaN."""
     if one.layout != other.layout:
         return False
-    if one.shape != other.shape or not one.is_floating_point():
+    one, other = one.to_dense(), other.to_dense()
+    if one.shape != other.shape or not (one.is_floating_point() or one.is_complex()):
         return torch.equal(one, other)
     return torch.allclose(one, other.to(one.dtype), rtol=0, atol=0, equal_nan=True)
 

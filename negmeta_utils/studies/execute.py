@@ -10,14 +10,11 @@ Dask's workers import this module, once each: it loads no torch, which takes sec
 
 import asyncio
 import fcntl
-import os
-import platform
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import papermill
@@ -29,15 +26,13 @@ from traitlets.config import Config
 from negmeta_utils import __version__
 from negmeta_utils.data import scratch
 from negmeta_utils.storage import atomic
-from negmeta_utils.studies import interruption, kernels
+from negmeta_utils.studies import attempts, interruption, kernels
+from negmeta_utils.studies.attempts import ATTEMPT, SUCCESS
 from negmeta_utils.studies.planning import Job, is_complete, results_in
 
 LOCK = ".job.lock"
 PROGRESS = ".progress"  # what the notebook last said of how far it is
-# What is known of an execution that has not succeeded (yet): its start and, if it failed, why.
-ATTEMPT = "attempt.json"
 START_TIMEOUT = 600  # seconds for a kernel to start: on a busy machine a minute is too little
-WRITTEN = (".csv", ".md", ".parquet", ".png", ".svg")  # by notebooks
 
 
 @dataclass(frozen=True)
@@ -68,14 +63,7 @@ def execute(job: Job, folder: Path) -> Result:
     with _locked(folder) as lock:
         if is_complete(job, folder):
             return Result("skipped")
-        attempt = {
-            "key": job.key,
-            "wrote": _kept_from_before(job, folder),
-            "started": atomic.now(),
-            "host": platform.node(),
-            "worker": os.getpid(),
-        }
-        atomic.write_json(folder / ATTEMPT, attempt)
+        attempt = attempts.begin(job, folder)
         started = time.monotonic()
         (folder / PROGRESS).write_text("its kernel starts", encoding="utf-8")
         try:
@@ -83,12 +71,11 @@ def execute(job: Job, folder: Path) -> Result:
         finally:
             (folder / PROGRESS).unlink(missing_ok=True)
         seconds = round(time.monotonic() - started, 1)
-        ended = {"wrote": _written(attempt, folder), "ended": atomic.now()}
+        ended = attempts.ended(attempt, folder)
         if error:
             # An interruption is no failure: the job is still to come.
             gone = error.startswith("KeyboardInterrupt") or "stopped after meta-update" in error
-            why = {} if gone else {"error": error}
-            atomic.write_json(folder / ATTEMPT, attempt | ended | why)
+            atomic.write_json(folder / ATTEMPT, ended if gone else ended | {"error": error})
             return Result("failed", seconds, error)
         record = {
             "notebook": job.notebook.stem,
@@ -98,43 +85,9 @@ def execute(job: Job, folder: Path) -> Result:
             "seconds": seconds,
             "files": results_in(folder),
         }
-        atomic.write_json(folder / "job.json", attempt | ended | record)
+        atomic.write_json(folder / SUCCESS, ended | record)
         (folder / ATTEMPT).unlink()
         return Result("done", seconds)
-
-
-def _kept_from_before(job: Job, folder: Path) -> list[str]:
-    """The tables, figures and answers that earlier attempts at this job left in `folder`.
-
-    Deletes the record of a job that was complete here with other parameters or sources, and, but
-    for a training, which goes on from them, what it or attempts at it wrote: not every table would
-    be written again.
-    """
-    kept: list[str] = []
-    for record in (folder / "job.json", folder / ATTEMPT):
-        if not record.is_file():
-            continue
-        found = atomic.read_json(record)
-        wrote = _written(found, folder)
-        if found["key"] == job.key:
-            kept += wrote
-        elif not (folder / "manifest.json").exists():
-            for name in wrote:
-                (folder / name).unlink(missing_ok=True)
-    (folder / "job.json").unlink(missing_ok=True)
-    return sorted(set(kept))
-
-
-def _written(record: dict, folder: Path) -> list[str]:
-    """What an execution and those before it wrote, by its record; of one that has not ended, or was
-    killed before it could say, all that is no older than its start."""
-    wrote = set(record.get("wrote", ()))
-    if "ended" not in record:
-        # File systems may round to two seconds.
-        since = datetime.fromisoformat(record["started"]).timestamp() - 2
-        found = [path for path in folder.glob("[!.]*") if path.suffix in WRITTEN]
-        wrote |= {path.name for path in found if path.stat().st_mtime >= since}
-    return sorted(wrote)
 
 
 def in_execution(folder: Path) -> bool:

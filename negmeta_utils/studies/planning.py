@@ -18,6 +18,7 @@ from typing import Any
 
 import nbformat
 
+from negmeta_utils.data.names import one_line
 from negmeta_utils.networks import own_file
 from negmeta_utils.parameters import BEST
 from negmeta_utils.storage import atomic
@@ -133,9 +134,10 @@ def is_complete(job: Job, folder: Path) -> bool:
     """Whether `folder` holds the finished results of exactly this job, none of them gone since."""
     if not (folder / "job.json").is_file():
         return False
-    record = atomic.read_json(folder / "job.json")
-    there = all((folder / name).is_file() for name in record.get("files", []))
-    return record["key"] == job.key and there
+    with one_line(folder / "job.json"):
+        record = atomic.read_json(folder / "job.json")
+        there = all((folder / name).is_file() for name in record.get("files", []))
+        return record["key"] == job.key and there
 
 
 def results_in(folder: Path) -> list[str]:

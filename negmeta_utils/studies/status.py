@@ -12,7 +12,8 @@ from statistics import mean
 from tabulate import tabulate
 
 from negmeta_utils.storage import atomic
-from negmeta_utils.studies.execute import ATTEMPT, in_execution
+from negmeta_utils.studies.attempts import ATTEMPT
+from negmeta_utils.studies.execute import in_execution
 from negmeta_utils.studies.planning import Job, is_complete, read_plan
 
 STATES = ("done", "running", "failed", "to come")

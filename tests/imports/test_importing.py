@@ -158,9 +158,13 @@ def test_a_body_that_two_releases_may_have_written_is_asked_about(tmp_path):
     told = {"dataset": "omniglot", "image_size": 28}
     with pytest.raises(ValueError, match="learn2learn-0.0-omniglot; say which with --network"):
         import_run(tmp_path / "theirs.pt", tmp_path / "run", **told)
-    for network in ("learn2learn-omniglot", "learn2learn-0.0-omniglot"):
+    for network in ("learn2learn-omniglot", "learn2learn-0.0-omniglot", "conv4"):
         run = import_run(tmp_path / "theirs.pt", tmp_path / network, network=network, **told)
         assert network_of(run).name == network
+    twins = {key.replace("base", "features.1"): value for key, value in body.items()}
+    torch.save(body | twins, tmp_path / "later.pt")
+    run = import_run(tmp_path / "later.pt", tmp_path / "later", **told)
+    assert network_of(run).name == "learn2learn-omniglot"
 
 
 def test_an_import_for_a_network_of_another_version_is_to_be_made_again(tmp_path):

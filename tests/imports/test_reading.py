@@ -62,6 +62,29 @@ def as_long(path):
     torch.save({"alpha": {"alpha.a": torch.rand(3)}, "params": {"a": torch.rand(3)}}, path)
 
 
+def scalar_rates(path):
+    weights = {"a": torch.rand(3, 2), "b": torch.rand(4)}
+    rates = {"lrs.0": torch.tensor(0.1), "lrs.1": torch.tensor(0.2)}
+    torch.save({"model": weights, "lrs": rates}, path)
+
+
+def swa(path):
+    module = torch.nn.Linear(2, 2)
+    mean = torch.optim.swa_utils.AveragedModel(module)
+    torch.save({"mean": mean.state_dict(), "model": torch.nn.Linear(2, 2).state_dict()}, path)
+
+
+def within_itself(path):
+    content = {"a": torch.rand(2)}
+    content["all"] = content
+    torch.save(content, path)
+
+
+def in_both_layouts(path):
+    eye = torch.eye(3)
+    torch.save({"m": {"a": eye, "b": eye}, "e": {"a": eye.to_sparse()}}, path)
+
+
 def claimed(path):
     torch.save({"a": torch.rand(1).expand(10**9)}, path)
 
@@ -71,6 +94,10 @@ def sparse(path):
 
 
 BROKEN = {
+    "scalar_rates.pt": (scalar_rates, "may be the one, with 'a' and with 'lrs.0'; save the one"),
+    "swa.pt": (swa, "several dictionaries in it may be the one"),
+    "within_itself.pt": (within_itself, r"within_itself.pt: cannot be read \(RecursionError"),
+    "in_both_layouts.pt": (in_both_layouts, "several dictionaries in it may be the one"),
     "claimed.pt": (claimed, "a claims 4000000000 bytes, more than the file holds"),
     "sparse.pt": (sparse, r"a is sparse; save its to_dense\(\)"),
     "twins.pt": (twins, "several dictionaries in it may be the one, with 'a' and with 'a'; save"),
@@ -130,5 +157,7 @@ def test_tensors_beside_the_weights_may_be_of_any_kind(tmp_path):
     weights = {"a": torch.rand(2), "b": torch.rand(3), "c": torch.rand(4)}
     adam = {"step": torch.tensor(7.0), "exp_avg": torch.rand(2), "exp_avg_sq": torch.rand(2)}
     graph = {"edges": torch.eye(3).to_sparse(), "ones": torch.ones(1).expand(10**9)}
-    torch.save({"params": weights, "optimizer": {"a": adam}, "graph": graph}, tmp_path / "all.pt")
+    ragged = torch.nested.nested_tensor([torch.rand(2), torch.rand(3)], layout=torch.strided)
+    beside = {"optimizer": {"a": adam}, "graph": graph, "ragged": {"all": ragged}}
+    torch.save({"params": weights} | beside, tmp_path / "all.pt")
     assert list(read_tensors_of(tmp_path / "all.pt")) == ["a", "b", "c"]

@@ -220,6 +220,19 @@ def test_a_buffer_may_hold_nan():
     assert network(Gaps).buffers["gaps"].isnan().sum() == 1
 
 
+class Odd(Tiny):
+    """Buffers that are sparse, or complex and partly no number."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("sparse", torch.eye(3).to_sparse())
+        self.register_buffer("complex", torch.tensor([1j, float("nan")]))
+
+
+def test_a_buffer_may_be_of_any_kind():
+    assert set(network(Odd).buffers) == {"sparse", "complex"}
+
+
 def test_a_network_with_buffers_can_be_a_key():
     one, other = network(Gaps), network(Gaps)
     assert {one: "one", other: "other"}[one] == "one" and one != other

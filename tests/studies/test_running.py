@@ -6,7 +6,6 @@ import shlex
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,7 @@ from small_studies import TINY_DEMO, options
 
 from negmeta_utils.config import TrainConfig
 from negmeta_utils.storage import atomic, files
-from negmeta_utils.studies import cli, execute, planning, scheduling, study_file
+from negmeta_utils.studies import attempts, cli, execute, planning, scheduling, study_file
 from negmeta_utils.training import train
 
 JOBS = ["train-maml-0", "train-meta-sgd-0", "alpha", "features", "statistics"]
@@ -212,33 +211,55 @@ def test_what_failed_leaves_nothing_either_and_what_others_put_there_stays(tmp_p
 
 
 def test_what_earlier_attempts_wrote_is_not_forgotten(tmp_path, monkeypatch):
-    """The first is killed, the second too, the third is interrupted; then come other parameters."""
-    small_studies.small_notebook(tmp_path / "notebooks", "1")
+    """Two are killed, the third is interrupted, the fourth succeeds; then come other parameters.
+    Notes that a user puts there in between stay."""
     folder = tmp_path / "n"
-
-    def papermill(attempt):
-        def write_and_end(*_):
-            path = folder / f"{attempt}.csv"
-            path.write_text("a")
-            age = time.time() - 60 + 10 * attempt
-            os.utime(path, (age, age))
-            if attempt < 3:
-                raise SystemExit("as if killed")
-            return "KeyboardInterrupt"
-
-        return write_and_end
-
+    small_studies.small_notebook(tmp_path / "notebooks", "1")
     job = planning.Job("n", "n", tmp_path / "notebooks" / "small.ipynb", {}, (), "key")
-    for attempt in (1, 2, 3):
-        began = datetime.fromtimestamp(time.time() - 60 + 10 * attempt, UTC).isoformat()
-        monkeypatch.setattr(execute.atomic, "now", lambda began=began: began)
-        monkeypatch.setattr(execute, "_papermill", papermill(attempt))
+
+    def write_and_end(*_):
+        (folder / f"{attempt}.csv").write_text("a")
+        (folder / "small.ipynb").write_text("as papermill saves it after every cell")
+        if attempt in (1, 2):
+            raise SystemExit("as if killed")
+        return "KeyboardInterrupt" if attempt == 3 else ""
+
+    monkeypatch.setattr(execute, "_papermill", write_and_end)
+    for attempt in (1, 2, 3, 4):
         with suppress(SystemExit):
             execute.execute(job, folder)
+        later = time.time() + attempt
+        (folder / f"notes-{attempt}.md").write_text("mine")
+        os.utime(folder / f"notes-{attempt}.md", (later, later))
+    assert len(list(folder.glob("*.csv"))) == 4
+    (folder / "old.md").mkdir()
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere")
+    for key in ("another", "and another"):
+        attempt = key
+        assert execute.execute(replace(job, key=key), folder).error == ""
+        assert [path.stem for path in folder.glob("*.csv")] == [key]
+    assert len(list(folder.glob("notes-*.md"))) == 4 and (folder / "old.md").exists()
+
+
+def test_of_two_records_of_one_execution_the_one_of_its_success_counts(tmp_path):
+    small_studies.small_notebook(tmp_path / "notebooks", "1")
+    folder = tmp_path / "n"
+    job = planning.Job("n", "n", tmp_path / "notebooks" / "small.ipynb", {}, (), "key")
+    folder.mkdir()
+    attempt = attempts.begin(job, folder)
+    atomic.write_json(folder / "job.json", attempts.ended(attempt, folder))  # and then a kill
     (folder / "notes.md").write_text("mine")
-    monkeypatch.undo()
-    assert execute.execute(replace(job, key="other"), folder).state == "done"
-    assert not list(folder.glob("*.csv")) and (folder / "notes.md").exists()
+    (folder / "small.ipynb").write_text("saved later")
+    attempts.begin(replace(job, key="other"), folder)
+    assert (folder / "notes.md").exists()
+
+
+@pytest.mark.parametrize("name", ["job.json", "attempt.json"])
+def test_a_record_that_is_none_is_named(tmp_path, name):
+    job = planning.Job("n", "n", tmp_path / "small.ipynb", {}, (), "key")
+    atomic.write_json(tmp_path / name, {"of": "something else"})
+    with pytest.raises(ValueError, match=f"{name}: cannot be read"):
+        execute.execute(job, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -255,4 +276,4 @@ def test_what_was_interrupted_has_not_failed(tmp_path, monkeypatch, error, faile
     job = planning.Job("n", "n", tmp_path / "notebooks" / "small.ipynb", {}, (), "key")
     monkeypatch.setattr(execute, "_papermill", lambda *_: error)
     assert execute.execute(job, tmp_path / "n").error == error
-    assert ("error" in atomic.read_json(tmp_path / "n" / execute.ATTEMPT)) == failed
+    assert ("error" in atomic.read_json(tmp_path / "n" / attempts.ATTEMPT)) == failed
