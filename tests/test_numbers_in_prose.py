@@ -579,7 +579,7 @@ GROUPS = {  # how a row begins: tables of features and of rates; over seeds or o
         "decide/features", "decide/alpha", "seeds",
     ),
     "five of these, trained on, 28×28, 60,000": ("length/features", "length/alpha", "seeds"),
-    "one more, 28×28, 60,000": ("recipes/features", "recipes/longest", "episodes"),
+    "one more of Meta-SGD, 28×28, 60,000": ("recipes/features", "recipes/longest", "episodes"),
     "one by each method, by another recipe, 28×28, 60,000": (
         "paper-28/networks/*", "paper-28/networks/meta-sgd-0", "episodes",
     ),
