@@ -745,6 +745,40 @@ def test_the_rates_of_five_networks_of_meta_sgd_at_the_papers_length():
     assert judged.claims(None, rates).set_index("claim").loc["a", "methods"] == "contradicted"
 
 
+def test_what_it_changes_that_rates_start_independently_of_the_weights():
+    folder = FIGURES / "start"
+    features = pd.read_parquet(folder / "features" / "features.parquet")
+    assert features.groupby("seed").size().to_dict() == dict.fromkeys(range(3, 8), 10_000)
+    assert set(features["shared_classes"]) == {0} and set(features["method"]) == {META_SGD}
+    apart = pd.read_csv(folder / "changes_apart.csv").query("over == 'seeds'").set_index("quantity")
+    told = {row.Index: with_interval(row.points, row.low, row.high) for row in apart.itertuples()}
+    off = apart.loc["off-task change"]
+    assert off["verdict"] == "unchanged" and off["n"] == 5
+    assert (
+        f"same seeds is {told['off-task change']} points (90 %, over seeds), within the ±0.1"
+        in RESULTS
+    )
+    assert (
+        f"(p = {off['p_value']:.2g}); on-task, secondary, it is {told['on-task change']}" in RESULTS
+    )
+    assert f"the off-task change by {told['off-task change']} points (90 %, over seeds)" in README
+    decide = pd.read_parquet(FIGURES / "decide" / "features" / "features.parquet")
+    decide = decide[decide["seed"].isin(range(3, 8))]
+    both = (decide, pd.concat([decide[decide["method"] == MAML], features[decide.columns]]))
+    verdicts = []
+    for of, study in zip(both, ("decide", "start"), strict=True):
+        rates = pd.read_parquet(FIGURES / study / "alpha" / "rates.parquet")
+        found = judged.claims(of.reset_index(drop=True), rates[rates["seed"].isin(range(3, 8))])
+        verdicts.append(found[["claim", "networks", "methods"]])
+    pd.testing.assert_frame_equal(*verdicts)
+    means = pd.read_csv(folder / "means_apart.csv")
+    said = ", ".join(
+        f"{row.layer} {with_sign(row.minus, 4)} [{with_sign(row.low, 4)}, {with_sign(row.high, 4)}]"
+        for row in means.itertuples()
+    )
+    assert f"mean rates differ by {said} (new minus published" in RESULTS
+
+
 def test_what_five_networks_of_the_papers_length_do_without_their_negative_rates():
     folder = FIGURES / "length" / "mechanism"
     variants = pd.read_parquet(folder / "interventions.parquet")
@@ -753,7 +787,7 @@ def test_what_five_networks_of_the_papers_length_do_without_their_negative_rates
     row = primary[(primary["rates"] == WITHOUT_NEGATIVE) & (primary["over"] == "seeds")].iloc[0]
     told = with_interval(row.points, row.low, row.high)
     assert (row.verdict, row.n) == ("unchanged", 5)
-    assert f"differs by {told} points (90 %, over seeds), within" in RESULTS
+    assert f"differs by {told} points (90 %, over seeds), within the ±0.1" in RESULTS
     assert f"named beforehand (p = {row.p_value:.4f})" in RESULTS
     assert f"and by {told} in the five that gain a little, within ±0.1" in README
     assert f"equivalence, {told} points (90 %; p = {row.p_value:.4f})." in STATISTICS

@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 import random_tables
 import start
+from answers import FIGURES
 from scipy import stats
 
 from negmeta_utils.evidence.learned_rates import WEIGHTS
 from negmeta_utils.model import LAYERS
+from negmeta_utils.storage.files import read_table
 
 
 def last_rates(seeds, first_draw):
@@ -53,3 +55,14 @@ def test_changes_are_those_of_the_same_seeds_and_episodes():
         )
         over_seeds = found.loc[(quantity, "seeds")]
         assert over_seeds["points"] == pytest.approx(100 * minus.mean()) and over_seeds["n"] == 3
+
+
+def test_the_shipped_tables_are_computed_again():
+    features, rates = (
+        [read_table(FIGURES / of / name) for of in ("start", "decide")]
+        for name in ("features/features.parquet", "alpha/rates.parquet")
+    )
+    shipped = [pd.read_csv(FIGURES / "start" / f"{of}_apart.csv") for of in ("changes", "means")]
+    again = start.changes_apart(*features).reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, shipped[0])
+    pd.testing.assert_frame_equal(start.means_apart(*rates), shipped[1], atol=1e-6, rtol=0)
