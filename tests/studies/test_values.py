@@ -57,7 +57,7 @@ def test_so_is_what_would_leave_a_table_empty(notebook, name, value):
 def test_data_that_cannot_be_found_or_read_is_told_with_its_step(monkeypatch, error, kind):
     monkeypatch.setattr(values.datasets, "locate", mock.Mock(side_effect=error))
     path = study_file.NOTEBOOKS / "01_train.ipynb"
-    job = planning.Job("t-0", "t", path, {"dataset": "mini-imagenet"}, (), "key")
+    job = planning.Job("t", "t-0", path, {"dataset": "mini-imagenet"}, (), "key")
     with pytest.raises(kind, match="step 't': .*(gone|no text)") as told:
         values.check_data([job])
     assert type(told.value) is kind
