@@ -10,7 +10,7 @@ from answers import FIGURES, LONGEST, answer, of_claims, verdict
 from negmeta_utils.evidence import claims as judged
 from negmeta_utils.evidence.contrasts import against_base
 from negmeta_utils.evidence.intervals import estimate, over_episodes, over_seeds
-from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, distance_to_paper
+from negmeta_utils.evidence.learned_rates import PAPER_TABLE_1, distance_to_paper, last_mean_rates
 from negmeta_utils.evidence.looks import levels
 from negmeta_utils.evidence.power import seeds_needed, seeds_to_decide
 from negmeta_utils.evidence.quantities import (
@@ -521,10 +521,6 @@ def test_shuffled_signs_matter_to_the_whole_adapted_model_of_the_eight():
     assert said in (ROOT / "notebooks" / "05_mechanism.ipynb").read_text()
 
 
-def read_features(run):
-    return pd.read_parquet(run.directory / "features.parquet")
-
-
 @pytest.mark.slow
 def test_the_verdicts_at_the_best_validation_over_the_pairs_that_were_looked_at_first():
     features = pd.read_parquet(FIGURES / "decide" / "features-best" / "features.parquet")
@@ -594,10 +590,7 @@ def test_the_table_of_all_groups_of_networks():
         told = in_words(effect_sizes(pd.concat(map(pd.read_parquet, tables))), over)
         off = [told.get((method, "off-task change")) for method in (MAML, META_SGD)]
         rates = pd.read_parquet(FIGURES / of_rates / "rates.parquet")
-        last = rates[
-            (rates["group"] == "weights+bias") & (rates["update"] == rates["update"].max())
-        ]
-        means = last.groupby("layer")["mean"].mean().drop("logits")
+        means = last_mean_rates(rates).mean().drop("logits")
         negative = ", ".join(means.index[means < 0]) or "none"
         maml = off[0] or {"one": "–", "five": "to follow"}[group.split()[0]]
         row = f"| {group} | {maml} | {off[1]} | {told[META_SGD, 'on-task change']} | {negative} |"

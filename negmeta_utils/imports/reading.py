@@ -3,7 +3,6 @@ the file is large."""
 
 import pickle
 import zipfile
-from itertools import starmap
 from pathlib import Path
 
 import torch
@@ -71,8 +70,9 @@ def _chosen(path: Path, found: list[dict[str, torch.Tensor]]) -> dict[str, torch
     tensors = max(found, key=len, default={})
     if not tensors:
         raise ValueError(f"{path}: no dictionary of tensors in it; save a state_dict()")
+    most = path.stat().st_size
     for key, value in tensors.items():
-        _check_claim(path, key, value, path.stat().st_size)
+        _check_claim(path, key, value, most)
     if rival := next((other for other in found if _rivals(tensors, other)), None):
         raise ValueError(
             f"{path}: several dictionaries in it may be the one, with {min(tensors)!r} and with "
@@ -98,8 +98,8 @@ def _rivals(tensors: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     one, other = without_prefix(tensors), without_prefix(other)
     shared = one.keys() & other.keys()
     if all(same_values(one[name], other[name]) for name in shared):
-        pairs = list(zip(one.values(), other.values(), strict=False))
-        return not shared and len(one) == len(other) and all(starmap(_stretch, pairs))
+        alike = len(one) == len(other) and all(map(_stretch, one.values(), other.values()))
+        return not shared and alike
     return True
 
 

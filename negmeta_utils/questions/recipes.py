@@ -56,13 +56,7 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
         if (table := _read(directory)) is None:
             continue
         for name in ALIKE:
-            values = table[name].unique().tolist()
-            if len(values) != 1:
-                raise ValueError(
-                    f"{directory}: no one {name} of its trainings; name folders of notebook 1, or "
-                    "execute notebook 10 on them again"
-                )
-            value = None if pd.isna(values[0]) else values[0]  # a file may hold either for nothing
+            value = _setting(directory, table[name])
             if alike.setdefault(name, value) != value:
                 raise ValueError(
                     f"{directory}: {name}={value!r}, and {alike[name]!r} before; compare trainings "
@@ -75,6 +69,17 @@ def read_recipes(names: list[str]) -> pd.DataFrame:
         raise FileNotFoundError(f"runs={names}: no rates.parquet in any; train with notebook 1")
     runs.check_in_one_place(trainings)
     return pd.concat(tables, ignore_index=True)
+
+
+def _setting(directory: Path, values: pd.Series) -> object:
+    """The one value of a setting in a folder's table. Raises ValueError where it has several."""
+    if values.nunique(dropna=False) != 1:
+        raise ValueError(
+            f"{directory}: no one {values.name} of its trainings; name folders of notebook 1, or "
+            "execute notebook 10 on them again"
+        )
+    (value,) = values.unique().tolist()
+    return None if pd.isna(value) else value  # a file may hold either for nothing
 
 
 def _read(directory: Path) -> pd.DataFrame | None:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from negmeta_utils.data.names import one_line
 from negmeta_utils.storage import atomic
-from negmeta_utils.studies.planning import Job
+from negmeta_utils.studies.planning import ATTEMPT, SUCCESS, Job
 
-ATTEMPT, SUCCESS = "attempt.json", "job.json"
 WRITTEN = (".csv", ".md", ".parquet", ".png", ".svg")  # by notebooks
 
 
@@ -53,15 +52,15 @@ def ended(attempt: dict, folder: Path) -> dict:
 
 
 def _records(folder: Path) -> list[dict]:
-    found = []
+    """What is known of executions in `folder`. A kill may leave both records of one, of which that
+    of its success knows more."""
+    found: dict[tuple, dict] = {}
     for path in (folder / SUCCESS, folder / ATTEMPT):
         if path.is_file():
             with one_line(path):
                 record = atomic.read_json(path)
-                # A kill may leave both of one execution, of which the first knows more.
-                if all(record["started"] != other["started"] for other in found):
-                    found.append({"key": record["key"], **record})
-    return found
+                found.setdefault((record["key"], record["started"]), record)
+    return list(found.values())
 
 
 def _wrote(record: dict, folder: Path, notebook: str) -> set[str]:

@@ -27,8 +27,7 @@ from negmeta_utils import __version__
 from negmeta_utils.data import scratch
 from negmeta_utils.storage import atomic
 from negmeta_utils.studies import attempts, interruption, kernels
-from negmeta_utils.studies.attempts import ATTEMPT, SUCCESS
-from negmeta_utils.studies.planning import Job, is_complete, results_in
+from negmeta_utils.studies.planning import ATTEMPT, SUCCESS, Job, is_complete, results_in
 
 LOCK = ".job.lock"
 PROGRESS = ".progress"  # what the notebook last said of how far it is

@@ -26,7 +26,10 @@ from negmeta_utils.studies.study_file import as_list, references
 
 PLAN = "plan.json"  # in a study's folder: its jobs, as of its last start
 RESULTS = (".json", ".parquet", ".safetensors")
-NO_RESULTS = ("attempt.json", "checkpoint.safetensors")
+# What is known of executions of a job, in its folder: of one that has not succeeded (yet), and of
+# one that has.
+ATTEMPT, SUCCESS = "attempt.json", "job.json"
+NO_RESULTS = (ATTEMPT, "checkpoint.safetensors")
 FOLDERS = ("out_dir", "data_dir")  # parameters that say where, not what
 
 
@@ -132,10 +135,10 @@ def read_plan(out_dir: Path) -> list[Job]:
 
 def is_complete(job: Job, folder: Path) -> bool:
     """Whether `folder` holds the finished results of exactly this job, none of them gone since."""
-    if not (folder / "job.json").is_file():
+    if not (folder / SUCCESS).is_file():
         return False
-    with one_line(folder / "job.json"):
-        record = atomic.read_json(folder / "job.json")
+    with one_line(folder / SUCCESS):
+        record = atomic.read_json(folder / SUCCESS)
         there = all((folder / name).is_file() for name in record.get("files", []))
         return record["key"] == job.key and there
 

@@ -96,7 +96,7 @@ def complete_jobs(folder: Path) -> tuple[list[Job], list[str]]:
         manifest = path / "manifest.json"
         known = atomic.read_json(manifest) if manifest.is_file() else {}
         notebook = nbformat.read(path / job.notebook.name, 4)
-        jobs.append(Job(path, atomic.read_json(path / "job.json"), known, notebook))
+        jobs.append(Job(path, atomic.read_json(path / planning.SUCCESS), known, notebook))
     jobs.sort(key=lambda job: (job.record["notebook"], job.name))
     return jobs, sorted({job.name if job.step in begun else job.step for job in missing})
 

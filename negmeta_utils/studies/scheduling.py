@@ -28,7 +28,7 @@ from negmeta_utils.studies.execute import (
     interrupt_kernels,
     stop_kernels,
 )
-from negmeta_utils.studies.planning import Job, is_complete, write_plan
+from negmeta_utils.studies.planning import SUCCESS, Job, is_complete, write_plan
 
 LOCAL = {  # settings of a cluster on this machine
     # On a busy machine a worker may need longer to come back than dask waits for it.
@@ -129,7 +129,7 @@ def _first_figure(folder: Path) -> str:
 
 def _by_another_version(folder: Path) -> str:
     """Where another version of this package computed a job, which may have got other numbers."""
-    version = atomic.read_json(folder / "job.json").get("version", __version__)
+    version = atomic.read_json(folder / SUCCESS).get("version", __version__)
     return "" if version == __version__ else f", by version {version}; this is {__version__}"
 
 

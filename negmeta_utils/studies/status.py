@@ -12,9 +12,8 @@ from statistics import mean
 from tabulate import tabulate
 
 from negmeta_utils.storage import atomic
-from negmeta_utils.studies.attempts import ATTEMPT
 from negmeta_utils.studies.execute import in_execution
-from negmeta_utils.studies.planning import Job, is_complete, read_plan
+from negmeta_utils.studies.planning import ATTEMPT, SUCCESS, Job, is_complete, read_plan
 
 STATES = ("done", "running", "failed", "to come")
 
@@ -61,7 +60,7 @@ def _states(out_dir: Path) -> list[State]:
 
 def _state(job: Job, folder: Path) -> State:
     if is_complete(job, folder):
-        return State(job, "done", seconds=atomic.read_json(folder / "job.json")["seconds"])
+        return State(job, "done", seconds=atomic.read_json(folder / SUCCESS)["seconds"])
     try:
         attempt = atomic.read_json(folder / ATTEMPT)
     except FileNotFoundError:
